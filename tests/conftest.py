@@ -1,0 +1,27 @@
+"""Shared test set-up: strict numerics, shape checks, eight virtual CPU devices."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Held for the whole session: every public signature is checked when it is called.
+_hook = install_import_hook(["losses", "nrsfm_jax", "pose_jax"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("NRSFM_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set NRSFM_DATA to its folder")
+    return folder
