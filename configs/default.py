@@ -1,0 +1,101 @@
+"""Every field of a run, with the value it takes unless an experiment says otherwise.
+
+An experiment (``configs/<name>.py``) starts from here and changes what it needs;
+``--config.x.y=z`` changes one field from the shell.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """All fields; the values are those of the paper (Section 5.1) where it has one."""
+    config = ConfigDict()
+    config.seed = 0
+    config.cpu_devices = 0  # virtual CPU devices to train on; 0: one per core
+    config.data = _data()
+    config.teacher = _teacher()
+    config.student = _student()
+    config.predict = ConfigDict({"images": "", "annotations": "", "mode": "distill"})
+    return config
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.name = "mannequin"  # 'mannequin', 'coco' or 'mocap' (landmarks only)
+    data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
+    data.seed = 0
+    # coco: a keypoints JSON and its image folder; 3D, if any, is for evaluation.
+    data.annotations = ""
+    data.annotations_val = ""
+    data.images = ""
+    data.images_val = ""
+    data.ground_truth = ""
+    data.ground_truth_val = ""
+    # mannequin and mocap: how many samples, seen from where.
+    data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
+    data.num_train = 4000
+    data.num_val = 500
+    data.render_size = 128
+    data.elevation_deg = (-10.0, 30.0)
+    # The square crop: around the landmarks or the annotated box, with this margin.
+    data.box = "landmarks"  # or 'annotation'
+    data.padding = 1.25
+    return data
+
+
+def _teacher() -> ConfigDict:
+    teacher = ConfigDict()
+    teacher.dictionary_sizes = (256, 128, 64, 32, 16, 8)
+    teacher.ista_steps = 1
+    teacher.sparsity_weight = 0.005  # lambda of Eq. 4 for unit-norm dictionary columns
+    teacher.learning_rate = 0.01
+    teacher.batch_size = 128
+    teacher.steps = 6000
+    teacher.population = 1  # restarts trained at once; one is kept, without any 3D
+    teacher.depth_sign = 1  # +1 or -1: the one bit that 2D cannot tell
+    teacher.depth_sign_source = "given"  # or 'evaluate': chosen once against the truth
+    teacher.em = ConfigDict()
+    teacher.em.guide_fraction = 0.4  # of the steps that the EM depth guides; 0: no EM
+    teacher.em.num_samples = 4000
+    teacher.em.num_yaws = 24
+    teacher.em.elevations_deg = (-10.0, 0.0, 10.0, 20.0, 30.0)
+    teacher.checkpoint_every = 1000
+    teacher.log_every = 100
+    return teacher
+
+
+def _student() -> ConfigDict:
+    student = ConfigDict()
+    # Any of 'weaksup_bs', 'weaksup_residual', 'distill' and 'supervised' (reads 3D).
+    student.modes = ("weaksup_bs", "distill")
+    student.depth = 50  # layers of the ResNet
+    student.width = 1.0
+    student.stem = "imagenet"
+    student.image_size = 256
+    student.heatmap_size = 64
+    student.depth_bins = 64
+    student.deconv_channels = 256
+    student.num_deconv = 3
+    student.dtype = "float32"
+    student.batch_size = 32
+    student.steps = 150_000
+    student.learning_rate = 1e-3
+    student.end_learning_rate = 1e-5
+    student.schedule = "plateau"  # drops when the validation loss saturates; 'cosine'
+    student.patience = 3  # evaluations without improvement before the drop
+    student.code_l1_weight = 0.15  # of Eq. 14, for unit-norm dictionary columns
+    student.xy_weight = 1.0
+    student.depth_weight = 1.0  # on top of the factor that matches depth gradients
+    student.residual_offset = 0.1  # c of 'weaksup_residual': 1 / (residual + c)
+    student.augment = ConfigDict()
+    student.augment.scale = 0.25
+    student.augment.rotation_deg = 60.0
+    student.augment.rotation_prob = 0.6
+    student.augment.flip_prob = 0.5
+    student.augment.colour = 0.2
+    student.eval_every = 2000
+    student.checkpoint_every = 2000
+    student.log_every = 50
+    student.parallel = "pmap"  # 'pmap', 'shard_map' or 'jit' (one device)
+    student.num_devices = 0  # 0: all
+    return student
