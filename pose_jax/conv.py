@@ -1,0 +1,169 @@
+"""Convolutions of the student, written so that XLA is fast on CPUs and GPUs.
+
+Pictures are (B, H, W, C), kernels (kh, kw, C_in, C_out). Parameters are float32 and
+are cast to the dtype of the input, so that a bfloat16 network keeps float32 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Initializer = Callable[..., Array]
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv2d(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c d"],
+    *,
+    stride: int = 1,
+    padding: int = 0,
+) -> Float[Array, "b i j d"]:
+    """Cross-correlation with the same zero padding on all four sides.
+
+    Args:
+        x: pictures.
+        kernel: odd or even window, its centre is not assumed anywhere.
+        stride: step of the window, equal in both directions.
+        padding: rows and columns of zeros added on each side (torch's ``padding``).
+
+    Returns:
+        pictures of ``(h + 2 padding - kh) // stride + 1`` rows.
+    """
+    if kernel.shape[:2] == (1, 1) and padding == 0:
+        # XLA:CPU runs a 1x1 convolution several times slower than the product it is.
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def upsample_conv2d(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "4 4 c d"]
+) -> Float[Array, "b i j d"]:
+    """Transposed convolution 4x4, stride 2, padding 1: twice the height and width.
+
+    ``y[o] = sum_{i, k : o = 2 i - 1 + k} x[i] kernel[k]`` along each axis, as torch's
+    ``ConvTranspose2d(4, stride=2, padding=1)``. Even outputs see kernel rows 1 and 3,
+    odd ones rows 0 and 2, so that the four (row, column) parities are four 2x2
+    convolutions. Their windows are the same up to a shift: one product computes all.
+
+    Args:
+        x: pictures.
+        kernel: torch's weight, axes moved to (row, column, in, out).
+
+    Returns:
+        pictures (b, 2h, 2w, d).
+    """
+    b, h, w, c = x.shape
+    d = kernel.shape[-1]
+    # Window n of the padded picture holds x[n-1], x[n]. The even output 2m is window m
+    # with kernel rows (3, 1), the odd output 2m+1 is window m+1 with rows (2, 0).
+    taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, c, d)  # (tap, parity) twice
+    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(4 * c, 4 * d)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = [padded[:, i : i + h + 1, j : j + w + 1] for i in (0, 1) for j in (0, 1)]
+    phases = jnp.concatenate(windows, axis=-1) @ taps
+    phases = phases.reshape(b, h + 1, w + 1, 2, 2, d)
+    rows = [
+        jnp.stack([phases[:, i : i + h, j : j + w, i, j] for j in (0, 1)], axis=3)
+        for i in (0, 1)
+    ]
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, d)
+
+
+class Conv(nn.Module):
+    """Convolution without bias, `conv2d`; parameter ``kernel``."""
+
+    features: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = False
+    kernel_init: Initializer = fan_out_normal
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = conv2d(x, kernel.astype(x.dtype), stride=self.stride, padding=self.padding)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+class UpsampleConv(nn.Module):
+    """Transposed convolution 4x4, stride 2, `upsample_conv2d`; parameter ``kernel``."""
+
+    features: int
+    kernel_init: Initializer = nn.initializers.normal(0.001)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        shape = (4, 4, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        return upsample_conv2d(x, kernel.astype(x.dtype))
+
+
+class BatchNorm(nn.Module):
+    """Batch norm with torchvision's constants, statistics always in float32.
+
+    Linen's own mixes bfloat16 activations with float32 parameters by implicit
+    promotion, which strict promotion rejects.
+
+    Args:
+        train: normalise by the batch and update the running statistics, or by these.
+        axis_name: mapped axis over which the batch's statistics are averaged.
+    """
+
+    train: bool
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        now_mean, now_var = mean.value, var.value
+        if self.train:
+            now_mean, now_var = self._moments(x.astype(jnp.float32))
+            if not self.is_initializing():
+                keep = self.momentum
+                mean.value = keep * mean.value + (1.0 - keep) * now_mean
+                var.value = keep * var.value + (1.0 - keep) * now_var
+        factor = scale * lax.rsqrt(now_var + self.epsilon)
+        offset = bias - now_mean * factor
+        factor, offset = (
+            a.astype(x.dtype).reshape(1, 1, 1, -1) for a in (factor, offset)
+        )
+        return x * factor + offset
+
+    def _moments(
+        self, x: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])
+        if self.axis_name is not None and not self.is_initializing():
+            moments = lax.pmean(moments, self.axis_name)
+        # Rounding can make the difference of two equal numbers slightly negative.
+        return moments[0], jnp.maximum(moments[1] - jnp.square(moments[0]), 0.0)
+
+
+def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """Maximum over 3x3 windows, stride 2, padding 1 with minus infinity."""
+    lowest = x.dtype.type(-jnp.inf)
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)

@@ -1,0 +1,99 @@
+"""The student f (Section 4.4): from a picture to the 3D pose in patch units."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from pose_jax.integral_head import IntegralHead
+from pose_jax.resnet import STEM_STRIDES, ResNet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Bytes to ``(value / 255 - mean) / std`` of ImageNet's colours."""
+    mean = jnp.asarray(IMAGENET_MEAN, jnp.float32).reshape(1, 1, 1, 3)
+    std = jnp.asarray(IMAGENET_STD, jnp.float32).reshape(1, 1, 1, 3)
+    return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+class PoseNet(nn.Module):
+    """ResNet and integral head: pictures (B, H, H, 3) to poses (B, P, 3).
+
+    The pose is x right, y down, z away from the camera, in patch units: [-1, 1]
+    across the crop, and the same length in depth.
+
+    ``net.init(key, images, train=False)`` gives ``params`` and ``batch_stats``;
+    with ``train=True`` apply with ``mutable=["batch_stats"]``.
+
+    Args:
+        num_joints: P.
+        depth: of the ResNet, see `ResNet`.
+        width: factor on the ResNet's channels.
+        stem: of the ResNet, see `ResNet`.
+        heatmap_size: rows and columns of the heat map; must be what the picture's size
+            and `num_deconv` give.
+        depth_bins: cells of the heat map along z.
+        deconv_channels: channels of each transposed convolution.
+        num_deconv: number of transposed convolutions.
+        dtype: of the activations; parameters, statistics and the expectation over the
+            heat map are float32.
+        axis_name: mapped axis over which the batch statistics are averaged.
+
+    Raises:
+        ValueError: sizes that do not fit, with the value that would.
+    """
+
+    num_joints: int
+    depth: int = 50
+    width: float = 1.0
+    stem: str = "imagenet"
+    heatmap_size: int = 64
+    depth_bins: int = 64
+    deconv_channels: int = 256
+    num_deconv: int = 3
+    dtype: jnp.dtype | type = jnp.float32
+    axis_name: str | None = None
+
+    def setup(self) -> None:
+        self.backbone = ResNet(self.depth, self.width, self.stem, self.axis_name)
+        self.head = IntegralHead(
+            self.num_joints,
+            self.depth_bins,
+            self.num_deconv,
+            self.deconv_channels,
+            self.axis_name,
+        )
+
+    def __call__(
+        self, images: UInt8[Array, "b h w 3"], train: bool
+    ) -> Float[Array, "b p 3"]:
+        """Pose of each picture."""
+        return self.pose_and_spread(images, train)[0]
+
+    def pose_and_spread(
+        self, images: UInt8[Array, "b h w 3"], train: bool
+    ) -> tuple[Float[Array, "b p 3"], Float[Array, "b p 3"]]:
+        """Pose and, as a measure of doubt, the heat's standard deviation per axis."""
+        self._check_sizes(images.shape[1], images.shape[2])
+        features = self.backbone(normalise(images).astype(self.dtype), train)
+        return self.head(features, train)
+
+    def _check_sizes(self, height: int, width: int) -> None:
+        stride = STEM_STRIDES.get(self.stem, 1)
+        if height != width or height % stride:
+            raise ValueError(
+                f"pictures of {height} x {width} pixels: the {self.stem!r} stem needs "
+                f"square pictures whose side is a multiple of {stride}"
+            )
+        heatmap_size = height // stride * 2**self.num_deconv
+        if heatmap_size != self.heatmap_size:
+            raise ValueError(
+                f"heatmap_size {self.heatmap_size} does not fit: pictures of {height} "
+                f"pixels, the {self.stem!r} stem and {self.num_deconv} transposed "
+                f"convolutions give a heat map of {heatmap_size}; set heatmap_size="
+                f"{heatmap_size}, or change image_size or num_deconv"
+            )

@@ -1,0 +1,131 @@
+"""Residual networks (He et al. 2016) with torchvision's layout, padding and names.
+
+The stride of a bottleneck sits in its 3x3 convolution ("v1.5"). Every parameter has
+one counterpart in torchvision, see `torchvision_key`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from pose_jax.conv import BatchNorm, Conv, max_pool_3x3
+
+STAGE_SIZES = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+# Rows of the picture per row of the last feature map.
+STEM_STRIDES = {"imagenet": 32, "small": 16}
+
+
+def scaled_width(channels: int, width: float) -> int:
+    """Channels times width, rounded to a multiple of 8 and at least 8."""
+    return max(8, 8 * round(channels * width / 8))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut (depths 10, 18 and 34)."""
+
+    channels: int
+    stride: int = 1
+    axis_name: str | None = None
+    expansion = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool
+    ) -> Float[Array, "b i j d"]:
+        y = Conv(self.channels, 3, self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(y))
+        y = Conv(self.channels, 3, padding=1, name="conv2")(y)
+        y = BatchNorm(train, self.axis_name, name="bn2")(y)
+        if x.shape != y.shape:
+            x = Conv(self.channels, 1, self.stride, name="downsample_0")(x)
+            x = BatchNorm(train, self.axis_name, name="downsample_1")(x)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride) and 1x1 convolution, and the shortcut."""
+
+    channels: int
+    stride: int = 1
+    axis_name: str | None = None
+    expansion = 4
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool
+    ) -> Float[Array, "b i j d"]:
+        out = self.channels * self.expansion
+        y = Conv(self.channels, 1, name="conv1")(x)
+        y = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(y))
+        y = Conv(self.channels, 3, self.stride, padding=1, name="conv2")(y)
+        y = nn.relu(BatchNorm(train, self.axis_name, name="bn2")(y))
+        y = Conv(out, 1, name="conv3")(y)
+        y = BatchNorm(train, self.axis_name, name="bn3")(y)
+        if x.shape != y.shape:
+            x = Conv(out, 1, self.stride, name="downsample_0")(x)
+            x = BatchNorm(train, self.axis_name, name="downsample_1")(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Stem and four stages; the last feature map, without pooling and classifier.
+
+    Args:
+        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        width: factor on every number of channels, 1 in the paper.
+        stem: ``"imagenet"``, 7x7 stride 2 and 3x3 max pool stride 2 (1/32 of the
+            picture in the end), or ``"small"``, 3x3 stride 2 without pool (1/16), for
+            pictures of 64 or 96 pixels.
+        axis_name: mapped axis over which the batch statistics are averaged.
+    """
+
+    depth: int = 50
+    width: float = 1.0
+    stem: str = "imagenet"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool
+    ) -> Float[Array, "b i j d"]:
+        if self.depth not in STAGE_SIZES:
+            raise ValueError(f"depth {self.depth} is not one of {[*STAGE_SIZES]}")
+        if self.stem not in STEM_STRIDES:
+            raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
+        block = BasicBlock if self.depth < 50 else Bottleneck
+        channels = scaled_width(64, self.width)
+        size = 7 if self.stem == "imagenet" else 3
+        x = Conv(channels, size, stride=2, padding=size // 2, name="conv1")(x)
+        x = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(x))
+        if self.stem == "imagenet":
+            x = max_pool_3x3(x)
+        for stage, count in enumerate(STAGE_SIZES[self.depth]):
+            channels = scaled_width(64 * 2**stage, self.width)
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                name = f"layer{stage + 1}_{i}"
+                x = block(channels, stride, self.axis_name, name=name)(x, train)
+        return x
+
+
+def torchvision_key(path: tuple[str, ...]) -> str:
+    """Name in torchvision's ``state_dict`` of one leaf of `ResNet`'s variables.
+
+    >>> torchvision_key(("params", "layer1_0", "downsample_1", "scale"))
+    'layer1.0.downsample.1.weight'
+    >>> torchvision_key(("batch_stats", "bn1", "var"))
+    'bn1.running_var'
+    """
+    leaf = {"mean": "running_mean", "var": "running_var", "bias": "bias"}
+    modules = [re.sub(r"_(\d+)$", r".\1", name) for name in path[1:-1]]
+    return ".".join([*modules, leaf.get(path[-1], "weight")])
