@@ -1,0 +1,1 @@
+"""The only code that knows devices and disks. Imports nothing else of ours."""

@@ -1,0 +1,314 @@
+"""Devices: one data-parallel step under ``jax.pmap``, ``jax.shard_map`` or ``jit``.
+
+A step is written for one device and averages over the others by
+``jax.lax.pmean(..., axis_name="data")``. :func:`data_parallel` runs it unchanged in
+three ways that give the same numbers:
+
+* ``pmap``: every array of the state has a leading axis, one entry per device;
+* ``shard_map``: the state is replicated over a mesh, the batch is split;
+* ``jit``: one device, where the axis ``data`` exists and has size 1.
+
+Whatever the way, the calling loop is the same::
+
+    train_step = data_parallel(step, mode="pmap")
+    state, shared = train_step.replicate(state), train_step.replicate(shared)
+    for batch in batches:  # batches of this process, numpy
+        state, metrics = train_step(state, train_step.shard(batch), shared)
+    state, metrics = train_step.unreplicate((state, metrics))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+AXIS = "data"
+MODES = ("pmap", "shard_map", "jit")
+PyTree = Any
+Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def data_parallel(
+    step: Step, *, mode: str = "pmap", num_devices: int = 0
+) -> DataParallel:
+    """Wraps a per-device step so that it runs on several devices.
+
+    Args:
+        step: ``step(state, batch, shared) -> (state, metrics)``. ``state`` and
+            ``shared`` are whole on every device, ``batch`` is this device's part.
+            State and metrics returned must be equal on all devices: average
+            gradients, metrics and batch statistics by ``pmean`` over ``"data"``.
+        mode: ``"pmap"``, ``"shard_map"`` or ``"jit"`` (one device).
+        num_devices: how many devices of this process to use; 0 means all of them
+            (one for ``"jit"``).
+
+    Raises:
+        ValueError: unknown mode, or more devices asked for than there are.
+    """
+    return DataParallel(step, mode=mode, devices=_choose_devices(mode, num_devices))
+
+
+def _choose_devices(mode: str, num_devices: int) -> Sequence[Any]:
+    """The devices of all processes that take part, in the order of the mesh."""
+    if mode not in MODES:
+        raise ValueError(f"parallel mode {mode!r} is not one of {', '.join(MODES)}")
+    local = jax.local_device_count()
+    if mode == "jit":
+        if num_devices > 1 or jax.process_count() > 1:
+            raise ValueError(
+                f"parallel mode 'jit' runs on one device of one process, asked for "
+                f"{num_devices} devices in {jax.process_count()} process(es); "
+                "use 'pmap' or 'shard_map'"
+            )
+        return jax.local_devices()[:1]
+    if not 0 <= num_devices <= local:
+        raise ValueError(
+            f"asked for {num_devices} devices, this process has {local}: set "
+            f"num_devices to 0 (all) or to 1..{local}; on a CPU start with "
+            f"JAX_NUM_CPU_DEVICES={max(num_devices, 1)} to split it in as many"
+        )
+    chosen = []
+    for process in range(jax.process_count()):
+        of_process = [d for d in jax.devices() if d.process_index == process]
+        chosen += of_process[: num_devices or None]
+    return chosen
+
+
+class DataParallel:
+    """A step placed on devices: call it; see :func:`data_parallel`.
+
+    The state given to a call is donated: keep only the one returned.
+    """
+
+    def __init__(self, step: Step, *, mode: str, devices: Sequence[Any]) -> None:
+        self.mode = mode
+        self.devices = tuple(devices)
+        self.num_local = sum(d.process_index == jax.process_index() for d in devices)
+        self._mesh = jax.make_mesh(
+            (len(self.devices),),
+            (AXIS,),
+            axis_types=(jax.sharding.AxisType.Auto,),
+            devices=self.devices,
+        )
+        self._step = self._compile(step, sharded_outputs=False, donate=True)
+
+    def __call__(
+        self, state: PyTree, batch: PyTree, shared: PyTree = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; arguments placed by ``replicate`` and ``shard``."""
+        return self._step(state, batch, shared)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices over all processes: the size of the axis ``data``."""
+        return len(self.devices)
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a copy of the arrays of ``tree`` on every device."""
+        tree = jax.tree.map(_copy, tree)
+        if self.mode == "pmap":
+            return jax.tree.map(self._stack, tree)
+        if self.mode == "shard_map":
+            sharding = NamedSharding(self._mesh, PartitionSpec())
+            return jax.device_put(tree, sharding)
+        return jax.device_put(tree, self.devices[0])
+
+    def unreplicate(self, tree: PyTree) -> PyTree:
+        """One copy of what ``replicate`` or a step gave: state or metrics."""
+        if self.mode == "pmap":
+            return jax.tree.map(_first_shard, tree)
+        return tree
+
+    def shard(self, batch: PyTree) -> PyTree:
+        """Splits this process's batch over its devices, by the leading axis.
+
+        Raises:
+            ValueError: a leading axis that the number of devices does not divide.
+        """
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            self._check_divisible(jax.tree_util.keystr(path), np.shape(leaf))
+        if self.mode == "jit":
+            return jax.device_put(batch, self.devices[0])
+        if self.mode == "pmap":
+            return jax.device_put(jax.tree.map(self._split, batch), self._local)
+        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        make = jax.make_array_from_process_local_data
+        return jax.tree.map(lambda x: make(sharding, np.asarray(x)), batch)
+
+    def per_sample(
+        self, function: Callable[[PyTree, PyTree, PyTree], PyTree]
+    ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
+        """Compiles ``function(state, batch, shared)`` with one result per sample.
+
+        For evaluation: the same placement as the step, nothing donated. The
+        result is numpy, in the order of this process's batch.
+        """
+        compiled = self._compile(function, sharded_outputs=True, donate=False)
+
+        def run(state: PyTree, batch: PyTree, shared: PyTree = None) -> PyTree:
+            return jax.tree.map(self._gather, compiled(state, batch, shared))
+
+        return run
+
+    def _compile(self, function: Any, *, sharded_outputs: bool, donate: bool) -> Any:
+        donated = (0,) if donate else ()
+        if self.mode == "pmap":
+            return jax.pmap(
+                function, axis_name=AXIS, devices=self.devices, donate_argnums=donated
+            )
+        if self.mode == "jit":
+            # Nothing is mapped: vmap only gives the axis "data" its size of 1.
+            function = jax.vmap(
+                function, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1
+            )
+            return jax.jit(function, donate_argnums=donated)
+        whole, split = PartitionSpec(), PartitionSpec(AXIS)
+        # check_vma=False: gradients of the replicated state are left to the step's
+        # own pmean, as under pmap; otherwise shard_map would sum them as well.
+        function = jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=(whole, split, whole),
+            out_specs=split if sharded_outputs else whole,
+            check_vma=False,
+        )
+        return jax.jit(function, donate_argnums=donated)
+
+    @property
+    def _local(self) -> NamedSharding:
+        """How pmap lays out the leading axis over the devices of this process."""
+        return NamedSharding(self._mesh.local_mesh, PartitionSpec(AXIS))
+
+    def _stack(self, x: Any) -> jax.Array:
+        """(devices, ...) with one copy per device of this process, for pmap."""
+        local = [d for d in self.devices if d.process_index == jax.process_index()]
+        copies = [jax.device_put(x, d)[None] for d in local]
+        shape = (self.num_local, *copies[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, self._local, copies)
+
+    def _split(self, x: Any) -> np.ndarray:
+        x = np.asarray(x)
+        return x.reshape(self.num_local, x.shape[0] // self.num_local, *x.shape[1:])
+
+    def _gather(self, x: jax.Array) -> np.ndarray:
+        if self.mode == "jit":
+            return np.asarray(x)
+        shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}
+        parts = [np.asarray(shards[start]) for start in sorted(shards)]
+        whole = np.concatenate(parts)
+        return whole.reshape(-1, *whole.shape[2:]) if self.mode == "pmap" else whole
+
+    def _check_divisible(self, name: str, shape: tuple[int, ...]) -> None:
+        if not shape or shape[0] % self.num_local:
+            size = shape[0] if shape else "no batch axis"
+            raise ValueError(
+                f"batch{name} has size {size}, which {self.num_local} devices cannot "
+                f"share equally: choose a batch size that is a multiple of "
+                f"{self.num_local}, or set num_devices to a divisor of it"
+            )
+
+
+def _copy(x: Any) -> jax.Array:
+    """A fresh array: steps donate their state, the caller's must stay alive."""
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        # device_put shares the buffer of a key even where told not to.
+        data = jnp.array(jax.random.key_data(x))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    return jnp.array(x)
+
+
+def _first_shard(x: jax.Array) -> jax.Array:
+    return x.addressable_data(0)[0]
+
+
+def use_cpu_devices(count: int = 0) -> int:
+    """Splits the CPU in ``count`` virtual devices; 0 means one per usable core.
+
+    Small networks run faster on several single-core devices than on one device
+    with many cores. Call it before the first array is made. Without effect on
+    GPU and TPU, whose devices stay as they are. Returns ``count``.
+
+    Raises:
+        ValueError: JAX has already started its devices with another number.
+    """
+    count = count or usable_cores()
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        if jax.local_device_count("cpu") == count:
+            return count
+        raise ValueError(
+            f"cannot split the CPU in {count} devices: JAX has already started with "
+            f"{jax.local_device_count('cpu')}; call use_cpu_devices first, or set "
+            f"JAX_NUM_CPU_DEVICES={count} in the environment"
+        ) from error
+    return count
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (its affinity, where the system has one)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def initialize_distributed() -> bool:
+    """Joins the other processes of a run, where the environment names them.
+
+    Reads ``JAX_COORDINATOR_ADDRESS`` (host:port), ``JAX_PROCESS_COUNT`` and
+    ``JAX_PROCESS_INDEX``. Returns whether this is a run of several processes.
+
+    Raises:
+        ValueError: the address is given but one of the numbers is missing or wrong.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if not address:
+        return False
+    numbers = {}
+    for name in ("JAX_PROCESS_COUNT", "JAX_PROCESS_INDEX"):
+        value = os.environ.get(name, "")
+        if not value.isdecimal():
+            raise ValueError(
+                f"JAX_COORDINATOR_ADDRESS={address} asks for several processes, but "
+                f"{name}={value!r} is not a number; set it for each process"
+            )
+        numbers[name] = int(value)
+    count, index = numbers["JAX_PROCESS_COUNT"], numbers["JAX_PROCESS_INDEX"]
+    if index >= count:
+        raise ValueError(
+            f"JAX_PROCESS_INDEX={index} must be below JAX_PROCESS_COUNT={count}"
+        )
+    jax.distributed.initialize(address, num_processes=count, process_id=index)
+    return count > 1
+
+
+def device_facts() -> dict[str, Any]:
+    """Platform, kind and number of devices, ready for JSON."""
+    devices = jax.devices()
+    return {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+        "cores": usable_cores(),
+    }
+
+
+def device_banner() -> str:
+    """One line that says what this run computes on."""
+    facts = device_facts()
+    count = facts["devices"]
+    text = f"JAX {jax.__version__} on {count} {facts['platform'].upper()} device"
+    text += "s" if count > 1 else ""
+    if facts["kind"].lower() != facts["platform"]:
+        text += f" ({facts['kind']})"
+    if facts["processes"] > 1:
+        text += f", process {jax.process_index() + 1} of {facts['processes']}"
+    cores = facts["cores"]
+    return f"{text}, {cores} CPU core{'s' if cores > 1 else ''}"

@@ -1,0 +1,176 @@
+"""Checkpoints come back to the last bit, survive kill -9, and refuse strangers."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from runtime.checkpoints import Checkpoints
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+    params: dict
+    opt_state: optax.OptState
+    step: jax.Array
+    key: jax.Array
+
+
+def _state(seed: int = 0, width: int = 4) -> _State:
+    rng = np.random.default_rng(seed)
+    params = {
+        "kernel": jnp.asarray(rng.normal(size=(3, width)).astype(np.float32)),
+        "half": jnp.asarray(rng.normal(size=5), jnp.bfloat16),
+        "none": jnp.zeros((0, 3), jnp.float32),
+        "mask": jnp.asarray([True, False]),
+    }
+    return _State(
+        params=params,
+        opt_state=optax.adam(1e-3).init(params),
+        step=jnp.int32(7),
+        key=jax.random.key(seed),
+    )
+
+
+def _bits(tree) -> list:
+    leaves = []
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        leaves.append((str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()))
+    return leaves
+
+
+def test_roundtrip_is_exact_in_every_dtype(tmp_path):
+    state = _state()
+    with Checkpoints(tmp_path / "ck") as checkpoints:
+        checkpoints.save(7, state, {"best": 0.1, "seconds": 1 / 3})
+    with Checkpoints(tmp_path / "ck") as checkpoints:
+        restored = checkpoints.restore_latest(_state(seed=1))
+        assert checkpoints.extra() == {"best": 0.1, "seconds": 1 / 3}
+    assert restored is not None
+    step, again = restored
+    assert step == 7
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    assert _bits(again) == _bits(state)
+    assert jax.random.key_impl(again.key) == jax.random.key_impl(state.key)
+
+
+def test_numpy_and_plain_numbers_come_back_as_they_were(tmp_path):
+    state = {"n": np.arange(3, dtype=np.int64), "k": 3, "x": 0.1, "on": True}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        restored = checkpoints.restore_latest(state)
+    assert restored is not None
+    again = restored[1]
+    assert isinstance(again["n"], np.ndarray)
+    assert again["n"].dtype == np.int64
+    assert (again["k"], again["x"], again["on"]) == (3, 0.1, True)
+    assert type(again["k"]) is int
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints.restore_latest(_state()) is None
+        assert checkpoints.latest_step() is None
+        assert checkpoints.extra() is None
+
+
+def test_saving_copies_before_it_returns(tmp_path):
+    state = {"a": np.zeros(1000, np.float32)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        state["a"] += 1  # as the next step does with a donated buffer
+        checkpoints.wait()
+        restored = checkpoints.restore_latest(state)
+    assert restored is not None
+    assert not restored[1]["a"].any()
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"a": np.float32(step)})
+        checkpoints.save(3, {"a": np.float32(9)})  # already there: left alone
+        checkpoints.wait()
+        restored = checkpoints.restore_latest({"a": np.float32(0)})
+    assert restored is not None
+    assert (restored[0], float(restored[1]["a"])) == (3, 3.0)
+    kept = sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit())
+    assert kept == ["2", "3"]
+
+
+def test_another_structure_is_refused_with_names_and_shapes(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, _state(width=4))
+        with pytest.raises(ValueError, match="another network") as error:
+            checkpoints.restore_latest(_state(width=6))
+    text = str(error.value)
+    assert "params.kernel: saved float32[3,4], expected float32[3,6]" in text
+    assert str(tmp_path) in text
+    assert "delete this folder" in text
+
+
+def test_small_states_are_quick_and_silent(tmp_path, capfd):
+    state = _state()
+    with Checkpoints(tmp_path, wait=True) as checkpoints:
+        checkpoints.save(1, state)
+        times = []
+        for step in range(2, 7):
+            began = time.monotonic()
+            checkpoints.save(step, state)
+            times.append(time.monotonic() - began)
+        checkpoints.restore_latest(state)
+    assert min(times) < 0.2
+    out, err = capfd.readouterr()
+    assert out + err == ""
+
+
+_WRITER = """
+import sys, numpy as np
+from runtime.checkpoints import Checkpoints
+checkpoints = Checkpoints(sys.argv[1], max_to_keep=2)
+for step in range(1, 10_000):
+    state = {f"a{i}": np.full((100, 100), step, np.float32) for i in range(40)}
+    print(step, flush=True)
+    checkpoints.save(step, state, {"step": step})
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.06])
+def test_kill_while_saving_leaves_a_whole_latest(tmp_path, delay):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path / "ck")],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == 4:
+            break
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    like = {f"a{i}": np.zeros((100, 100), np.float32) for i in range(40)}
+    with Checkpoints(tmp_path / "ck") as checkpoints:
+        restored = checkpoints.restore_latest(like)
+        assert restored is not None
+        step, state = restored
+        assert step >= 2
+        assert all((leaf == step).all() for leaf in state.values())
+        assert checkpoints.extra() == {"step": step}
+        checkpoints.save(step + 1, state)  # the run goes on in the same folder
+        checkpoints.wait()
+        assert checkpoints.latest_step() == step + 1

@@ -1,0 +1,211 @@
+"""One step, three ways to run it: pmap, shard_map and jit give the same numbers."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from runtime import devices
+from runtime.devices import data_parallel
+
+BATCH, FEATURES = 16, 5
+WAYS = [("jit", 1)] + [(m, n) for m in ("pmap", "shard_map") for n in (1, 2, 8)]
+
+
+def _loss(params, batch, shared, mean):
+    """A network with batch statistics over all devices and a per-row target."""
+    hidden = jnp.tanh(batch["x"] @ params["w"] + params["b"][None])
+    centred = hidden - mean(jnp.mean(hidden, axis=0, keepdims=True))
+    variance = mean(jnp.mean(centred**2, axis=0, keepdims=True))
+    out = (centred / jnp.sqrt(variance + 0.1)) @ params["v"]
+    return jnp.mean(jnp.abs(out - shared["target"][batch["row"]]))
+
+
+def _step(state, batch, shared):
+    def mean(x):
+        return jax.lax.pmean(x, axis_name="data")
+
+    loss, grads = jax.value_and_grad(_loss)(state["params"], batch, shared, mean)
+    loss, grads = mean(loss), mean(grads)
+    params = jax.tree.map(lambda p, g: p - 0.1 * g, state["params"], grads)
+    new = {"params": params, "grads": grads, "key": state["key"]}
+    return new, {"loss": loss}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    params = {
+        "w": rng.normal(size=(FEATURES, 7)).astype(np.float32),
+        "b": rng.normal(size=7).astype(np.float32),
+        "v": rng.normal(size=7).astype(np.float32),
+    }
+    state = {
+        "params": params,
+        "grads": {k: np.zeros_like(v) for k, v in params.items()},
+        "key": jax.random.key(3),
+    }
+    batch = {
+        "x": rng.normal(size=(BATCH, FEATURES)).astype(np.float32),
+        "row": rng.permutation(BATCH).astype(np.int32),
+    }
+    shared = {"target": rng.normal(size=BATCH).astype(np.float32)}
+    return state, batch, shared
+
+
+@pytest.mark.parametrize(("mode", "count"), WAYS)
+def test_loss_and_gradients_equal_the_whole_batch_on_one_device(problem, mode, count):
+    state, batch, shared = problem
+    as_jax = jax.tree.map(jnp.asarray, (state["params"], batch, shared))
+    loss, grads = jax.value_and_grad(_loss)(*as_jax, lambda x: x)
+
+    step = data_parallel(_step, mode=mode, num_devices=count)
+    assert step.num_devices == count
+    placed = step.replicate(state)
+    new, metrics = step(placed, step.shard(batch), step.replicate(shared))
+    new, metrics = step.unreplicate((new, metrics))
+
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(new["grads"][name], grad, rtol=1e-4, atol=1e-6)
+        expected = state["params"][name] - 0.1 * np.asarray(grad)
+        np.testing.assert_allclose(new["params"][name], expected, rtol=1e-4, atol=1e-6)
+    assert jnp.all(jax.random.key_data(new["key"]) == jax.random.key_data(state["key"]))
+
+
+@pytest.mark.parametrize(("mode", "count"), WAYS)
+def test_a_loop_of_donated_states_learns(problem, mode, count):
+    state, batch, shared = problem
+    step = data_parallel(_step, mode=mode, num_devices=count)
+    placed, shared = step.replicate(state), step.replicate(shared)
+    losses = []
+    for _ in range(20):
+        old = placed
+        placed, metrics = step(placed, step.shard(batch), shared)
+        losses.append(float(step.unreplicate(metrics)["loss"]))
+    assert losses[-1] < 0.8 * losses[0]
+    assert old["params"]["w"].is_deleted()
+    assert isinstance(state["params"]["w"], np.ndarray)  # the caller's stays alive
+
+
+@pytest.mark.parametrize(("mode", "count"), WAYS)
+def test_donation_leaves_the_callers_jax_arrays_alive(problem, mode, count):
+    state, batch, shared = problem
+    mine = jax.tree.map(jnp.asarray, state)
+    step = data_parallel(_step, mode=mode, num_devices=count)
+    step(step.replicate(mine), step.shard(batch), step.replicate(shared))
+    np.testing.assert_array_equal(mine["params"]["w"], state["params"]["w"])
+
+
+@pytest.mark.parametrize(("mode", "count"), WAYS)
+def test_per_sample_results_keep_the_order_of_the_batch(problem, mode, count):
+    state, batch, shared = problem
+    step = data_parallel(_step, mode=mode, num_devices=count)
+
+    def predict(state, batch, shared):
+        return {"y": batch["x"] @ state["params"]["w"], "row": batch["row"]}
+
+    run = step.per_sample(predict)
+    placed = step.replicate(state)
+    out = run(placed, step.shard(batch), step.replicate(shared))
+    expected = batch["x"] @ state["params"]["w"]
+    np.testing.assert_allclose(out["y"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(out["row"], batch["row"])
+    run(placed, step.shard(batch), step.replicate(shared))  # nothing was donated
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_an_indivisible_batch_is_refused_with_the_numbers(mode):
+    step = data_parallel(_step, mode=mode, num_devices=8)
+    with pytest.raises(ValueError, match=r"batch\['x'\] has size 12, which 8 devices"):
+        step.shard({"x": np.zeros((12, 3), np.float32)})
+
+
+def test_wrong_modes_and_counts_are_refused():
+    with pytest.raises(ValueError, match=r"'pjit' is not one of pmap, shard_map, jit"):
+        data_parallel(_step, mode="pjit")
+    with pytest.raises(ValueError, match=r"asked for 9 devices, this process has 8"):
+        data_parallel(_step, mode="pmap", num_devices=9)
+    with pytest.raises(ValueError, match=r"'jit' runs on one device"):
+        data_parallel(_step, mode="jit", num_devices=2)
+
+
+def test_zero_means_all_devices():
+    assert data_parallel(_step, mode="pmap").num_devices == 8
+    assert data_parallel(_step, mode="jit").num_devices == 1
+
+
+def test_use_cpu_devices_after_the_start_accepts_only_the_same_number():
+    assert devices.use_cpu_devices(8) == 8
+    with pytest.raises(ValueError, match="already started with 8"):
+        devices.use_cpu_devices(3)
+
+
+def test_banner_names_version_platform_and_count():
+    assert f"JAX {jax.__version__} on 8 CPU devices" in devices.device_banner()
+
+
+def test_distributed_needs_all_three_variables(monkeypatch):
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    assert not devices.initialize_distributed()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.setenv("JAX_PROCESS_COUNT", "two")
+    with pytest.raises(ValueError, match="JAX_PROCESS_COUNT='two' is not a number"):
+        devices.initialize_distributed()
+
+
+_PROCESS = """
+import sys
+from runtime import devices
+devices.use_cpu_devices(2)
+assert devices.initialize_distributed()
+import jax, jax.numpy as jnp, numpy as np
+def step(state, batch, shared):
+    g = jax.lax.pmean(jnp.mean(batch["x"]) * shared, axis_name="data")
+    return state + g, {"g": g}
+for mode in ("pmap", "shard_map"):
+    step_ = devices.data_parallel(step, mode=mode)
+    assert (step_.num_devices, step_.num_local) == (4, 2)
+    state = step_.replicate(np.float32(1))
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)[jax.process_index()]
+    state, metrics = step_(state, step_.shard({"x": x}), step_.replicate(np.float32(2)))
+    assert float(step_.unreplicate(state)) == 8.0, step_.unreplicate(state)
+    rows = step_.per_sample(lambda s, b, t: b["x"] * s)
+    state = step_.replicate(np.float32(10))
+    out = rows(state, step_.shard({"x": x}), step_.replicate(np.float32(2)))
+    np.testing.assert_array_equal(out, 10 * x)
+print("good")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_devices_each():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for index in range(2):
+        env = os.environ | {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_PROCESS_COUNT": "2",
+            "JAX_PROCESS_INDEX": str(index),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", _PROCESS],
+                cwd=Path(__file__).parents[1],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert out.endswith("good\n"), err

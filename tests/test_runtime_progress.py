@@ -1,0 +1,80 @@
+"""Progress: plain lines elsewhere than on a terminal, a bar on one."""
+
+import io
+import re
+import time
+
+import jax.numpy as jnp
+
+from runtime.progress import clock, progress
+
+
+def test_plain_lines_first_and_last_step_only_when_quick():
+    out = io.StringIO()
+    with progress("teacher", total=50, stream=out) as bar:
+        for step in range(50):
+            bar.update(step + 1, loss=jnp.float32(1 / (step + 1)))
+    lines = out.getvalue().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["teacher", "1/50"],
+        ["teacher", "50/50"],
+    ]
+    assert "loss 0.02" in lines[-1]
+    assert "steps/s" in lines[-1]
+    assert "0:00 left" in lines[-1]
+
+
+def test_a_line_every_interval():
+    out = io.StringIO()
+    with progress("student", total=4, stream=out, interval=0.02) as bar:
+        for step in range(4):
+            time.sleep(0.025)
+            bar.update(step + 1)
+    assert len(out.getvalue().splitlines()) == 4
+
+
+def test_a_resumed_stage_counts_its_own_rate():
+    out = io.StringIO()
+    with progress("student", total=1000, start=990, stream=out) as bar:
+        for step in range(990, 1000):
+            time.sleep(0.01)
+            bar.update(step + 1)
+        assert 30 < bar.rate < 100
+
+
+def test_a_stopped_loop_still_says_how_far_it_came():
+    out = io.StringIO()
+    with progress("teacher", total=50, stream=out) as bar:
+        for step in range(7):
+            bar.update(step + 1)
+    assert "teacher 7/50" in out.getvalue().splitlines()[-1]
+
+
+def test_waiting_for_data_is_shown():
+    out = io.StringIO()
+    with progress("student", total=3, stream=out) as bar:
+        for step in range(3):
+            with bar.waiting():
+                time.sleep(0.02)
+            bar.update(step + 1)
+    shown = re.search(r"data wait (\d+)%", out.getvalue().splitlines()[-1])
+    assert shown is not None
+    assert int(shown[1]) > 50
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = io.StringIO()
+    with progress("teacher", total=10, stream=out) as bar:
+        for step in range(10):
+            bar.update(step + 1, loss=0.5)
+    assert "━" in out.getvalue()
+    assert "10/10" in out.getvalue()
+    assert "loss 0.5" in out.getvalue()
+
+
+def test_clock():
+    assert clock(0.4) == "0:00"
+    assert clock(59.6) == "1:00"
+    assert clock(3661) == "1:01:01"
