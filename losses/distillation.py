@@ -1,0 +1,276 @@
+"""Wang et al. 2019, Eqs. 9, 14, 15: the cost of a depth, and what a student is taught.
+
+All L1 weights refer to the gauge in which the dictionary has unit columns: D phi is
+all that is ever seen, so a weight on phi means nothing until the columns are fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from losses.masked import (
+    Weight,
+    keep_visible,
+    keep_visible_pairs,
+    norm,
+    product,
+)
+from losses.subspace import match_depth_mean, project_code, right_inverse
+
+
+def code_cost(
+    phi: Float[Array, " k"],
+    B_xy: Float[Array, " p2 k"],
+    w: Float[Array, " p2"],
+    *,
+    code_l1_weight: Weight,
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, ""]:
+    """Cost of a code (Wang et al. 2019, Eq. 9, with the norms of Section 4.4).
+
+        C(phi) = ||B_xy phi - w||_2 + code_l1_weight ||phi||_1
+
+    Args:
+        phi: (K,) code.
+        B_xy: (2P, K) image part of the dictionary.
+        w: (2P,) centred landmarks, ``W.ravel()``.
+        code_l1_weight: weight of the regulariser (0.3 in the paper).
+        visible: (P,) joints that have a landmark.
+    """
+    error = keep_visible_pairs(product(B_xy, phi) - w, visible)
+    return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi))
+
+
+def distillation_loss(
+    z_hyp: Float[Array, " p"],
+    phi: Float[Array, " k"],
+    B_xy: Float[Array, " p2 k"],
+    B_z: Float[Array, " p k"],
+    w: Float[Array, " p2"],
+    *,
+    code_l1_weight: Weight = 0.3,
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, ""]:
+    """Convex upper bound of the cost of a depth (Wang et al. 2019, Eq. 14).
+
+        L~(z') = C(phi_proj(z')),   C of Eq. 9, phi_proj of Eq. 13
+
+    Args:
+        z_hyp: (P,) depth hypothesis z', in the unit of w. Its mean counts: see
+            :func:`losses.match_depth_mean`.
+        phi: (K,) the teacher's code.
+        B_xy: (2P, K) image part of the dictionary.
+        B_z: (P, K) depth part of the dictionary.
+        w: (2P,) centred landmarks, ``W.ravel()``.
+        code_l1_weight: weight of the regulariser.
+        visible: (P,) joints that have a landmark.
+    """
+    phi_proj = project_code(phi, B_z, z_hyp, visible=visible)
+    return code_cost(phi_proj, B_xy, w, code_l1_weight=code_l1_weight, visible=visible)
+
+
+class PreparedDistillation(NamedTuple):
+    """What Eq. 14 needs of one sample and does not change while a student trains.
+
+    Attributes:
+        phi: (K,) the teacher's code.
+        right_inverse: (K, P) B_z^+; columns of missing joints are 0.
+        leak: (2P, P) L = B_xy B_z^+, how an edit of the depth shows in the image.
+        error: (2P,) e0 = B_xy phi - w, 0 at missing joints.
+        depth: (P,) z0 = B_z phi, the teacher's depth, of every joint.
+        visible: (P,) joints that have a landmark.
+    """
+
+    phi: Float[Array, " k"]
+    right_inverse: Float[Array, " k p"]
+    leak: Float[Array, " p2 p"]
+    error: Float[Array, " p2"]
+    depth: Float[Array, " p"]
+    visible: Bool[Array, " p"]
+
+
+def prepare(
+    phi: Float[Array, " k"],
+    B_xy: Float[Array, " p2 k"],
+    B_z: Float[Array, " p k"],
+    w: Float[Array, " p2"],
+    visible: Bool[Array, " p"] | None = None,
+) -> PreparedDistillation:
+    """The unchanging part of Eq. 14 for one sample; arguments as there."""
+    if visible is None:
+        visible = jnp.ones(B_z.shape[0], dtype=bool)
+    inverse = right_inverse(B_z, visible=visible)
+    return PreparedDistillation(
+        phi=phi,
+        right_inverse=inverse,
+        leak=keep_visible_pairs(product(B_xy, inverse), visible),
+        error=keep_visible_pairs(product(B_xy, phi) - w, visible),
+        depth=product(B_z, phi),
+        visible=visible,
+    )
+
+
+def prepared_distillation_loss(
+    z_hyp: Float[Array, " p"],
+    prepared: PreparedDistillation,
+    *,
+    code_l1_weight: Weight = 0.3,
+) -> Float[Array, ""]:
+    """Eq. 14 at two small products and two norms, means of the depths matched.
+
+        ||e0 + L delta||_2 + code_l1_weight ||phi + B_z^+ delta||_1,
+        delta = (z' - mean z') - (z0 - mean z0)
+
+    Equal to ``distillation_loss(match_depth_mean(z_hyp, B_z @ phi, visible), ...)``:
+    the mean of z_hyp over the visible joints has no influence and no gradient.
+
+    Args:
+        z_hyp: (P,) depth hypothesis z', in the unit of w.
+        prepared: the sample's record from :func:`prepare`.
+        code_l1_weight: weight of the regulariser.
+    """
+    matched = match_depth_mean(z_hyp, prepared.depth, prepared.visible)
+    delta = keep_visible(matched - prepared.depth, prepared.visible)
+    error = prepared.error + product(prepared.leak, delta)
+    phi_proj = prepared.phi + product(prepared.right_inverse, delta)
+    return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi_proj))
+
+
+def keypoint_l1_loss(
+    pred_xy: Float[Array, " p 2"],
+    keypoints: Float[Array, " p 2"],
+    *,
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, ""]:
+    """||f_xy - w||_1 of Eq. 15, summed over the visible joints."""
+    return jnp.sum(jnp.abs(keep_visible(pred_xy - keypoints, visible)))
+
+
+def depth_l1_loss(
+    pred_z: Float[Array, " p"],
+    z_teacher: Float[Array, " p"],
+    *,
+    weight: Weight = 1.0,
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, ""]:
+    """The baseline Weaksup-bs: the teacher's depth as a label, means matched.
+
+        weight * ||(z - mean z) - (z0 - mean z0)||_1    over the visible joints
+
+    Args:
+        pred_z: (P,) the student's depth.
+        z_teacher: (P,) the teacher's depth B_z phi, in the same unit.
+        weight: of this sample; see :func:`residual_weight`.
+        visible: (P,) joints that have a landmark.
+    """
+    error = match_depth_mean(pred_z, z_teacher, visible) - z_teacher
+    return weight * jnp.sum(jnp.abs(keep_visible(error, visible)))
+
+
+def residual_weight(
+    residual: Float[Array, ""], *, softening: Weight
+) -> Float[Array, ""]:
+    """Trust in the teacher's depth of a sample: 1 / (residual + softening).
+
+    Args:
+        residual: ||B_xy phi - w||_2, how badly the teacher fits the landmarks.
+        softening: the weight's bound is 1 / softening; in the unit of w.
+    """
+    return 1.0 / (residual + softening)
+
+
+def pose_loss(
+    pred_xy: Float[Array, " p 2"],
+    pred_z: Float[Array, " p"],
+    keypoints: Float[Array, " p 2"],
+    prepared: PreparedDistillation,
+    *,
+    code_l1_weight: Weight = 0.3,
+    depth_weight: Weight = 1.0,
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, ""]:
+    """What the student minimises (Wang et al. 2019, Eq. 15), for one sample.
+
+        ||f_xy - w||_1 + depth_weight L~(f_z)
+
+    Args:
+        pred_xy: (P, 2) predicted landmarks f_xy, in patch coordinates.
+        pred_z: (P,) predicted depth f_z, in the same unit; any common offset.
+        keypoints: (P, 2) annotated landmarks in the frame of pred_xy.
+        prepared: the teacher's view of the sample, from :func:`prepare`.
+        code_l1_weight: weight of the regulariser in Eq. 14.
+        depth_weight: 1 in the paper.
+        visible: (P,) joints of ``keypoints`` that are annotated; by default those
+            of ``prepared``.
+    """
+    visible = prepared.visible if visible is None else visible
+    depth = prepared_distillation_loss(pred_z, prepared, code_l1_weight=code_l1_weight)
+    return keypoint_l1_loss(pred_xy, keypoints, visible=visible) + depth_weight * depth
+
+
+def depth_gradient_norm(
+    prepared: PreparedDistillation,
+    key: Key[Array, ""],
+    *,
+    sigma: Weight,
+    code_l1_weight: Weight = 0.3,
+    num_edits: int = 8,
+) -> Float[Array, ""]:
+    """Expected size of the gradient of Eq. 14 in z', near the teacher's depth.
+
+        E_eps ||d L~ / d z' (z0 + eps)||_2,   eps ~ N(0, sigma^2 I)
+
+    With :func:`depth_l1_gradient_norm` at the same key this tells by which
+    ``depth_weight`` two training modes pull equally on depth against xy: the ratio
+    of the two, each averaged over samples. The L1 loss has a gradient of +-1 in
+    every visible joint, of norm sqrt(visible joints), less what matching the means
+    takes away (the square of the mean sign, about 1 of the squared norm), so the two
+    are measured in the same way instead.
+
+    Args:
+        prepared: the sample's record from :func:`prepare`.
+        key: a typed key of ``jax.random.key``.
+        sigma: size of the edits, in the unit of w; that of a student's errors.
+        code_l1_weight: weight of the regulariser in Eq. 14.
+        num_edits: number of random edits averaged.
+    """
+
+    def loss(z_hyp: Float[Array, " p"]) -> Float[Array, ""]:
+        return prepared_distillation_loss(
+            z_hyp, prepared, code_l1_weight=code_l1_weight
+        )
+
+    return _mean_gradient_norm(loss, prepared, key, sigma, num_edits)
+
+
+def depth_l1_gradient_norm(
+    prepared: PreparedDistillation,
+    key: Key[Array, ""],
+    *,
+    sigma: Weight,
+    num_edits: int = 8,
+) -> Float[Array, ""]:
+    """:func:`depth_gradient_norm` of the baseline :func:`depth_l1_loss`."""
+
+    def loss(z_hyp: Float[Array, " p"]) -> Float[Array, ""]:
+        return depth_l1_loss(z_hyp, prepared.depth, visible=prepared.visible)
+
+    return _mean_gradient_norm(loss, prepared, key, sigma, num_edits)
+
+
+def _mean_gradient_norm(
+    loss: Callable[[Array], Array],
+    prepared: PreparedDistillation,
+    key: Key[Array, ""],
+    sigma: Weight,
+    num_edits: int,
+) -> Float[Array, ""]:
+    shape = (num_edits, prepared.depth.shape[0])
+    edits = sigma * jax.random.normal(key, shape, prepared.depth.dtype)
+    gradients = jax.vmap(lambda edit: jax.grad(loss)(prepared.depth + edit))(edits)
+    return jnp.mean(jax.vmap(norm)(gradients))

@@ -1,0 +1,55 @@
+"""Norms and means that stay finite, with their gradients, where a joint is missing."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+# A hyper-parameter: a Python number, or a traced scalar when it is swept.
+Weight = float | int | np.floating | Float[Array, ""]
+
+
+def product(a: Array, b: Array) -> Array:
+    """``a @ b`` in full float32 on every device.
+
+    Accelerators multiply in lower precision unless told otherwise, which would
+    leave a projected code visibly outside its subspace.
+    """
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """The L2 norm over all entries, with gradient 0 (not NaN) where it is 0."""
+    squared = jnp.sum(x * x)
+    positive = squared > 0
+    # Two selections: the inner one keeps the square root away from 0, whose
+    # infinite slope would survive the outer one as 0 * inf.
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def keep_visible(
+    x: Float[Array, " p *rest"], visible: Bool[Array, " p"] | None
+) -> Float[Array, " p *rest"]:
+    """``x`` with the rows of missing joints set to 0, whatever they held."""
+    if visible is None:
+        return x
+    return jnp.where(visible.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0.0)
+
+
+def keep_visible_pairs(
+    x: Float[Array, " p2 *rest"], visible: Bool[Array, " p"] | None
+) -> Float[Array, " p2 *rest"]:
+    """:func:`keep_visible` for rows ordered u1 v1 u2 v2 ..., as in w and B_xy."""
+    return x if visible is None else keep_visible(x, jnp.repeat(visible, 2))
+
+
+def visible_mean(
+    x: Float[Array, " p"], visible: Bool[Array, " p"] | None
+) -> Float[Array, ""]:
+    """The mean over the visible joints; 0 where there are none."""
+    if visible is None:
+        return jnp.mean(x)
+    count = jnp.sum(visible.astype(x.dtype))
+    return jnp.sum(keep_visible(x, visible)) / jnp.maximum(count, 1.0)

@@ -1,0 +1,105 @@
+"""Wang et al. 2019, Eqs. 8, 12, 13: the codes that have a given depth.
+
+A depth hypothesis z' leaves the affine subspace S(z') = {phi : B_z phi = z'} (Eq. 8).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from losses.masked import Weight, keep_visible, product, visible_mean
+
+RIDGE = 1e-6
+
+
+def project_code(
+    phi: Float[Array, " k"],
+    B_z: Float[Array, " p k"],
+    z_hyp: Float[Array, " p"],
+    *,
+    visible: Bool[Array, " p"] | None = None,
+    ridge: Weight = RIDGE,
+) -> Float[Array, " k"]:
+    """The code nearest to phi that has the depth z' (Wang et al. 2019, Eqs. 12, 13).
+
+        phi_proj = phi + B_z^+ (z' - B_z phi),   B_z^+ = B_z^T (B_z B_z^T)^-1
+
+    Args:
+        phi: (K,) the teacher's code.
+        B_z: (P, K) depth part of the dictionary.
+        z_hyp: (P,) depth hypothesis z', in the unit of the dictionary's shapes.
+        visible: (P,) joints that constrain the code; the others are left free.
+        ridge: added to the diagonal of B_z B_z^T, relative to its trace.
+
+    Returns:
+        (K,) projected code. Where no code has the depth z' (two joints that the
+        dictionary cannot tell apart, an empty row), the depth nearest to z' that
+        the dictionary can have takes its place.
+
+    >>> import jax.numpy as jnp
+    >>> phi = project_code(
+    ...     jnp.asarray([3.0, 1.0]), jnp.asarray([[1.0, 1.0]]), jnp.asarray([2.0])
+    ... )
+    >>> [round(x, 5) for x in phi.tolist()]
+    [2.0, 0.0]
+    """
+    B_z, z_hyp = keep_visible(B_z, visible), keep_visible(z_hyp, visible)
+    factor, scale = _factor_gram(B_z, ridge)
+    # The ridge makes one step fall short by (ridge * trace / eigenvalue); the second
+    # squares that error and measures the rest on B_z itself, not on its square.
+    for _ in range(2):
+        rest = (z_hyp - product(B_z, phi)) / scale
+        step = jax.scipy.linalg.cho_solve((factor, True), rest)
+        phi = phi + product(B_z.T, step)
+    return phi
+
+
+def right_inverse(
+    B_z: Float[Array, " p k"],
+    *,
+    visible: Bool[Array, " p"] | None = None,
+    ridge: Weight = RIDGE,
+) -> Float[Array, " k p"]:
+    """B_z^+ of Eq. 13, as :func:`project_code` applies it, for repeated use.
+
+    Args:
+        B_z: (P, K) depth part of the dictionary.
+        visible: (P,) joints that constrain the code.
+        ridge: added to the diagonal of B_z B_z^T, relative to its trace.
+
+    Returns:
+        (K, P); columns of joints that are not visible are 0.
+    """
+    B_z = keep_visible(B_z, visible)
+    factor, scale = _factor_gram(B_z, ridge)
+    once = jax.scipy.linalg.cho_solve((factor, True), B_z / scale).T
+    short = jnp.eye(B_z.shape[0], dtype=B_z.dtype) - product(B_z, once)
+    return once + product(once, short)
+
+
+def match_depth_mean(
+    z_hyp: Float[Array, " p"],
+    z_ref: Float[Array, " p"],
+    visible: Bool[Array, " p"] | None = None,
+) -> Float[Array, " p"]:
+    """z' moved along the line of sight onto the reference: equal visible means.
+
+        z' <- z' - mean z' + mean z_ref
+
+    Weak perspective does not show how far away a shape is, so a hypothesis is
+    compared with the teacher's depth only after this.
+    """
+    return z_hyp - visible_mean(z_hyp, visible) + visible_mean(z_ref, visible)
+
+
+def _factor_gram(
+    B_z: Float[Array, " p k"], ridge: Weight
+) -> tuple[Float[Array, " p p"], Float[Array, ""]]:
+    """Cholesky factor of B_z B_z^T / trace + ridge I, and the trace (1 for B_z = 0)."""
+    gram = product(B_z, B_z.T)
+    trace = jnp.trace(gram)
+    scale = jnp.where(trace > 0, trace, 1.0)
+    shifted = gram / scale + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    return jnp.linalg.cholesky(shifted, symmetrize_input=False), scale
