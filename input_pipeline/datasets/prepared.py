@@ -1,0 +1,175 @@
+"""Where TFDS keeps a prepared data set, and preparing it once.
+
+``<data_dir>/<builder>/<config>/<version>/`` holds the ArrayRecord files of TFDS and,
+beside them, ``landmarks_<split>.npz`` (2D, read without decoding a picture) and, for
+the mannequin, ``ground_truth_<split>.npz`` (3D, opened by evaluation alone). The
+config's name carries a digest of everything that the contents depend on, so that
+other settings, other annotations or another renderer never meet in one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from input_pipeline import mannequin
+from input_pipeline.settings import DataSettings
+
+VERSION = "1.0.0"
+Progress = Callable[[int], None]  # called with the number of pictures done
+
+
+def ignore_progress(done: int) -> None:
+    """The progress callback that does nothing."""
+    del done
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set on disk.
+
+    Args:
+        folder: the TFDS folder of this configuration and version.
+        builder: name of the TFDS builder that made it.
+        config: name of the builder's configuration.
+        root: the ``data_dir`` of TFDS.
+    """
+
+    folder: Path
+    builder: str
+    config: str
+    root: Path
+
+    def landmarks_file(self, split: str) -> Path:
+        """The table of 2D landmarks of ``split``."""
+        return self.folder / f"landmarks_{split}.npz"
+
+    def ground_truth_file(self, split: str) -> Path:
+        """The 3D of ``split``, where the data set brings its own."""
+        return self.folder / f"ground_truth_{split}.npz"
+
+
+def locate(settings: DataSettings) -> Prepared:
+    """The place of a data set, prepared or not.
+
+    Raises:
+        ValueError: a source file is missing, or ``mocap`` (has no pictures).
+    """
+    if settings.name == "mocap":
+        raise ValueError(
+            "config.data.name = 'mocap' has landmarks only; for pictures of the same "
+            "motion set --config.data.name=mannequin"
+        )
+    mannequin_data = settings.name == "mannequin"
+    builder = "mannequin" if mannequin_data else "coco_keypoints"
+    digest = _mannequin_digest(settings) if mannequin_data else _coco_digest(settings)
+    stem = f"s{settings.render_size}" if mannequin_data else _word(settings.annotations)
+    config = f"{stem}_{digest}"
+    folder = settings.root / builder / config / VERSION
+    return Prepared(folder, builder, config, settings.root)
+
+
+def ensure_prepared(
+    settings: DataSettings, on_progress: Progress = ignore_progress
+) -> Prepared:
+    """The place of a data set, which is prepared first where it is not.
+
+    Several processes may call this at once: one prepares, the others wait.
+
+    Raises:
+        ValueError: the first problem of the source data.
+    """
+    prepared = locate(settings)
+    if _complete(prepared):
+        return prepared
+    prepared.folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(prepared.folder.parent / ".lock"):
+        if not _complete(prepared):
+            # Imported here: the builders need TensorFlow, reading landmarks does not.
+            from input_pipeline.datasets.build import build
+
+            build(settings, prepared, on_progress)
+    return prepared
+
+
+def _complete(prepared: Prepared) -> bool:
+    # TFDS renames its folder into place as the last step.
+    return (prepared.folder / "dataset_info.json").is_file()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the kernel frees it when the process dies."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _mannequin_digest(settings: DataSettings) -> str:
+    fields = (
+        *("num_train", "num_val", "render_size", "elevation_deg", "seed"),
+        "mocap_file",
+    )
+    chosen = {field: getattr(settings, field) for field in fields}
+    # The pictures belong to the code that draws them.
+    sources = sorted(Path(str(mannequin.__file__)).parent.glob("*.py"))
+    files = [*sources, Path(__file__).parent / "motion.py"]
+    if settings.mocap_file:
+        # What counts is the motion, not where it lies.
+        chosen["mocap_file"] = Path(settings.mocap_file).name
+        files.append(existing_file(settings.mocap_file, "mocap_file"))
+    return _digest(chosen, files)
+
+
+def _coco_digest(settings: DataSettings) -> str:
+    chosen: dict[str, object] = {"box": settings.box, "min": settings.min_joints}
+    files = []
+    for split in ("train", "val"):
+        path, folder = settings.annotation_file(split)
+        field = "annotations" if split == "train" else "annotations_val"
+        files.append(existing_file(path, field))
+        chosen[split] = (str(folder.absolute()), _folder_state(folder))
+    if not settings.annotations_val:
+        chosen["hold out"] = (settings.num_val, settings.seed)
+    return _digest(chosen, files)
+
+
+def existing_file(path: str | Path, field: str) -> Path:
+    """``path`` as a Path; ValueError naming the config field where it is no file."""
+    found = Path(path).expanduser()
+    if not str(path) or not found.is_file():
+        raise ValueError(
+            f"{path or '(empty)'}: missing file; set --config.data.{field} to it"
+        )
+    return found
+
+
+def _folder_state(folder: Path) -> tuple[int, int, int]:
+    """Count, bytes and newest change of a folder's files: notices other pictures."""
+    count, size, newest = 0, 0, 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                state = os.stat(os.path.join(parent, name))
+                count, size = count + 1, size + state.st_size
+                newest = max(newest, state.st_mtime_ns)
+    return count, size, newest
+
+
+def _digest(fields: dict[str, object], files: Iterable[Path]) -> str:
+    state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for file in files:
+        state.update(hashlib.sha256(file.read_bytes()).digest())
+    return state.hexdigest()[:12]
+
+
+def _word(path: str) -> str:
+    """The stem of a file name with only the characters that TFDS takes in a name."""
+    stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in Path(path).stem)
+    return stem[:40] or "coco"
