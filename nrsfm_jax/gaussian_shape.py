@@ -1,0 +1,528 @@
+"""One Gaussian shape seen from unknown views: a coherent first guess of depth.
+
+    s = vec S ~ N(mu, Sigma)          the shape, in a body frame
+    w = A_g s + t + N(0, sigma^2 I)   its picture, A_g = I_P (x) R_g[:, :2]^T
+
+with a latent view g out of a fixed grid and a free shift t. Expectation
+maximisation over g and s is cheap, and every sample shares one body frame, so the
+depths that it predicts agree in sign with each other. The teacher of Section 3,
+trained from scratch, ends with part of its samples mirrored in depth; guided by
+these depths in the first part of its training, it does not.
+
+Paper: no such step; here: it was added, because without it the outcome depends on
+the seed.
+
+Frames: S_cam = S @ R_g and W = S_cam[:, :2]; the body frame has y up (see `views`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nrsfm_jax.views import upright_views
+
+HIGHEST = jax.lax.Precision.HIGHEST
+# Variance of the shift t, patch units squared. The landmarks are centred over the
+# visible joints, the shape over all of them: t is the difference.
+SHIFT_VARIANCE = 0.1
+# Added to Sigma in every step, so that it stays positive in float32.
+RIDGE = 1e-5
+# Fewer complete samples than this, and the incomplete ones join the fit.
+ENOUGH_COMPLETE = 500
+BLOCK_INCOMPLETE = 16
+MAX_BLOCKS = 1000
+
+_einsum = functools.partial(jnp.einsum, precision=HIGHEST)
+
+
+class GaussianShape(NamedTuple):
+    """vec S ~ N(mu, Sigma) in the body frame, seen from ``views`` with noise sigma.
+
+    Attributes:
+        mu: (3P,) mean shape x1 y1 z1 x2 ..., centred over the joints, patch units.
+        Sigma: (3P, 3P) covariance of the centred shape.
+        sigma: () standard deviation of the noise on each image coordinate.
+        views: (G, 3, 3) rotations R_g, S_cam = S @ R_g; equally likely.
+        log_likelihood: () mean of log p(w) over the samples of the fit, in nats.
+    """
+
+    mu: Float[Array, " d"]
+    Sigma: Float[Array, "d d"]
+    sigma: Float[Array, ""]
+    views: Float[Array, "g 3 3"]
+    log_likelihood: Float[Array, ""]
+
+
+class Blocks(NamedTuple):
+    """Samples sorted by which joints they show; one pattern to a block.
+
+    Attributes:
+        W: (T, B, P, 2) landmarks, 0 where missing or where the block is padded.
+        visible: (T, P) the pattern of each block.
+        weight: (T, B) 1 for a sample, 0 for padding.
+        row: (T, B) position of the sample in the input, -1 for padding.
+    """
+
+    W: Float[Array | np.ndarray, "t b p 2"]
+    visible: Bool[Array | np.ndarray, "t p"]
+    weight: Float[Array | np.ndarray, "t b"]
+    row: Int[Array | np.ndarray, "t b"]
+
+
+class _ViewTerms(NamedTuple):
+    """log N(w; A_g mu, C_g) is quadratic in w: its terms, for one pattern."""
+
+    mean: Float[Array, "g e"]  # A_g mu, 0 at missing joints
+    precision: Float[Array, "g e e"]  # C_g^-1, 0 at missing joints
+    constant: Float[Array, " g"]
+
+
+# --- expectation and maximisation -------------------------------------------------
+
+
+def _view_terms(
+    mu: Float[Array, " d"],
+    Sigma: Float[Array, "d d"],
+    sigma: Float[Array, ""],
+    views: Float[Array, "g 3 3"],
+    visible: Bool[Array, " p"],
+) -> _ViewTerms:
+    """C_g = A_g Sigma A_g^T + sigma^2 I + shift, inverted over the visible joints."""
+    P, G = visible.shape[0], views.shape[0]
+    M = views[:, :, :2]
+    shown = jnp.repeat(visible.astype(mu.dtype), 2)
+    mean = _einsum("pa,gai->gpi", mu.reshape(P, 3), M).reshape(G, 2 * P) * shown[None]
+    half = _einsum("paqb,gbj->gpaqj", Sigma.reshape(P, 3, P, 3), M)
+    C = _einsum("gpaqj,gai->gpiqj", half, M).reshape(G, 2 * P, 2 * P)
+    shift = jnp.tile(jnp.eye(2, dtype=mu.dtype), (P, P)) * SHIFT_VARIANCE
+    identity = jnp.eye(2 * P, dtype=mu.dtype)
+    C = C + (shift + jnp.square(sigma) * identity)[None]
+    # A missing coordinate becomes an independent unit one: no effect on the rest.
+    both = shown[:, None] * shown[None, :]
+    L = jnp.linalg.cholesky(C * both[None] + jnp.diag(1 - shown)[None])
+    # The inverse is formed, because one product with the quadratic features of all
+    # samples then replaces a triangular solve per view.
+    whitening = jax.scipy.linalg.solve_triangular(
+        L, jnp.broadcast_to(identity, L.shape), lower=True
+    )
+    precision = _einsum("gka,gkb->gab", whitening, whitening) * both[None]
+    log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(L, axis1=1, axis2=2)), axis=1)
+    constant = -0.5 * (log_det + jnp.sum(shown) * jnp.log(2 * jnp.pi))
+    return _ViewTerms(mean, precision, constant)
+
+
+def _features(w: Float[Array, "n e"]) -> Float[Array, "n f"]:
+    """[w, w_a w_b for a <= b]: log-likelihoods and moments are linear in these."""
+    a, b = np.triu_indices(w.shape[1])
+    return jnp.concatenate([w, w[:, a] * w[:, b]], axis=1)
+
+
+def _view_log_likelihoods(
+    features: Float[Array, "n f"], terms: _ViewTerms
+) -> Float[Array, "n g"]:
+    """log N(w_i; A_g mu, C_g) of all samples and views by one matrix product."""
+    e = terms.mean.shape[1]
+    a, b = np.triu_indices(e)
+    linear = _einsum("gab,gb->ga", terms.precision, terms.mean)
+    # Each pair a < b stands for two entries of the symmetric precision.
+    factor = jnp.asarray(np.where(a == b, -0.5, -1.0), features.dtype)
+    coefficients = jnp.concatenate(
+        [linear, terms.precision[:, a, b] * factor[None]], axis=1
+    )
+    constant = terms.constant - 0.5 * jnp.sum(linear * terms.mean, axis=1)
+    product = jnp.matmul(features, coefficients.T, precision=HIGHEST)
+    return product + constant[None]
+
+
+def _scores(
+    features: Float[Array, "n f"],
+    weight: Float[Array, " n"],
+    terms: _ViewTerms,
+) -> tuple[Float[Array, "g e"], Float[Array, "g e e"], Float[Array, ""]]:
+    """h_g = C_g^-1 sum_i r e and H_g = C_g^-1 (sum_i r e e^T) C_g^-1 - N_g C_g^-1.
+
+    Responsibilities r_ig = softmax_g log N(w_i; A_g mu, C_g), e = w_i - A_g mu.
+    The third result is sum_i log p(w_i).
+    """
+    mean, precision, _ = terms
+    G, e = mean.shape
+    log_joint = _view_log_likelihoods(features, terms) - jnp.log(float(G))
+    log_p = jax.nn.logsumexp(log_joint, axis=1)
+    r = jnp.exp(log_joint - log_p[:, None]) * weight[:, None]
+    N = jnp.sum(r, axis=0)
+    moments = jnp.matmul(r.T, features, precision=HIGHEST)
+    first, second = moments[:, :e], moments[:, e + _packed_index(e)]
+    cross = first[:, :, None] * mean[:, None, :]
+    square = mean[:, :, None] * mean[:, None, :] * N[:, None, None]
+    about_mean = second - cross - cross.mT + square
+    h = _einsum("gab,gb->ga", precision, first - N[:, None] * mean)
+    H = jnp.matmul(precision, about_mean, precision=HIGHEST)
+    H = jnp.matmul(H, precision, precision=HIGHEST) - N[:, None, None] * precision
+    return h, H, jnp.sum(log_p * weight)
+
+
+@functools.cache
+def _packed_index(e: int) -> Int[np.ndarray, "e e"]:
+    """Where entry (a, b) of a symmetric matrix lies in its packed upper triangle."""
+    index = np.zeros((e, e), np.int32)
+    a, b = np.triu_indices(e)
+    index[a, b] = index[b, a] = np.arange(a.size)
+    return index
+
+
+def _em_step(
+    mu: Float[Array, " d"],
+    Sigma: Float[Array, "d d"],
+    sigma: Float[Array, ""],
+    views: Float[Array, "g 3 3"],
+    features: Float[Array, "t b f"],
+    weight: Float[Array, "t b"],
+    visible: Bool[Array, "t p"],
+) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, ""]]:
+    """One step of EM; also the mean log-likelihood of the parameters given to it.
+
+    With K_g = Sigma A_g^T C_g^-1 the step is
+        d = sum_g K_g sum_i r e / n                 = Sigma u,
+        Sigma + sum_g K_g (...) K_g^T / n - ...     = Sigma + Sigma U Sigma - d d^T,
+    with u = sum_g A_g^T h_g / n and U = sum_g A_g^T H_g A_g / n (see `_scores`):
+    K_g itself is never needed, and samples with missing joints add up alike.
+    """
+    G, P = views.shape[0], visible.shape[1]
+    M = views[:, :, :2]
+
+    def add_block(total, block):
+        block_features, block_weight, block_visible = block
+        terms = _view_terms(mu, Sigma, sigma, views, block_visible)
+        scores = _scores(block_features, block_weight, terms)
+        return jax.tree.map(jnp.add, total, scores), None
+
+    zero = jnp.zeros((G, 2 * P), mu.dtype), jnp.zeros((G, 2 * P, 2 * P), mu.dtype)
+    total = (*zero, jnp.zeros((), mu.dtype))
+    (h, H, log_p), _ = jax.lax.scan(add_block, total, (features, weight, visible))
+    n = jnp.sum(weight)
+    u = _einsum("gpi,gai->pa", h.reshape(G, P, 2), M).reshape(3 * P) / n
+    half = _einsum("gpiqj,gbj->gpiqb", H.reshape(G, P, 2, P, 2), M)
+    U = _einsum("gpiqb,gai->paqb", half, M).reshape(3 * P, 3 * P) / n
+    d = jnp.matmul(Sigma, u, precision=HIGHEST)
+    change = jnp.matmul(Sigma, U, precision=HIGHEST)
+    change = jnp.matmul(change, Sigma, precision=HIGHEST)
+    Sigma = Sigma + change - d[:, None] * d[None, :]
+    return mu + d, 0.5 * (Sigma + Sigma.T), log_p / n
+
+
+@jax.jit
+def _run_em(
+    mu: Float[Array, " d"],
+    Sigma: Float[Array, "d d"],
+    sigmas: Float[Array, " steps"],
+    views: Float[Array, "g 3 3"],
+    blocks: Blocks,
+    ridge: Float[Array, ""],
+) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, " steps+1"]]:
+    """One step for each noise level; log-likelihood before each step and at the end."""
+    T, B, P, _ = blocks.W.shape
+    features = jax.vmap(_features)(jnp.reshape(blocks.W, (T, B, 2 * P)))
+    weight, visible = jnp.asarray(blocks.weight), jnp.asarray(blocks.visible)
+    floor = ridge * _centring(P)
+
+    def step(state, sigma):
+        _, (mu, Sigma) = state
+        new_mu, new_Sigma, log_p = _em_step(
+            mu, Sigma, sigma, views, features, weight, visible
+        )
+        return ((mu, Sigma), (new_mu, new_Sigma + floor)), log_p
+
+    # The last noise level comes once more, to score the result: the outcome of
+    # this extra step is dropped, and compiling a second body is saved.
+    levels = jnp.concatenate([sigmas, sigmas[-1:]])
+    start = mu, Sigma
+    ((mu, Sigma), _), trace = jax.lax.scan(step, (start, start), levels)
+    return mu, Sigma, trace
+
+
+def _centring(P: int) -> Float[Array, "d d"]:
+    """Projection of vec S that removes the mean over the joints."""
+    J = np.eye(P) - 1.0 / P
+    return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
+
+
+# --- samples ----------------------------------------------------------------------
+
+
+def _make_blocks(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    complete_size: int,
+) -> Blocks:
+    """Groups samples by pattern and cuts each group into blocks of one size."""
+    patterns, group = np.unique(visible, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    size = complete_size if len(patterns) == 1 else BLOCK_INCOMPLETE
+    rows, pattern = [], []
+    for k, members in enumerate(_split_by(group, len(patterns))):
+        count = -(-len(members) // size)
+        padded = np.full(count * size, -1, np.int64)
+        padded[: len(members)] = members
+        rows.append(padded.reshape(count, size))
+        pattern += [k] * count
+    row, shown = np.concatenate(rows), patterns[pattern]
+    used = (row >= 0)[..., None, None] & shown[:, None, :, None]
+    return Blocks(
+        np.where(used, W[np.maximum(row, 0)], np.float32(0)),
+        shown,
+        (row >= 0).astype(np.float32),
+        row,
+    )
+
+
+def _split_by(group: Int[np.ndarray, " n"], count: int) -> list[np.ndarray]:
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
+
+
+def _checked(
+    W: Float[Array | np.ndarray, "n p 2"],
+    visible: Bool[Array | np.ndarray, "n p"] | None,
+) -> tuple[Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]]:
+    landmarks = np.asarray(W, np.float32)
+    if visible is None:
+        shown = np.ones(landmarks.shape[:2], bool)
+    else:
+        shown = np.asarray(visible, bool)
+    bad = np.flatnonzero((~np.isfinite(landmarks).all(-1) & shown).any(1))
+    if len(bad):
+        raise ValueError(
+            f"W[{bad[0]}] has a landmark that is not finite ({len(bad)} such samples);"
+            " mark it as missing in `visible` or drop the sample"
+        )
+    if shown.any(1).sum() < 2:
+        raise ValueError(
+            f"{shown.any(1).sum()} of {len(landmarks)} samples show a landmark; "
+            "give at least 2"
+        )
+    return landmarks, shown
+
+
+def _choose_samples(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    num_samples: int,
+) -> Blocks:
+    """A random subset: complete samples where there are enough, else any."""
+    complete = np.flatnonzero(visible.all(1))
+    enough = len(complete) >= min(ENOUGH_COMPLETE, len(W))
+    pool = complete if enough else np.flatnonzero(visible.any(1))
+    pick = np.asarray(jax.random.permutation(key, len(pool)))[:num_samples]
+    rows = pool[pick]
+    blocks = _make_blocks(W[rows], visible[rows], complete_size=len(rows))
+    # Each pattern costs a factorisation per view: the fullest blocks are kept.
+    keep = np.argsort(-blocks.weight.sum(1), kind="stable")[:MAX_BLOCKS]
+    return jax.tree.map(lambda field: field[keep], blocks)
+
+
+# --- start, fit, posterior --------------------------------------------------------
+
+
+def _profiles(
+    x: Float[np.ndarray, "n p"], visible: Bool[np.ndarray, "n p"], *, count: int
+) -> Float[np.ndarray, "p k"]:
+    """Main directions of the rows, each with the length it has on average."""
+    together = np.maximum(visible.T.astype(np.float64) @ visible, 1)
+    values, vectors = np.linalg.eigh(x.T.astype(np.float64) @ x / together)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _upright_start(blocks: Blocks) -> Float[np.ndarray, "p 3"]:
+    """Mean shape of a body that turns about its vertical axis.
+
+    x and z: the two main profiles s v / sqrt(n) of the image's x, times sqrt(2),
+    since a turning point shows each with a mean square of one half. y: minus the
+    mean of the image's y.
+    """
+    W, shown = _samples_of(blocks)
+    side = np.sqrt(2) * _profiles(W[..., 0], shown, count=2)
+    height = -W[..., 1].sum(0) / np.maximum(shown.sum(0), 1)
+    return np.stack([side[:, 0], height, side[:, 1]], axis=1)
+
+
+def _free_start(blocks: Blocks) -> Float[np.ndarray, "p 3"]:
+    """Mean shape of a body in any rotation: main profiles of x and y together."""
+    W, shown = _samples_of(blocks)
+    both = np.concatenate([W[..., 0], W[..., 1]])
+    return np.sqrt(3) * _profiles(both, np.concatenate([shown, shown]), count=3)
+
+
+def _samples_of(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    used = np.asarray(blocks.weight) > 0
+    shown = np.broadcast_to(
+        np.asarray(blocks.visible)[:, None], (*used.shape, blocks.W.shape[2])
+    )
+    return np.asarray(blocks.W)[used], shown[used]
+
+
+def fit_gaussian_shape(
+    W: Float[Array | np.ndarray, "n p 2"],
+    *,
+    key: Key[Array, ""],
+    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    num_samples: int = 4000,
+    elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
+    num_yaws: int = 24,
+    level_iterations: int = 40,
+    iterations: int = 20,
+    first_sigma: float = 0.15,
+    last_sigma: float = 0.04,
+    depth_noise: float = 0.05,
+    views: Float[Array | np.ndarray, "g 3 3"] | None = None,
+) -> GaussianShape:
+    """Fits mu and Sigma by expectation maximisation from 2D landmarks alone.
+
+    First with level views, where the noise falls from ``first_sigma`` to
+    ``last_sigma`` geometrically; then on the grid of elevations, once from the
+    result and once from its mirror image in z, keeping the likelier. Level views
+    cannot tell a shape from its mirror image; the grid can, as far as it is right
+    that the camera looks down on average. Elevations symmetric about 0 leave the
+    sign of depth to chance.
+
+    Args:
+        W: landmarks centred over the visible joints, patch units, y down.
+        key: chooses the samples and the noise on the first depths.
+        visible: True where a landmark is known. With 500 complete samples, only
+            complete ones are used; else missing landmarks are marginalised exactly.
+        num_samples: size of the random subset that is used.
+        elevations_deg: elevations of the camera, positive: looks down.
+        num_yaws: even rotations about the vertical axis.
+        level_iterations: steps of the first stage.
+        iterations: steps of the second stage.
+        first_sigma: noise at the start, patch units.
+        last_sigma: noise at the end and in the second stage, patch units.
+        depth_noise: standard deviation of the noise on the first z, patch units.
+        views: a grid to use instead, such as `rotation_views`: the first stage then
+            runs on it, the second is left out, and the sign of depth is arbitrary.
+
+    Returns:
+        The likelier fit.
+
+    Raises:
+        ValueError: fewer than 2 samples with a landmark, or W not finite.
+    """
+    landmarks, shown = _checked(W, visible)
+    choose, noise = jax.random.split(key)
+    blocks = _choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
+    falling = np.geomspace(first_sigma, last_sigma, level_iterations)
+    steady = np.full(iterations, last_sigma)
+    jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
+    start = _upright_start(blocks) if views is None else _free_start(blocks)
+    start[:, 2] += jitter
+    first = upright_views((0.0,), num_yaws) if views is None else np.asarray(views)
+    shape = _fit_stage(*_initial(start), falling, first, blocks)
+    if views is not None:
+        return shape
+    grid = upright_views(elevations_deg, num_yaws)
+    mirror = np.tile(np.array([1, 1, -1], np.float32), landmarks.shape[1])
+    mirrored = shape.mu * mirror, shape.Sigma * np.outer(mirror, mirror)
+    fits = [
+        _fit_stage(mu, Sigma, steady, grid, blocks)
+        for mu, Sigma in ((shape.mu, shape.Sigma), mirrored)
+    ]
+    return max(fits, key=lambda fit: float(fit.log_likelihood))
+
+
+def _initial(S: Float[np.ndarray, "p 3"]) -> tuple[Array, Array]:
+    mu = jnp.asarray((S - S.mean(0)).reshape(-1), jnp.float32)
+    return mu, 0.01 * _centring(len(S))
+
+
+def _fit_stage(
+    mu: Float[Array, " d"],
+    Sigma: Float[Array, "d d"],
+    sigmas: Float[np.ndarray, " steps"],
+    views: Float[np.ndarray, "g 3 3"],
+    blocks: Blocks,
+) -> GaussianShape:
+    levels = jnp.asarray(sigmas, jnp.float32)
+    grid, floor = jnp.asarray(views, jnp.float32), jnp.float32(RIDGE)
+    mu, Sigma, trace = _run_em(mu, Sigma, levels, grid, blocks, floor)
+    return GaussianShape(mu, Sigma, levels[-1], grid, trace[-1])
+
+
+def posterior_depth(
+    gaussian: GaussianShape,
+    W: Float[Array | np.ndarray, "n p 2"],
+    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    chunk: int = 2048,
+) -> tuple[Float[np.ndarray, "n p"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Depth of the posterior mean shape at the likeliest view of each sample.
+
+        g* = argmax_g log N(w; A_g mu, C_g),  s = mu + K_g* (w - A_g* mu)
+
+    Args:
+        gaussian: the fitted shape.
+        W: landmarks centred over the visible joints, patch units, y down.
+        visible: True where a landmark is known; missing ones are marginalised.
+        chunk: samples handled at once, a bound on memory.
+
+    Returns:
+        z, (N, P) away from the camera, mean 0 over all joints, also for missing ones;
+        the index of the view in ``gaussian.views``; and log p(w), nats (it counts
+        visible landmarks only: compare samples with equally many).
+    """
+    landmarks, shown = _checked(W, visible)
+    n, P, _ = landmarks.shape
+    blocks = _make_blocks(landmarks, shown, complete_size=min(chunk, n))
+    z, view, log_p = _posterior_blocks(gaussian, blocks)
+    used = np.asarray(blocks.weight) > 0
+    rows = np.asarray(blocks.row)[used]
+    depth = np.empty((n, P), np.float32)
+    depth[rows] = np.asarray(z)[used]
+    index, log_likelihood = np.empty(n, np.int32), np.empty(n, np.float32)
+    index[rows], log_likelihood[rows] = np.asarray(view)[used], np.asarray(log_p)[used]
+    return depth, index, log_likelihood
+
+
+@jax.jit
+def _posterior_blocks(
+    gaussian: GaussianShape, blocks: Blocks
+) -> tuple[Float[Array, "t b p"], Int[Array, "t b"], Float[Array, "t b"]]:
+    mu, Sigma, sigma, views, _ = gaussian
+    P = mu.shape[0] // 3
+    mean_depth = _einsum("pa,ga->gp", mu.reshape(P, 3), views[:, :, 2])
+
+    def depth_of_block(block):
+        W, visible = block
+        w = W.reshape(-1, 2 * P)
+        terms = _view_terms(mu, Sigma, sigma, views, visible)
+        log_joint = _view_log_likelihoods(_features(w), terms)
+        best = jnp.argmax(log_joint, axis=1)
+        log_p = jax.nn.logsumexp(log_joint, axis=1) - jnp.log(float(len(views)))
+        gain = _depth_gain(Sigma, views, terms.precision)
+        error = w - terms.mean[best]
+        z = mean_depth[best] + _einsum("npe,ne->np", gain[best], error)
+        return z - jnp.mean(z, axis=1, keepdims=True), best, log_p
+
+    return jax.lax.map(depth_of_block, (blocks.W, blocks.visible))
+
+
+def _depth_gain(
+    Sigma: Float[Array, "d d"],
+    views: Float[Array, "g 3 3"],
+    precision: Float[Array, "g e e"],
+) -> Float[Array, "g p e"]:
+    """Rows of K_g in the camera's z: depth moves by this per error in the image."""
+    P = precision.shape[1] // 2
+    z_axis, M = views[:, :, 2], views[:, :, :2]
+    half = _einsum("paqb,ga->gpqb", Sigma.reshape(P, 3, P, 3), z_axis)
+    covariance = _einsum("gpqb,gbj->gpqj", half, M).reshape(-1, P, 2 * P)
+    return jnp.matmul(covariance, precision, precision=HIGHEST)

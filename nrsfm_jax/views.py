@@ -1,0 +1,79 @@
+"""Grids of views for the latent camera of the Gaussian shape.
+
+A view is a rotation R with S_cam = S @ R. The camera has x right, y down and z away
+from it; the body frame has y UP. At yaw 0 and elevation 0 the body's x is the
+camera's x and its z points towards the camera. A positive elevation is a camera
+above the body that looks down on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def upright_views(
+    elevations_deg: Sequence[float], num_yaws: int
+) -> Float[np.ndarray, "g 3 3"]:
+    """Views of an upright body: every elevation with ``num_yaws`` even yaws.
+
+    >>> upright_views((0.0,), 4)[0].astype(int).tolist()
+    [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
+
+    Args:
+        elevations_deg: elevations of the camera in degrees, positive: looks down.
+        num_yaws: number of rotations about the body's vertical axis.
+
+    Returns:
+        R_g with S_cam = S @ R_g, elevation by elevation.
+    """
+    if num_yaws < 1 or len(elevations_deg) == 0:
+        raise ValueError(
+            f"num_yaws={num_yaws} and elevations_deg={tuple(elevations_deg)}: give at "
+            "least one yaw and one elevation"
+        )
+    yaw = 2 * np.pi * np.arange(num_yaws) / num_yaws
+    zero, one = np.zeros(num_yaws), np.ones(num_yaws)
+    rows = [[np.cos(yaw), zero, -np.sin(yaw)], [zero, one, zero]]
+    rows.append([np.sin(yaw), zero, np.cos(yaw)])
+    turn = np.moveaxis(np.array(rows), -1, 0)
+    views = [turn @ _camera_at(np.deg2rad(e)) for e in elevations_deg]
+    return np.concatenate(views).astype(np.float32)
+
+
+def _camera_at(elevation: float) -> Float[np.ndarray, "3 3"]:
+    """Rows: where the body's x, y (up) and z (towards the camera) appear."""
+    c, s = np.cos(elevation), np.sin(elevation)
+    return np.array([[1.0, 0.0, 0.0], [0.0, -c, -s], [0.0, s, -c]])
+
+
+def rotation_views(num_views: int) -> Float[np.ndarray, "g 3 3"]:
+    """Nearly uniform rotations, for objects that have no upright position.
+
+    Quaternions on a spiral that fills the 3-sphere (Alexa 2022, Super-Fibonacci
+    spirals). Whether depth comes out true or mirrored is then a matter of chance:
+    such a grid contains the mirror image of every explanation.
+    """
+    if num_views < 1:
+        raise ValueError(f"num_views={num_views}: give at least one view")
+    psi = 1.533751168755204288118041  # positive root of psi^4 = psi + 4
+    s = np.arange(num_views) + 0.5
+    t, turn = s / num_views, 2 * np.pi * s
+    alpha, beta = turn / np.sqrt(2.0), turn / psi
+    r, q = np.sqrt(t), np.sqrt(1 - t)
+    x, y, z, w = (
+        r * np.sin(alpha),
+        r * np.cos(alpha),
+        q * np.sin(beta),
+        q * np.cos(beta),
+    )
+    R = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    return np.moveaxis(R, -1, 0).astype(np.float32)
