@@ -1,0 +1,26 @@
+"""The embedded data set: people in varied poses, rendered without any download."""
+
+from input_pipeline.mannequin.actions import ACTION_NAMES, draw_pose
+from input_pipeline.mannequin.body import draw_body, forward_kinematics
+from input_pipeline.mannequin.camera import project, view_rotation
+from input_pipeline.mannequin.sample import (
+    NUM_SUBJECTS,
+    MannequinLandmarks,
+    MannequinSample,
+    project_landmarks,
+    render_sample,
+)
+
+__all__ = [
+    "ACTION_NAMES",
+    "NUM_SUBJECTS",
+    "MannequinLandmarks",
+    "MannequinSample",
+    "draw_body",
+    "draw_pose",
+    "forward_kinematics",
+    "project",
+    "project_landmarks",
+    "render_sample",
+    "view_rotation",
+]

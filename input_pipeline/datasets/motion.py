@@ -1,0 +1,356 @@
+"""Motion capture: joint positions from NPZ and BVH files.
+
+Positions are millimetres in a world frame with y up (right-handed), joints in the
+order of :data:`input_pipeline.skeleton.H36M_17`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.skeleton import H36M_17
+
+VAL_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Motion:
+    """F frames of joint positions.
+
+    ``positions`` (F, 17, 3) float32 mm; ``subject`` (F,) int64 and ``action`` (F,)
+    text per frame; ``source``: where they come from, for messages.
+    """
+
+    positions: np.ndarray
+    subject: np.ndarray
+    action: np.ndarray
+    source: str
+
+    def __post_init__(self) -> None:
+        count = len(self.positions)
+        if self.positions.shape != (count, 17, 3) or count == 0:
+            raise ValueError(
+                f"{self.source}: positions have shape {self.positions.shape}, "
+                "expected (frames, 17, 3) with at least one frame"
+            )
+        for name in ("subject", "action"):
+            if np.shape(getattr(self, name)) != (count,):
+                raise ValueError(
+                    f"{self.source}: {name} has shape "
+                    f"{np.shape(getattr(self, name))}, expected ({count},)"
+                )
+        bad = np.nonzero(~np.isfinite(self.positions).all(axis=(1, 2)))[0]
+        if len(bad):
+            raise ValueError(
+                f"{self.source}: frame {bad[0]} holds a position that is not a "
+                f"number ({len(bad)} such frames); remove these frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@functools.lru_cache(maxsize=8)
+def frame_order(motion: Motion, split: str, seed: int) -> np.ndarray:
+    """Frames of a split in the order in which samples take them, each once.
+
+    The last fifth of the subject numbers is ``val``; where there is one subject
+    only, the last fifth of its frames.
+
+    Raises:
+        ValueError: ``split`` is neither ``"train"`` nor ``"val"``, or it is empty.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split {split!r} must be 'train' or 'val'")
+    subjects = np.unique(motion.subject)
+    if len(subjects) > 1:
+        count = max(round(VAL_SHARE * len(subjects)), 1)
+        is_val = np.isin(motion.subject, subjects[-count:])
+    else:
+        is_val = np.arange(len(motion)) >= round((1.0 - VAL_SHARE) * len(motion))
+    frames = np.nonzero(is_val == (split == "val"))[0]
+    if len(frames) == 0:
+        raise ValueError(
+            f"{motion.source}: {len(motion)} frames leave none for {split!r}; "
+            "give a longer recording"
+        )
+    order = np.random.default_rng((seed, split == "val")).permutation(frames)
+    order.setflags(write=False)
+    return order
+
+
+def read_motion(
+    path: str | os.PathLike[str], *, bvh_unit_mm: float = 10.0, bvh_stride: int = 1
+) -> Motion:
+    """Reads an ``.npz`` file, a ``.bvh`` file or a folder of ``.bvh`` files.
+
+    Args:
+        path: the NPZ must hold ``positions`` (frames, joints, 3) in mm, y up, and
+            ``joint_names``; ``subject`` and ``action`` are taken where present. Of a
+            folder, each file counts as one subject.
+        bvh_unit_mm: millimetres per unit of the BVH files, which do not say.
+        bvh_stride: takes every n-th frame of the BVH files.
+
+    Raises:
+        ValueError: the file is missing, damaged, or its joints do not map onto the
+            17 of H36M_17.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".bvh")
+        if not files:
+            raise ValueError(f"{path}: the folder holds no .bvh file")
+        return _read_bvh_files(files, path, bvh_unit_mm, bvh_stride)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such motion file")
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    if path.suffix.lower() == ".bvh":
+        return _read_bvh_files([path], path, bvh_unit_mm, bvh_stride)
+    raise ValueError(f"{path}: motion files end in .npz or .bvh")
+
+
+# Names by which files call the joints, best first; compared in lower case, without
+# punctuation and without a prefix such as "mixamorig:".
+_SIDED = {
+    "Hip": ("hip", "upleg", "upperleg", "thigh", "femur"),
+    "Knee": ("knee", "lowleg", "lowerleg", "leg", "shin", "calf", "tibia"),
+    "Ankle": ("ankle", "foot"),
+    "Shoulder": ("arm", "uparm", "upperarm", "shldr", "humerus", "shoulder"),
+    "Elbow": ("elbow", "forearm", "lowarm", "lowerarm", "radius"),
+    "Wrist": ("wrist", "hand"),
+}
+_CENTRAL = {
+    "Pelvis": ("pelvis", "hips", "hip", "root"),
+    "Thorax": ("thorax", "upperchest", "spine3", "spine2", "chest2", "chest", "spine1"),
+    "Spine": ("spine", "spine1", "abdomen", "lowerback", "torso", "chest"),
+    "Neck": ("neck1", "neck"),
+    "Head": ("head",),
+}
+
+
+def map_joints(names: Sequence[str], source: str) -> np.ndarray:
+    """Index (17,) into ``names`` of each joint of H36M_17.
+
+    Raises:
+        ValueError: a joint has no namesake; names those missing and those offered.
+    """
+    plain: dict[str, int] = {}
+    for i, name in enumerate(names):
+        plain.setdefault(_plain(name), i)
+    found: dict[str, int] = {}
+    for joint, candidates in _candidates().items():
+        for name in candidates:
+            if name in plain and plain[name] not in found.values():
+                found[joint] = plain[name]
+                break
+    missing = [joint for joint in H36M_17.joints if joint not in found]
+    if missing:
+        raise ValueError(
+            f"{source}: no joint of this file maps onto {missing}; it names "
+            f"{list(names)}. Rename the joints to {list(H36M_17.joints)}"
+        )
+    return np.array([found[joint] for joint in H36M_17.joints])
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.rsplit(":", 1)[-1].lower())
+
+
+@functools.cache
+def _candidates() -> dict[str, tuple[str, ...]]:
+    result = {joint: (joint.lower(), *names) for joint, names in _CENTRAL.items()}
+    for side in ("left", "right"):
+        for joint, parts in _SIDED.items():
+            names = tuple(
+                name
+                for part in parts
+                for name in (f"{side}{part}", f"{side[0]}{part}", f"{part}{side[0]}")
+            )
+            exact = f"{side[0]}{joint.lower()}"
+            # "LeftShoulder" is the collar bone wherever there is a "LeftArm".
+            first = () if joint in ("Shoulder", "Hip") else (exact,)
+            result[f"{side[0].upper()}{joint}"] = (*first, *names)
+    return result
+
+
+def _read_npz(path: Path) -> Motion:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {
+                key: file[key]
+                for key in ("positions", "joint_names", "subject", "action")
+                if key in file
+            }
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable NPZ file ({error})") from error
+    for key in ("positions", "joint_names"):
+        if key not in data:
+            raise ValueError(f"{path}: the array {key!r} is missing")
+    positions, names = data["positions"], [str(n) for n in data["joint_names"]]
+    if positions.ndim != 3 or positions.shape[1:] != (len(names), 3):
+        raise ValueError(
+            f"{path}: positions have shape {positions.shape}, expected "
+            f"(frames, {len(names)}, 3) for its {len(names)} joint_names"
+        )
+    count = len(positions)
+    return Motion(
+        positions=positions[:, map_joints(names, str(path))].astype(np.float32),
+        subject=np.asarray(data.get("subject", np.zeros(count)), np.int64),
+        action=np.asarray(data.get("action", np.full(count, path.stem)), np.str_),
+        source=str(path),
+    )
+
+
+def _read_bvh_files(
+    files: Sequence[Path], source: Path, unit_mm: float, stride: int
+) -> Motion:
+    if unit_mm <= 0.0 or stride < 1:
+        raise ValueError(
+            f"bvh_unit_mm={unit_mm} must be positive and bvh_stride={stride} at least 1"
+        )
+    positions, counts = [], []
+    for file in files:
+        names, joints = read_bvh(file)
+        joints = joints[::stride, map_joints(names, str(file))]
+        positions.append((unit_mm * joints).astype(np.float32))
+        counts.append(len(joints))
+    return Motion(
+        positions=np.concatenate(positions),
+        subject=np.repeat(np.arange(len(files)), counts),
+        action=np.repeat([file.stem for file in files], counts),
+        source=str(source),
+    )
+
+
+@dataclasses.dataclass
+class _BvhJoint:
+    name: str
+    parent: int
+    offset: np.ndarray
+    channels: tuple[str, ...] = ()
+
+
+def read_bvh(path: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
+    """Joint names and world positions of one BVH text file.
+
+    The end site of joint ``Head`` becomes a joint called ``HeadEnd``, and so on.
+
+    Returns:
+        Names (J) and positions (frames, J, 3) in the file's unit.
+
+    Raises:
+        ValueError: the text is not BVH, or a frame has too few or too many numbers.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable text file ({error})") from error
+    head, mark, tail = text.partition("MOTION")
+    if not mark or not head.lstrip().startswith("HIERARCHY"):
+        raise ValueError(f"{path}: a BVH file has a HIERARCHY and a MOTION section")
+    joints = _parse_hierarchy(iter(head.split()[1:]), path)
+    values = _parse_frames(tail, sum(len(j.channels) for j in joints), path)
+    return [joint.name for joint in joints], _positions(joints, values)
+
+
+def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
+    joints: list[_BvhJoint] = []
+    open_joints: list[int] = []
+    try:
+        for word in words:
+            if word in ("ROOT", "JOINT", "End"):
+                name = next(words)
+                parent = open_joints[-1] if open_joints else -1
+                name = f"{joints[parent].name}End" if word == "End" else name
+                joints.append(_BvhJoint(name, parent, np.zeros(3)))
+                if next(words) != "{":
+                    raise ValueError(f"joint {name!r} is not followed by '{{'")
+                open_joints.append(len(joints) - 1)
+            elif word == "OFFSET":
+                joints[open_joints[-1]].offset = np.array(
+                    [float(next(words)) for _ in range(3)]
+                )
+            elif word == "CHANNELS":
+                names = tuple(next(words) for _ in range(int(next(words))))
+                joints[open_joints[-1]].channels = _checked_channels(names)
+            elif word == "}":
+                open_joints.pop()
+            else:
+                raise ValueError(f"unexpected word {word!r}")
+    except (ValueError, IndexError, StopIteration) as error:
+        raise ValueError(f"{path}: HIERARCHY cannot be read: {error}") from error
+    if not joints or open_joints:
+        raise ValueError(f"{path}: HIERARCHY is empty or lacks a closing '}}'")
+    return joints
+
+
+def _checked_channels(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch("[XYZ](position|rotation)", name):
+            raise ValueError(f"unknown channel {name!r}")
+    return names
+
+
+def _parse_frames(text: str, channels: int, path: Path) -> np.ndarray:
+    """Numbers (frames, channels) of the MOTION section."""
+    match = re.match(r"\s*Frames:\s*(\d+)\s*Frame Time:\s*\S+", text)
+    if match is None:
+        raise ValueError(f"{path}: MOTION must begin with 'Frames:' and 'Frame Time:'")
+    try:
+        values = np.array(text[match.end() :].split(), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: MOTION holds a word: {error}") from error
+    frames = int(match.group(1))
+    if frames < 1 or values.size != frames * channels:
+        raise ValueError(
+            f"{path}: {frames} frames of {channels} channels need "
+            f"{frames * channels} numbers, found {values.size}"
+        )
+    return values.reshape(frames, channels)
+
+
+def _positions(joints: list[_BvhJoint], values: np.ndarray) -> np.ndarray:
+    """World positions (frames, J, 3): the channels' transforms down the tree."""
+    frames = len(values)
+    place = np.zeros((frames, len(joints), 3))
+    turns = np.zeros((frames, len(joints), 3, 3))
+    column = 0
+    for j, joint in enumerate(joints):
+        local = np.broadcast_to(np.eye(3), (frames, 3, 3))
+        shift = np.tile(joint.offset, (frames, 1))
+        for channel in joint.channels:
+            axis = "XYZ".index(channel[0])
+            if channel.endswith("position"):
+                # A position channel replaces the offset on its axis.
+                shift[:, axis] = values[:, column]
+            else:
+                local = local @ _axis_rotation(axis, np.deg2rad(values[:, column]))
+            column += 1
+        if joint.parent < 0:
+            place[:, j], turns[:, j] = shift, local
+        else:
+            above = turns[:, joint.parent]
+            place[:, j] = place[:, joint.parent] + np.einsum("fij,fj->fi", above, shift)
+            turns[:, j] = above @ local
+    return place
+
+
+def _axis_rotation(axis: int, angles: np.ndarray) -> np.ndarray:
+    """(F, 3, 3) rotations about one axis by angles (F,) in radians."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    result = np.zeros((len(angles), 3, 3))
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    result[:, axis, axis] = 1.0
+    result[:, first, first] = result[:, second, second] = cos
+    result[:, first, second], result[:, second, first] = -sin, sin
+    return result

@@ -1,0 +1,88 @@
+"""The weak-perspective camera.
+
+World (= body) frame: x to the person's left, y up, z forward. Camera frame: x
+right, y down, z away from the camera. At azimuth 0 the person faces the camera;
+growing azimuth turns the person to their own left, so that at 90 degrees they look
+to the right of the picture. Positive elevation puts the camera above, looking down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_ROLL_DEG = 10.0
+
+
+def view_rotation(
+    azimuth_deg: float, elevation_deg: float, roll_deg: float = 0.0
+) -> np.ndarray:
+    """Rotation (3, 3) from the world to the camera: ``x_cam = rotation @ x_world``.
+
+    >>> nearer, farther = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
+    >>> rotation = view_rotation(0.0, 30.0)
+    >>> bool((rotation @ nearer)[1] > (rotation @ farther)[1])  # nearer is lower
+    True
+    """
+    a, e, r = np.deg2rad((azimuth_deg, elevation_deg, roll_deg))
+    (ca, ce, cr), (sa, se, sr) = np.cos((a, e, r)), np.sin((a, e, r))
+    turn = np.array([[ca, 0.0, sa], [0.0, 1.0, 0.0], [-sa, 0.0, ca]])
+    look = np.array([[1.0, 0.0, 0.0], [0.0, -ce, se], [0.0, -se, -ce]])
+    roll = np.array([[cr, -sr, 0.0], [sr, cr, 0.0], [0.0, 0.0, 1.0]])
+    return roll @ look @ turn
+
+
+def project(
+    positions: np.ndarray, *, scale: float, translation: np.ndarray
+) -> np.ndarray:
+    """Weak perspective: ``scale * (x, y) + translation``.
+
+    Args:
+        positions: (..., 3) in the camera frame, mm.
+        scale: pixels per mm.
+        translation: (2,) pixel at which the camera frame's origin lands.
+
+    Returns:
+        (..., 2) pixels, x right, y down, (0, 0) the outer corner of the first pixel.
+    """
+    return scale * positions[..., :2] + translation
+
+
+def draw_view(
+    rng: np.random.Generator, elevation_deg: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Azimuth, elevation and roll in degrees, azimuth uniform over the circle.
+
+    Raises:
+        ValueError: the elevation range is empty or leaves -90..90.
+    """
+    low, high = elevation_deg
+    if not -90.0 <= low <= high <= 90.0:
+        raise ValueError(
+            f"elevation_deg={tuple(elevation_deg)} must be (low, high) with "
+            "-90 <= low <= high <= 90"
+        )
+    azimuth, elevation = rng.uniform(0.0, 360.0), rng.uniform(low, high)
+    roll = np.clip(rng.normal(0.0, 3.0), -MAX_ROLL_DEG, MAX_ROLL_DEG)
+    return float(azimuth), float(elevation), float(roll)
+
+
+def frame_person(
+    rng: np.random.Generator, positions: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Places the person so that they fill most of the picture, off its centre.
+
+    Args:
+        rng: draws the size (box of the landmarks: 65-85 % of the side) and the shift.
+        positions: (P, 3) camera frame, mm.
+
+    Returns:
+        scale (picture sides per mm) and translation (2,) (picture sides).
+    """
+    low, high = positions[:, :2].min(0), positions[:, :2].max(0)
+    side = float((high - low).max())
+    fill = rng.uniform(0.65, 0.85)
+    scale = fill / max(side, 1e-6)
+    # Heads, hands and feet reach beyond the landmarks: keep half of the rim free.
+    room = 0.5 * (1.0 - scale * (high - low)) - 0.05
+    shift = rng.uniform(-0.6, 0.6, size=2) * np.minimum(room, 0.12)
+    return scale, 0.5 + shift - scale * 0.5 * (low + high)

@@ -1,0 +1,280 @@
+"""Appearance: what the person wears, the light, and what stands behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+_SKINS = np.array(
+    [
+        (255, 224, 196),
+        (241, 194, 160),
+        (224, 172, 130),
+        (198, 134, 92),
+        (150, 98, 64),
+        (110, 70, 48),
+        (80, 52, 38),
+    ]
+)
+_HAIRS = np.array(
+    [
+        (32, 26, 24),
+        (58, 40, 30),
+        (98, 62, 38),
+        (146, 96, 54),
+        (206, 166, 98),
+        (168, 74, 40),
+        (150, 148, 146),
+        (222, 220, 214),
+    ]
+)
+_CLOTHES = np.array(
+    [
+        (230, 57, 70),
+        (241, 135, 1),
+        (250, 200, 70),
+        (120, 170, 80),
+        (42, 157, 143),
+        (58, 134, 255),
+        (38, 70, 130),
+        (131, 80, 180),
+        (214, 110, 160),
+        (240, 240, 236),
+        (180, 186, 192),
+        (92, 98, 106),
+        (44, 46, 54),
+        (150, 110, 80),
+        (110, 40, 50),
+        (205, 225, 235),
+    ]
+)
+_TROUSERS = np.array(
+    [
+        (45, 62, 98),
+        (74, 98, 140),
+        (44, 44, 50),
+        (96, 92, 90),
+        (150, 134, 106),
+        (196, 180, 148),
+        (84, 92, 66),
+        (110, 50, 52),
+        (224, 222, 216),
+        (60, 100, 110),
+    ]
+)
+_WALLS = np.array(
+    [
+        (222, 214, 200),
+        (196, 208, 216),
+        (206, 190, 172),
+        (168, 188, 176),
+        (232, 222, 190),
+        (150, 164, 184),
+        (214, 186, 180),
+        (126, 134, 140),
+        (186, 206, 226),
+        (92, 104, 116),
+    ]
+)
+_FLOORS = np.array(
+    [
+        (164, 130, 98),
+        (126, 112, 100),
+        (176, 170, 160),
+        (110, 134, 92),
+        (146, 146, 150),
+        (196, 172, 138),
+        (92, 84, 82),
+        (128, 150, 118),
+    ]
+)
+HAIR_STYLES = ("short", "short", "short", "long", "ponytail", "bun", "bald", "cap")
+SHIRT_STYLES = ("plain", "plain", "stripes", "stripes", "zip", "block", "print")
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Colours (3,) in 0..1 and styles of one picture's person."""
+
+    skin: np.ndarray
+    hair: np.ndarray
+    shirt: np.ndarray
+    shirt_accent: np.ndarray
+    trousers: np.ndarray
+    belt: np.ndarray
+    shoes: np.ndarray
+    socks: np.ndarray
+    hair_style: str
+    shirt_style: str
+    sleeves: float  # covered share of the arm: 0 .. 1 upper arm, 1 .. 2 forearm
+    legs: float  # covered share of the leg: 0 .. 1 thigh, 1 .. 2 shank
+    backpack: bool
+    beard: bool
+    glasses: bool
+    gloves: bool
+    stripe_mm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """One lamp and the sky; ``direction`` points to the lamp, camera frame."""
+
+    direction: np.ndarray
+    lamp: np.ndarray
+    ambient: np.ndarray
+
+
+def _pick(rng: np.random.Generator, palette: np.ndarray, spread: float) -> np.ndarray:
+    colour = palette[rng.integers(len(palette))] / 255.0
+    return np.clip(colour + rng.normal(0.0, spread, 3), 0.02, 0.98)
+
+
+def draw_look(rng: np.random.Generator) -> Look:
+    """Draws skin, hair and clothes."""
+    shirt = _pick(rng, _CLOTHES, 0.04)
+    accent = _pick(rng, _CLOTHES, 0.03)
+    if np.abs(accent - shirt).sum() < 0.5:  # a pattern nobody sees is no pattern
+        accent = np.clip(shirt + (0.4 if shirt.mean() < 0.5 else -0.4), 0.02, 0.98)
+    return Look(
+        skin=_pick(rng, _SKINS, 0.02),
+        hair=_pick(rng, _HAIRS, 0.02),
+        shirt=shirt,
+        shirt_accent=accent,
+        trousers=_pick(rng, _TROUSERS, 0.04),
+        belt=_pick(rng, _HAIRS[:4], 0.02),
+        shoes=_pick(rng, _CLOTHES, 0.03),
+        socks=np.full(3, rng.uniform(0.2, 0.95)),
+        hair_style=HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
+        shirt_style=SHIRT_STYLES[rng.integers(len(SHIRT_STYLES))],
+        sleeves=float(rng.choice((0.15, 0.55, 0.75, 1.5, 1.93, 1.93))),
+        legs=float(rng.choice((0.5, 0.75, 1.6, 1.9, 1.93, 1.93))),
+        backpack=bool(rng.random() < 0.15),
+        beard=bool(rng.random() < 0.2),
+        glasses=bool(rng.random() < 0.15),
+        gloves=bool(rng.random() < 0.08),
+        stripe_mm=float(rng.uniform(55.0, 130.0)),
+    )
+
+
+def draw_light(rng: np.random.Generator) -> Light:
+    """A lamp somewhere above and in front; its brightness trades with the sky's."""
+    side, height = np.deg2rad((rng.uniform(-75.0, 75.0), rng.uniform(15.0, 65.0)))
+    direction = np.array(
+        [
+            np.sin(side) * np.cos(height),
+            -np.sin(height),
+            -np.cos(side) * np.cos(height),
+        ]
+    )
+    warm = rng.uniform(-0.06, 0.08)
+    strength = rng.uniform(0.45, 0.8)
+    tint = np.array([1.0 + warm, 1.0, 1.0 - warm])
+    ambient = (1.02 - 0.72 * strength) * np.array([1.0 - warm, 1.0, 1.0 + warm])
+    return Light(direction, strength * tint * 1.1, ambient)
+
+
+def draw_background(
+    rng: np.random.Generator, size: int, horizon: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wall, floor, blocks and uneven light.
+
+    Args:
+        rng: the only source of chance.
+        size: side of the picture in pixels.
+        horizon: where the wall meets the floor, share of the picture's height.
+
+    Returns:
+        Picture (size, size, 3) float32 in 0..1 and, (size,), which rows are floor
+        (0..1).
+    """
+    wall, floor = _pick(rng, _WALLS, 0.05), _pick(rng, _FLOORS, 0.05)
+    y = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    is_floor = np.clip((y - horizon) * size + 0.5, 0.0, 1.0).astype(np.float32)
+    fade_wall = 1.0 + rng.uniform(-0.25, 0.25) * (y - 0.5)
+    fade_floor = 0.8 + 0.35 * (y - horizon)
+    column = (1.0 - is_floor)[:, None] * wall * fade_wall[:, None]
+    column += is_floor[:, None] * floor * fade_floor[:, None]
+    picture = np.repeat(column[:, None, :].astype(np.float32), size, axis=1)
+    kind = rng.integers(4)
+    if kind == 0:
+        _panels(rng, picture, horizon)
+    for _ in range(rng.integers(0, 6) if kind != 3 else rng.integers(5, 12)):
+        _block(rng, picture, wall, horizon)
+    picture *= _uneven(rng, size)[:, :, None]
+    return picture, is_floor
+
+
+def _panels(rng: np.random.Generator, picture: np.ndarray, horizon: float) -> None:
+    """Vertical panels on the wall, in place."""
+    size = len(picture)
+    x = np.arange(size) / size
+    count, phase = rng.uniform(2.0, 9.0), rng.uniform()
+    band = np.where((x * count + phase) % 1.0 < 0.5, 1.0, rng.uniform(0.82, 0.95))
+    picture[: max(int(horizon * size), 0)] *= band.astype(np.float32)[None, :, None]
+
+
+def _block(
+    rng: np.random.Generator, picture: np.ndarray, wall: np.ndarray, horizon: float
+) -> None:
+    """One box, window or picture before the wall, in place."""
+    size = len(picture)
+    width, height = rng.uniform(0.06, 0.4, 2) * size
+    left, top = rng.uniform(-0.1, 1.0) * size, rng.uniform(-0.1, horizon) * size
+    if rng.random() < 0.5:  # furniture stands on the floor
+        top = (horizon + rng.uniform(0.0, 0.08)) * size - height
+    rows = slice(max(int(top), 0), max(int(top + height), 0))
+    columns = slice(max(int(left), 0), max(int(left + width), 0))
+    colour = _pick(rng, _CLOTHES if rng.random() < 0.3 else _WALLS, 0.08)
+    mix = rng.uniform(0.25, 0.9)
+    patch = picture[rows, columns]
+    patch *= np.float32(1.0 - mix)
+    patch += (mix * (0.6 * colour + 0.4 * wall)).astype(np.float32)
+
+
+def _uneven(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Slow changes of brightness (size, size): a coarse grid, smoothly enlarged."""
+    cells = 5
+    grid = rng.normal(1.0, 0.07, (cells, cells)).astype(np.float32)
+    place = (np.arange(size, dtype=np.float32) + 0.5) / size * (cells - 1)
+    distance = np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
+    weight = np.maximum(1.0 - distance, 0.0)
+    return weight @ grid @ weight.T
+
+
+def ground_shadow(
+    joints: np.ndarray,
+    up: np.ndarray,
+    light: Light,
+    *,
+    scale: float,
+    translation: np.ndarray,
+    size: int,
+) -> np.ndarray:
+    """Darkness (size, size) in 0..1 of the soft shadow on the floor.
+
+    Each joint drops a blot on the plane through the lowest joint, away from the
+    lamp; blots are Gaussians along the picture's axes, so their sum is one product
+    of matrices.
+
+    Args:
+        joints: (17, 3) camera frame, mm.
+        up: (3,) the world's up in the camera frame.
+        light: its direction moves the blots.
+        scale: pixels per mm.
+        translation: (2,) pixel of the camera frame's origin.
+        size: side of the picture in pixels.
+    """
+    height = joints @ up
+    height = height - height.min() + 80.0
+    flat = light.direction - (light.direction @ up) * up
+    spot = joints - height[:, None] * (up + 0.35 * flat)
+    centre = scale * spot[:, :2] + translation
+    spread = scale * (90.0 + 0.10 * height)
+    tilt = max(abs(float(up[2])), 0.06)  # the floor seen from the side is a line
+    at = np.arange(size, dtype=np.float64) + 0.5
+    weight = 0.5 * np.exp(-height / 700.0)
+    across = np.exp(-0.5 * ((at - centre[:, :1]) / spread[:, None]) ** 2)
+    down = np.exp(-0.5 * ((at - centre[:, 1:]) / (tilt * spread + 0.7)[:, None]) ** 2)
+    blot = (down * weight[:, None]).T.astype(np.float32) @ across.astype(np.float32)
+    return 1.0 - np.exp(-blot)
