@@ -1,0 +1,109 @@
+"""The camera network q_M (Wang et al. 2019, Section 3) and its orthonormal end.
+
+The paper's own q_M is in a supplement that is not public. The block form used here
+follows the published description of Deep-NRSfM, with ReLU on the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nrsfm_jax.sparse_coding import PRECISION, shrink
+
+# cos^2 of the angle at which two columns count as parallel: float32 knows no better.
+_PARALLEL = 1e-13
+
+
+def estimate_camera(
+    W: Float[Array, "p 2"],
+    dictionaries: Sequence[Float[Array, "_ _"]],
+    thresholds: Sequence[Float[Array, " _"]],
+    mix: Float[Array, " deepest"],
+) -> Float[Array, "3 2"]:
+    """q_M: the camera of one sample from its landmarks.
+
+    With the dictionary seen as one (P, 3) shape per atom, the first layer gives one
+    3x2 block per atom, ``Psi_1[k] = relu(D_1[k]' W - b_k)``; the deeper layers act
+    alike on each of the six cells, ``Psi_i = relu(D_i' Psi_{i-1} - b_i)``; the
+    camera is the polar factor of ``A = sum_k c_k Psi_n[k]``.
+
+    Args:
+        W: centred landmarks, patch units; missing ones are 0.
+        dictionaries: D_1 (3P, K_1) to D_n, shared with the codes.
+        thresholds: (K_i,) for each layer, the same for the six cells of a block.
+        mix: (K_n,) the weights c.
+
+    Returns:
+        M (3, 2) with orthonormal columns.
+    """
+    first, *deeper = dictionaries
+    # Cells first, atoms last: under vmap each layer is then one product of
+    # (samples * 6, K_{i-1}) with (K_{i-1}, K_i), without any transposition.
+    by_landmark = first.reshape(W.shape[0], -1)
+    cells = jnp.dot(W.T, by_landmark, precision=PRECISION).reshape(6, -1)
+    cells = shrink(cells, thresholds[0])
+    for D, threshold in zip(deeper, thresholds[1:], strict=True):
+        cells = shrink(jnp.dot(cells, D, precision=PRECISION), threshold)
+    A = jnp.dot(cells, mix, precision=PRECISION).reshape(2, 3).T
+    return orthonormal_projection(A)
+
+
+def orthonormal_projection(A: Float[Array, "3 2"]) -> Float[Array, "3 2"]:
+    """The matrix with orthonormal columns nearest to A: its polar factor.
+
+    ``Q = A (A'A)^(-1/2)``. With ``n = a_1 x a_2 / s``, ``s = ||a_1 x a_2||`` (the
+    square root of det A'A) and ``t^2 = trace A'A + 2 s``, the closed inverse root of
+    the 2x2 matrix gives ``q_1 = (a_1 + a_2 x n) / t`` and ``q_2 = n x q_1``. So no
+    singular value is ever divided by a difference of singular values: the gradient
+    is right where they meet, and for A of any scale.
+
+    Args:
+        A: columns a_1, a_2, any scale.
+
+    Returns:
+        Q, orthonormal to float precision. For parallel columns the factor is not
+        unique: one of them is returned, and the normal gets no gradient. For A = 0
+        it is the first two axes, with a zero gradient.
+    """
+    # The factor has degree 0 in A: the scale needs no gradient of its own.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A)))
+    is_zero = scale == 0
+    unit = jnp.where(is_zero, jnp.eye(3, 2, dtype=A.dtype), A)
+    unit = unit / jnp.where(is_zero, 1, scale)
+    a_1, a_2 = unit[:, 0], unit[:, 1]
+    n = _unit_normal(a_1, a_2)
+    # t q_1; the outer cross products remove what rounding left of it along n.
+    q_1 = _normalize(_cross(_cross(n, a_1 + _cross(a_2, n)), n))
+    return jnp.stack([q_1, _cross(n, q_1)], axis=1)
+
+
+def _unit_normal(a_1: Float[Array, "3"], a_2: Float[Array, "3"]) -> Float[Array, "3"]:
+    """``a_1 x a_2`` at length one; some normal of the longer where parallel."""
+    normal = _cross(a_1, a_2)
+    norms = jnp.sum(a_1**2) * jnp.sum(a_2**2)
+    parallel = jnp.sum(normal**2) <= _PARALLEL * norms
+    longer = jnp.where(jnp.sum(a_1**2) >= jnp.sum(a_2**2), a_1, a_2)
+    axis = (jnp.arange(3) == jnp.argmin(jnp.abs(longer))).astype(a_1.dtype)
+    any_normal = jax.lax.stop_gradient(_cross(longer, axis))
+    return _normalize(jnp.where(parallel, any_normal, normal))
+
+
+def _normalize(v: Float[Array, "3"]) -> Float[Array, "3"]:
+    """v at length one. Scaled first, so that squares of small vectors survive."""
+    v = v / jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
+    return v * jax.lax.rsqrt(jnp.sum(v**2))
+
+
+def _cross(a: Float[Array, "3"], b: Float[Array, "3"]) -> Float[Array, "3"]:
+    """Written out: jnp.cross moves axes about, which costs fusion on the CPU."""
+    return jnp.stack(
+        [
+            a[1] * b[2] - a[2] * b[1],
+            a[2] * b[0] - a[0] * b[2],
+            a[0] * b[1] - a[1] * b[0],
+        ]
+    )

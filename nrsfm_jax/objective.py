@@ -1,0 +1,147 @@
+"""What the teacher minimises: Eq. 4 and the guide by the EM depth; which restart wins.
+
+All of it sees landmarks alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+
+from losses.camera_frame import rotation_from_camera
+from losses.masked import keep_visible, norm, visible_mean
+from losses.reprojection import reprojection_loss
+from nrsfm_jax import model
+from nrsfm_jax.model import Params
+
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Hyper-parameters of the loss and of Adam; one record for the whole loop.
+
+    Attributes:
+        sparsity_weight: lambda of Eq. 4 in the gauge of unit-norm columns.
+        guide_fraction: share of the steps guided by the EM depth; 0 for none.
+        learning_rate: first value of a cosine decay to zero.
+        steps: of the whole training.
+        batch_size: samples per step over all devices.
+        ista_steps: ISTA steps of every coding layer.
+    """
+
+    sparsity_weight: float = 0.005
+    guide_fraction: float = 0.4
+    learning_rate: float = 1e-2
+    steps: int = 6000
+    batch_size: int = 128
+    ista_steps: int = 1
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with cosine decay."""
+        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
+
+
+def sample_loss(
+    params: Params,
+    W: Float[Array, "p 2"],
+    visible: Bool[Array, " p"],
+    em_depth: Float[Array, " p"],
+    *,
+    sparsity_weight: float,
+    ista_steps: int,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Eq. 4 of one sample, and how far its depth is from that of the EM.
+
+    Args:
+        params: of one member.
+        W: (P, 2) centred landmarks; missing ones are 0.
+        visible: (P,) joints that have a landmark.
+        em_depth: (P,) z away from the camera.
+        sparsity_weight: on the L1 norm in the gauge of unit-norm columns.
+        ista_steps: ISTA steps of every coding layer.
+
+    Returns:
+        ``||S M - W||_F + sparsity_weight ||phi_1||_1`` and ``||z - z_EM||_2``, both
+        over the visible joints, depths centred over them.
+    """
+    phi, M, S = model.reconstruct(params, W, ista_steps=ista_steps)
+    norms = model.column_norms(params["dictionaries"][0])
+    loss = reprojection_loss(
+        S, M, W, phi * norms, sparsity_weight=sparsity_weight, visible=visible
+    )
+    z_axis = rotation_from_camera(M)[:, 2]
+    z = jnp.dot(S, z_axis, precision=jax.lax.Precision.HIGHEST) - em_depth
+    return loss, norm(keep_visible(z - visible_mean(z, visible), visible))
+
+
+def batch_loss(
+    params: Params, batch: Batch, guide: Float[Array, ""], *, objective: Objective
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Mean of :func:`sample_loss` over a batch: Eq. 4 + guide * depth difference."""
+    one = functools.partial(
+        sample_loss,
+        params,
+        sparsity_weight=objective.sparsity_weight,
+        ista_steps=objective.ista_steps,
+    )
+    losses, differences = jax.vmap(one)(batch["W"], batch["visible"], batch["em_depth"])
+    loss, difference = jnp.mean(losses), jnp.mean(differences)
+    metrics = {"loss": loss, "em_difference": difference}
+    return loss + guide * difference, metrics
+
+
+def choose_member(
+    params: Params,
+    data: Batch,
+    *,
+    objective: Objective,
+    max_samples: int = 4096,
+) -> tuple[int, np.ndarray]:
+    """Keeps the member with the best score that needs no 3D.
+
+    ``score = Eq. 4 + share of samples whose depth has the other sign than the EM's``
+
+    The share is what tells a member that mirrors part of the samples; Eq. 4 decides
+    between coherent members. Without an EM depth it decides alone.
+
+    Args:
+        params: of all members, stacked on the first axis.
+        data: arrays ``W``, ``visible`` and ``em_depth``; up to ``max_samples`` evenly
+            spaced samples are used.
+        objective: hyper-parameters of the loss.
+
+    Returns:
+        The index of the member, and the score of each; a lone member has score 0.
+    """
+    members = jax.tree.leaves(params)[0].shape[0]
+    scores = np.zeros(1, np.float32)
+    if members > 1:
+        every = -(-len(data["W"]) // max_samples)
+        some = {name: jnp.asarray(values[::every]) for name, values in data.items()}
+        score = jax.jit(functools.partial(_score, objective=objective))
+        scores = np.asarray(jax.lax.map(lambda p: score(p, some), params))
+    return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf))), scores
+
+
+def _score(params: Params, data: Batch, *, objective: Objective) -> Float[Array, ""]:
+    def one(W, visible, em_depth):
+        phi, M, S = model.reconstruct(params, W, ista_steps=objective.ista_steps)
+        phi = phi * model.column_norms(params["dictionaries"][0])
+        weight = objective.sparsity_weight
+        loss = reprojection_loss(S, M, W, phi, sparsity_weight=weight, visible=visible)
+        z = jnp.dot(S, rotation_from_camera(M)[:, 2])
+        z = keep_visible(z - visible_mean(z, visible), visible)
+        return loss, jnp.dot(z, em_depth) < 0
+
+    losses, opposite = jax.vmap(one)(data["W"], data["visible"], data["em_depth"])
+    return jnp.mean(losses) + jnp.mean(opposite.astype(jnp.float32))
