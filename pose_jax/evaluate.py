@@ -1,0 +1,220 @@
+"""The student against 3D ground truth.
+
+Every sample of both splits is predicted without augmentation. Nothing measured here
+flows back into training or chooses a model. The only sign of depth is that of the
+teacher as a whole, the same for every sample.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from input_pipeline.ground_truth import read_ground_truth
+from input_pipeline.landmarks import Landmarks, read_landmarks
+from losses import metrics
+from pose_jax.predict import load_student
+from pose_jax.student import StudentRecord, TrainState
+from pose_jax.targets import read_teacher
+from runtime.devices import data_parallel
+from runtime.progress import progress
+from runtime.run_files import write_json_atomic
+
+SPLITS = ("train", "val")
+SIGNS = {
+    "supervised": "no sign to choose: trained on 3D labels",
+    "given": "depth sign {sign:+d} of the teacher, given by the config",
+    "evaluate": "depth sign {sign:+d} of the teacher, one for all samples, chosen "
+    "against ground truth",
+}
+NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
+
+
+def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
+    """Writes ``results.json`` and ``predictions_<split>.npz`` of one student.
+
+    Does nothing where the results of the last checkpoint are there already.
+
+    Args:
+        config: ``config.data`` and ``config.student`` with its ``mode``.
+        workdir: folder of the run, with a trained ``student_<mode>``.
+
+    Returns:
+        The results: metrics of "train" and "val", each once more under
+        "annotated_xy" with x and y replaced by the landmarks, and what is known of
+        the training under "student".
+
+    Raises:
+        ValueError: nothing trained, or truth that does not fit the samples.
+    """
+    folder = Path(workdir) / f"student_{config.student.mode}"
+    record, state = load_student(folder)
+    sign, text = _depth_sign(record, workdir)
+    about = {
+        "mode": record.mode,
+        "step": int(state.step),
+        "reads_3d": record.mode == "supervised",
+        "depth_weight": record.depth_weight,
+        "matched_weight": record.matched_weight,
+        "depth_sign": sign * record.depth_sign,
+    }
+    path = folder / "results.json"
+    if path.exists():
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results.get("student") == about:
+            return results
+    results: dict[str, Any] = {}
+    for split in SPLITS:
+        marks = read_landmarks(config.data, split)
+        pose = predict_split(config, record, state, split, len(marks))
+        pose[..., 2] *= sign
+        _save_predictions(folder, split, marks.sample_ids, pose)
+        truth = read_ground_truth(config.data, split)
+        positions = None if truth is None else truth.align(marks.sample_ids)
+        results[split] = score_split(
+            pose, marks, None if positions is None else positions.positions_mm, text
+        )
+    write_json_atomic(path, results | {"student": about})
+    return results | {"student": about}
+
+
+def _depth_sign(record: StudentRecord, workdir: str | Path) -> tuple[int, str]:
+    """The factor on the student's depth, and the sentence for the tables.
+
+    The student learned the sign that the teacher had then; where the teacher has
+    been mirrored since, its students follow.
+    """
+    if record.mode == "supervised":
+        return 1, SIGNS["supervised"]
+    teacher = read_teacher(Path(workdir) / "teacher")
+    text = SIGNS[teacher.depth_sign_source].format(sign=teacher.depth_sign)
+    return teacher.depth_sign * record.depth_sign, text
+
+
+def predict_split(
+    config: Any, record: StudentRecord, state: TrainState, split: str, count: int
+) -> Float[np.ndarray, "n p 3"]:
+    """Poses of a split in row order, in the plain patch."""
+    from input_pipeline.pipeline import image_batches  # imports tensorflow
+
+    batches = image_batches(
+        config.data,
+        split,
+        batch_size=config.student.batch_size,
+        image_size=record.image_size,
+        seed=config.seed,
+        train=False,
+    )
+    return predict_batches(
+        record,
+        state,
+        batches,
+        count=count,
+        parallel=config.student.parallel,
+        num_devices=config.student.num_devices,
+        label=f"student_{record.mode}: {split}",
+    )
+
+
+def predict_batches(
+    record: StudentRecord,
+    state: TrainState,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    count: int,
+    parallel: str = "jit",
+    num_devices: int = 0,
+    label: str = "evaluate",
+) -> Float[np.ndarray, "n p 3"]:
+    """Poses of ``count`` samples by their ``row``.
+
+    Args:
+        record: of the student.
+        state: its weights.
+        batches: with ``image``, ``row`` and ``weight`` (0 fills up a last batch).
+        count: number of samples.
+        parallel: as in training.
+        num_devices: as in training.
+        label: name of the progress bar.
+
+    Raises:
+        ValueError: the batches leave a sample out.
+    """
+    net = record.make_net()
+
+    def apply(variables: Any, images: Any, _: Any) -> Any:
+        return net.apply(variables, images, train=False)
+
+    placed = data_parallel(
+        lambda variables, images, _: (variables, {}),
+        mode=parallel,
+        num_devices=num_devices,
+    )
+    run = placed.per_sample(apply)
+    variables = placed.replicate(state.variables)
+    pose = np.zeros((count, record.skeleton.num_joints, 3), np.float32)
+    seen = np.zeros(count, bool)
+    with progress(label, total=count) as bar:
+        for batch in batches:
+            found = run(variables, placed.shard(batch["image"]))
+            keep = np.asarray(batch["weight"]) > 0
+            rows = np.asarray(batch["row"])[keep]
+            pose[rows], seen[rows] = found[keep], True
+            bar.update(int(seen.sum()))
+    if not seen.all():
+        missing = int(np.flatnonzero(~seen)[0])
+        raise ValueError(
+            f"{label}: no batch holds row {missing} of {count}; read the split with "
+            "train=False"
+        )
+    return pose
+
+
+def score_split(
+    pose: Float[np.ndarray, "n p 3"],
+    marks: Landmarks,
+    positions_mm: Float[np.ndarray, "n p 3"] | None,
+    sign: str,
+) -> dict[str, Any]:
+    """Metrics of one split.
+
+    Args:
+        pose: (N, P, 3) predictions in the plain patch.
+        marks: the landmarks.
+        positions_mm: (N, P, 3) the truth, or None where there is none.
+        sign: the sentence about the sign of depth.
+    """
+    visible = marks.visible[..., None]
+    distance = np.linalg.norm(pose[..., :2] - marks.patch, axis=-1)
+    scores: dict[str, Any] = {
+        "count": len(marks),
+        "xy_error": float(distance[marks.visible].mean()),
+        "xy_error_unit": "half sides of the crop, mean distance to the landmarks",
+    }
+    if positions_mm is None:
+        return scores | {"message": NO_TRUTH}
+    annotated = pose.copy()
+    annotated[..., :2] = np.where(visible, marks.patch, pose[..., :2])
+
+    def score(predicted: np.ndarray) -> dict[str, Any]:
+        skeleton = marks.skeleton
+        found = metrics.evaluate_poses(
+            predicted, positions_mm, edges=skeleton.edges, root=skeleton.root
+        )
+        return dict(found) | {"count": len(predicted), "sign": sign}
+
+    return scores | score(pose) | {"annotated_xy": score(annotated)}
+
+
+def _save_predictions(
+    folder: Path, split: str, sample_ids: np.ndarray, pose: np.ndarray
+) -> None:
+    temporary = folder / f".predictions_{split}.{os.getpid()}.npz"
+    np.savez(temporary, sample_ids=sample_ids, pose=pose)
+    os.replace(temporary, folder / f"predictions_{split}.npz")

@@ -1,0 +1,267 @@
+"""The tables that teach a student: one `DepthTarget` per sample, made once.
+
+They are gathered by row inside the training step, so that a batch carries
+pictures and landmarks only. The teacher comes from its files
+(``workdir/teacher``); nothing of the teacher's code is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from safetensors.numpy import load_file
+
+import losses
+from input_pipeline.skeleton import Skeleton
+from pose_jax.objective import MODES, DepthTarget, matching_weight
+
+# Samples on which the gradients of two modes are compared.
+MATCHING_SAMPLES = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherFiles:
+    """What a teacher left in its folder.
+
+    Args:
+        folder: where it was read.
+        skeleton: names and order of the P joints.
+        depth_sign: +1 or -1: the dictionary and cameras are as trained, or mirrored
+            in depth. They hold it already; it only tells which of the two they are.
+        depth_sign_source: ``"given"`` or ``"evaluate"``.
+        dictionary: (3P, K), columns of norm 1.
+    """
+
+    folder: Path
+    skeleton: Skeleton
+    depth_sign: int
+    depth_sign_source: str
+    dictionary: np.ndarray
+
+    def split(self, split: str, sample_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Cameras, codes, residuals and landmarks of a split.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            sample_ids: (N,) ids of the data set, to which the rows must belong.
+
+        Raises:
+            ValueError: the teacher saw other samples, or another order of them.
+        """
+        path = self.folder / f"{split}.safetensors"
+        arrays = _load_arrays(path)
+        found = arrays["sample_ids"]
+        if found.shape != sample_ids.shape or (found != sample_ids).any():
+            raise ValueError(
+                f"{path} holds {_ids_text(found)}, the {split} split of the data set "
+                f"{_ids_text(sample_ids)}: train the teacher again on this data set"
+            )
+        return arrays
+
+
+def read_teacher(folder: str | Path) -> TeacherFiles:
+    """Reads ``teacher.json`` and the dictionary of ``teacher.safetensors``.
+
+    Raises:
+        ValueError: a missing file or an unknown format.
+    """
+    folder = Path(folder)
+    path = folder / "teacher.json"
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run --stage=teacher first")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("format") != 1 or record.get("depth_sign") not in (1, -1):
+        raise ValueError(
+            f"{path}: format {record.get('format')!r} and depth_sign "
+            f"{record.get('depth_sign')!r} are not 1 and +-1; run --stage=teacher again"
+        )
+    return TeacherFiles(
+        folder=folder,
+        skeleton=Skeleton.from_dict(record["skeleton"]),
+        depth_sign=int(record["depth_sign"]),
+        depth_sign_source=str(record.get("depth_sign_source", "given")),
+        dictionary=_load_arrays(folder / "teacher.safetensors")["dictionary"],
+    )
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; run --stage=teacher first")
+    return load_file(path)
+
+
+def _ids_text(ids: np.ndarray) -> str:
+    return f"{len(ids)} samples ({', '.join(map(str, ids[:3].tolist()))}, ...)"
+
+
+def prepare_samples(
+    dictionary: np.ndarray,
+    arrays: dict[str, np.ndarray],
+    *,
+    chunk: int = 1024,
+) -> losses.PreparedDistillation:
+    """The records of Eq. 14 of all samples, as numpy arrays with a leading axis.
+
+    Args:
+        dictionary: (3P, K).
+        arrays: ``camera`` (N, 3, 2), ``code`` (N, K), ``W`` (N, P, 2) centred
+            landmarks and ``visible`` (N, P).
+        chunk: samples prepared at once; bounds the memory that the rotated
+            dictionaries take.
+    """
+
+    @jax.jit
+    @jax.vmap
+    def prepare_one(
+        M: Float[Array, "3 2"],
+        phi: Float[Array, " k"],
+        W: Float[Array, " p 2"],
+        visible: Bool[Array, " p"],
+    ) -> losses.PreparedDistillation:
+        B_xy, B_z = losses.split_dictionary(D, M)
+        return losses.prepare(phi, B_xy, B_z, W.ravel(), visible)
+
+    D = jnp.asarray(dictionary)
+    columns = [arrays[name] for name in ("camera", "code", "W", "visible")]
+    count = len(columns[0])
+    parts = []
+    for first in range(0, count, chunk):
+        rows = np.arange(first, min(first + chunk, count))
+        # The last chunk is filled up with its last sample, to compile only once.
+        padded = np.pad(rows, (0, min(chunk, count) - len(rows)), mode="edge")
+        record = prepare_one(*(c[padded] for c in columns))
+        parts.append(jax.tree.map(np.asarray, record))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+
+
+def teacher_targets(
+    teacher: TeacherFiles,
+    arrays: dict[str, np.ndarray],
+    *,
+    mode: str,
+    softening: float = 0.1,
+    mean_trust: float | None = None,
+) -> DepthTarget:
+    """The table of one split for the modes that learn from the teacher.
+
+    Args:
+        teacher: the teacher's files.
+        arrays: of the split, from :meth:`TeacherFiles.split`.
+        mode: ``"weaksup_bs"``, ``"weaksup_residual"`` or ``"distill"``.
+        softening: c of ``1 / (residual + c)``, in the unit of the landmarks.
+        mean_trust: what these weights are divided by; their mean by default. The
+            training split's mean goes with every split, so that losses compare.
+
+    Returns:
+        Numpy arrays with a leading axis of samples.
+    """
+    _check_mode(mode)
+    prepared = prepare_samples(teacher.dictionary, arrays)
+    weight = np.ones(len(prepared.depth), np.float32)
+    if mode == "weaksup_residual":
+        trust = teacher_trust(arrays["residual"], softening=softening)
+        mean = float(trust.mean()) if mean_trust is None else mean_trust
+        weight = (trust / mean).astype(np.float32)
+    return DepthTarget(
+        depth=prepared.depth,
+        visible=prepared.visible,
+        weight=weight,
+        prepared=prepared if mode == "distill" else None,
+    )
+
+
+def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
+    """(N,) float32 ``1 / (residual + softening)``, the weights before their scale.
+
+    Raises:
+        ValueError: a softening that is not above 0.
+    """
+    if not softening > 0:
+        raise ValueError(
+            f"config.student.residual_offset = {softening} must be above 0: it bounds "
+            "the weight of a sample that the teacher fits perfectly"
+        )
+    weigh = jax.vmap(lambda r: losses.residual_weight(r, softening=softening))
+    return np.asarray(weigh(jnp.asarray(residual, jnp.float32)))
+
+
+def matched_depth_weight(
+    targets: DepthTarget, *, code_l1_weight: float, seed: int = 0
+) -> float:
+    """The factor on a mode's depth loss that makes its gradient that of Weaksup-bs.
+
+    1 for the L1 losses, whose weights have mean 1; for Eq. 14 the ratio that
+    :func:`pose_jax.objective.matching_weight` measures on up to
+    ``MATCHING_SAMPLES`` samples, spread evenly over the training split.
+    """
+    if targets.prepared is None:
+        return 1.0
+    count = len(targets.depth)
+    rows = np.unique(np.linspace(0, count - 1, MATCHING_SAMPLES).astype(np.int64))
+    chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), targets.prepared)
+    measure = jax.jit(matching_weight)
+    key = jax.random.key(seed)
+    return float(measure(chosen, key, code_l1_weight=code_l1_weight))
+
+
+def label_targets(
+    positions_mm: np.ndarray,
+    keypoints: np.ndarray,
+    half_side: np.ndarray,
+    visible: np.ndarray,
+) -> DepthTarget:
+    """The table of mode ``supervised``: true depths as labels, in patch units.
+
+        z = z_mm * s / half_side,   s [px/mm] of the best weak perspective
+
+    where ``s, t`` minimise ``||s xy_mm + t - keypoints||^2`` over the labelled
+    joints of each sample.
+
+    Args:
+        positions_mm: (N, P, 3) true joints in the camera frame.
+        keypoints: (N, P, 2) landmarks, pixels.
+        half_side: (N,) of the crop, pixels.
+        visible: (N, P) labelled joints.
+    """
+    mask = visible[..., None].astype(np.float64)
+    count = np.maximum(mask.sum(1, keepdims=True), 1.0)
+
+    def centred(x: np.ndarray) -> np.ndarray:
+        x = np.where(visible[..., None], x, 0.0).astype(np.float64)
+        return (x - x.sum(1, keepdims=True) / count) * mask
+
+    xy, uv = centred(positions_mm[..., :2]), centred(keypoints)
+    squared = (xy**2).sum((1, 2))
+    scale = (xy * uv).sum((1, 2)) / np.where(squared > 0, squared, 1.0)
+    depth = positions_mm[..., 2] * (scale / half_side)[:, None]
+    return DepthTarget(
+        depth=depth.astype(np.float32),
+        visible=visible,
+        weight=np.ones(len(depth), np.float32),
+    )
+
+
+def no_depth_targets(count: int, joints: int) -> DepthTarget:
+    """A table of ``count`` samples in which the depth weighs nothing."""
+    return DepthTarget(
+        depth=np.zeros((count, joints), np.float32),
+        visible=np.ones((count, joints), bool),
+        weight=np.zeros(count, np.float32),
+    )
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"student mode {mode!r} is not one of {', '.join(MODES)}")
+
+
+def target_rows(targets: DepthTarget, rows: Any) -> DepthTarget:
+    """The targets of a batch: gathers ``rows`` of the table, on the device."""
+    return jax.tree.map(lambda x: x[rows], targets)

@@ -1,0 +1,604 @@
+"""Training of the student (Wang et al. 2019, Sections 4.4 and 5.1).
+
+``train_and_evaluate(config, workdir)`` reads the data and the teacher's files;
+``fit`` is the loop itself and takes any iterator of batches. A batch is a dictionary
+of numpy arrays, as :func:`input_pipeline.pipeline.image_batches` makes them::
+
+    image (B, H, H, 3) uint8, keypoints (B, P, 2) and visible (B, P) of the augmented
+    patch, row (B,) int32 of the table of targets, flip (B,), scale (B,), weight (B,)
+
+Batch norms average their statistics over all devices, so that a run gives the same
+numbers on any number of them, up to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from input_pipeline.ground_truth import read_ground_truth
+from input_pipeline.landmarks import Landmarks, read_landmarks
+from input_pipeline.skeleton import Skeleton
+from pose_jax import evaluate
+from pose_jax.model import PoseNet
+from pose_jax.objective import MODES, DepthTarget, student_loss
+from pose_jax.student import (
+    CHECKPOINTS,
+    Plateau,
+    StudentRecord,
+    TrainState,
+    init_state,
+    make_net,
+    make_optimizer,
+    net_fields,
+)
+from pose_jax.targets import (
+    TeacherFiles,
+    label_targets,
+    matched_depth_weight,
+    read_teacher,
+    no_depth_targets,
+    target_rows,
+    teacher_targets,
+    teacher_trust,
+)
+from runtime.checkpoints import Checkpoints
+from runtime.devices import AXIS, DataParallel, data_parallel
+from runtime.metric_writer import MetricWriter
+from runtime.progress import progress
+from runtime.run_files import mark_finished
+
+Batch = Mapping[str, np.ndarray]
+DEVICE_KEYS = ("image", "keypoints", "visible", "row", "flip", "scale")
+SCHEDULES = ("plateau", "cosine")
+# A validation loss counts as better when it is lower by this share.
+IMPROVEMENT = 1e-3
+
+
+# --- one step ----------------------------------------------------------------------
+
+
+def make_loss(
+    skeleton: Skeleton,
+    *,
+    xy_weight: float,
+    depth_weight: float,
+    code_l1_weight: float,
+) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)``."""
+
+    def loss(pose: Any, batch: Mapping[str, Any], targets: DepthTarget) -> Any:
+        def one(*arguments: Any) -> Any:
+            return student_loss(
+                *arguments,
+                permutation=jnp.asarray(skeleton.flip_permutation),
+                xy_weight=xy_weight,
+                depth_weight=depth_weight,
+                code_l1_weight=code_l1_weight,
+            )
+
+        names = ("keypoints", "visible", "flip", "scale")
+        rows = target_rows(targets, batch["row"])
+        return jax.vmap(one)(pose, *(batch[n] for n in names), rows)
+
+    return loss
+
+
+def make_train_step(
+    net: PoseNet,
+    loss: Callable[..., Any],
+    *,
+    schedule: str,
+    num_steps: int,
+    learning_rate: float,
+    end_learning_rate: float,
+) -> Callable[[TrainState, Batch, DepthTarget], tuple[TrainState, dict[str, Any]]]:
+    """The step of one device, averaged over the axis ``data``.
+
+    Args:
+        net: made with ``axis_name="data"``.
+        loss: from :func:`make_loss`.
+        schedule: ``"plateau"`` takes the learning rate of the state, ``"cosine"``
+            lets it fall from the first to the last step.
+        num_steps: length of the cosine.
+        learning_rate: at the start of the cosine.
+        end_learning_rate: at its end.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"config.student.schedule = {schedule!r} is not one of {SCHEDULES}"
+        )
+
+    def rate(state: TrainState) -> jax.Array:
+        if schedule == "plateau":
+            return state.plateau.learning_rate
+        done = state.step.astype(jnp.float32) / num_steps
+        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        return end_learning_rate + (learning_rate - end_learning_rate) * fall
+
+    def step(
+        state: TrainState, batch: Batch, targets: DepthTarget
+    ) -> tuple[TrainState, dict[str, Any]]:
+        def mean_loss(params: Any) -> Any:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            pose, new = net.apply(
+                variables, batch["image"], train=True, mutable=["batch_stats"]
+            )
+            values, terms = loss(pose, batch, targets)
+            terms = {name: jnp.mean(term) for name, term in terms.items()}
+            return jnp.mean(values), (terms, new["batch_stats"])
+
+        (value, (terms, batch_stats)), gradients = jax.value_and_grad(
+            mean_loss, has_aux=True
+        )(state.params)
+        gradients, batch_stats, metrics = jax.lax.pmean(
+            (gradients, batch_stats, {"loss": value, **terms}), axis_name=AXIS
+        )
+        now = rate(state)
+        direction, opt_state = make_optimizer().update(
+            gradients, state.opt_state, state.params
+        )
+        updates = jax.tree.map(lambda u: -now * u, direction)
+        metrics |= {
+            "learning_rate": now,
+            "gradient_norm": optax.tree.norm(gradients),
+        }
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            plateau=state.plateau,
+        )
+        return state, metrics
+
+    return step
+
+
+def plateau_update(
+    plateau: Plateau, val_loss: float, *, patience: int, end_learning_rate: float
+) -> Plateau:
+    """The drop of Section 5.1: to the last rate when the validation loss saturates.
+
+    Saturated means ``patience`` evaluations in a row without a loss lower by
+    ``IMPROVEMENT`` than the best one.
+
+    Args:
+        plateau: numpy or Python scalars.
+        val_loss: of the validation split, without 3D.
+        patience: evaluations without improvement before the drop.
+        end_learning_rate: the rate after it.
+    """
+    best = float(plateau.best_loss)
+    if val_loss < best * (1.0 - IMPROVEMENT) or not math.isfinite(best):
+        best, stale = val_loss, 0
+    else:
+        stale = int(plateau.stale_evals) + 1
+    rate = float(plateau.learning_rate)
+    return Plateau(
+        learning_rate=np.float32(end_learning_rate if stale >= patience else rate),
+        best_loss=np.float32(best),
+        stale_evals=np.int32(stale),
+    )
+
+
+# --- the loop ----------------------------------------------------------------------
+
+
+class MetricWindow:
+    """Metrics of the steps since the last log line, left on the device until read."""
+
+    def __init__(self, start: int, values: list[dict[str, float]] | None = None):
+        self._start = start - len(values or [])
+        self._read: list[dict[str, float]] = list(values or [])
+        self._unread: list[Any] = []
+
+    def add(self, metrics: Any) -> None:
+        """Notes the metrics of one step, without waiting for them."""
+        self._unread.append(metrics)
+
+    def read(self, unreplicate: Callable[[Any], Any]) -> list[dict[str, float]]:
+        """Fetches what is new.
+
+        Raises:
+            ValueError: a loss or gradient that is not finite, with its step.
+        """
+        fetched = jax.device_get([unreplicate(m) for m in self._unread])
+        self._unread = []
+        for metrics in fetched:
+            values = {name: float(value) for name, value in metrics.items()}
+            self._read.append(values)
+            bad = [f"{n} {v}" for n, v in values.items() if not math.isfinite(v)]
+            if bad:
+                step = self._start + len(self._read)
+                raise ValueError(f"step {step}: {' and '.join(bad)}")
+        return self._read
+
+    def mean(self) -> dict[str, float]:
+        """Means over the steps read; the window is empty afterwards."""
+        means = {n: math.fsum(m[n] for m in self._read) for n in self._read[0]}
+        means = {name: total / len(self._read) for name, total in means.items()}
+        self._start += len(self._read)
+        self._read = []
+        return means
+
+
+def fit(
+    state: TrainState,
+    batches: Iterator[Batch],
+    targets: DepthTarget,
+    *,
+    step: DataParallel,
+    num_steps: int,
+    validate: Callable[[TrainState], dict[str, float]] | None = None,
+    patience: int = 3,
+    end_learning_rate: float = 1e-5,
+    log_every: int = 50,
+    eval_every: int = 2000,
+    checkpoint_every: int = 2000,
+    checkpoints: Checkpoints | None = None,
+    writer: MetricWriter | None = None,
+    stage: str = "student",
+) -> TrainState:
+    """Trains from ``state`` to step ``num_steps``.
+
+    The device is waited for only where a line is logged, the validation split is
+    scored or a checkpoint is written.
+
+    Args:
+        state: of :func:`init_state`, or restored.
+        batches: from the step of ``state`` on.
+        targets: table of the training split.
+        step: :func:`make_train_step`, placed by ``data_parallel``.
+        num_steps: steps of the whole training.
+        validate: takes the placed state, returns the validation loss as ``"loss"``
+            beside other figures; none of them may come from 3D.
+        patience: see :func:`plateau_update`.
+        end_learning_rate: likewise.
+        log_every: steps per line of metrics.
+        eval_every: steps per validation; the last step always has one.
+        checkpoint_every: steps per checkpoint; the last step always has one.
+        checkpoints: where to save; None saves nothing.
+        writer: where to write metrics; None writes nothing.
+        stage: name in the metrics and the progress bar.
+
+    Returns:
+        The final state, one copy.
+
+    Raises:
+        ValueError: a loss or gradient that is not finite, naming the step and the
+            last good checkpoint; the data ended too early.
+    """
+    start = int(state.step)
+    pending = (checkpoints.extra() or {}).get("window") if checkpoints else None
+    window = MetricWindow(start, pending if start else None)
+    placed, targets = step.replicate((state, targets))
+
+    def due(now: int, every: int) -> bool:
+        return now % every == 0 or now == num_steps
+
+    with progress(stage, num_steps, start=start) as bar:
+        for now in range(start + 1, num_steps + 1):
+            with bar.waiting():
+                batch = _next_batch(batches, now)
+            placed, metrics = step(placed, step.shard(batch), targets)
+            window.add(metrics)
+            saving = checkpoints is not None and due(now, checkpoint_every)
+            line: dict[str, float] = {}
+            if saving or due(now, log_every):
+                _read(window, step, checkpoints)
+            if due(now, log_every):
+                line |= window.mean()
+            if validate is not None and due(now, eval_every):
+                scores = validate(placed)
+                _check_validation(scores["loss"], now, checkpoints)
+                line |= {f"val_{name}": value for name, value in scores.items()}
+                plateau = plateau_update(
+                    step.unreplicate(placed.plateau),
+                    scores["loss"],
+                    patience=patience,
+                    end_learning_rate=end_learning_rate,
+                )
+                placed = placed.replace(plateau=step.replicate(plateau))
+            if writer is not None and line:
+                writer.write(stage, now, line)
+            if saving and checkpoints is not None:
+                extra = {"window": window.read(step.unreplicate)}
+                checkpoints.save(now, step.unreplicate(placed), extra)
+            bar.update(now, **{n: v for n, v in line.items() if n.endswith("loss")})
+    return step.unreplicate(placed)
+
+
+def _next_batch(batches: Iterator[Batch], now: int) -> dict[str, np.ndarray]:
+    try:
+        batch = next(batches)
+    except StopIteration:
+        raise ValueError(
+            f"the batches ended before step {now}: training needs an iterator without "
+            "end, such as image_batches(..., train=True)"
+        ) from None
+    return {name: batch[name] for name in DEVICE_KEYS}
+
+
+def _read(window: MetricWindow, step: DataParallel, checkpoints: Any) -> None:
+    try:
+        window.read(step.unreplicate)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_remedy(checkpoints)}") from None
+
+
+def _check_validation(loss: float, now: int, checkpoints: Any) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"step {now}: validation loss {loss}; {_remedy(checkpoints)}")
+
+
+def _remedy(checkpoints: Checkpoints | None) -> str:
+    kept = "no checkpoint was written yet"
+    if checkpoints is not None:
+        checkpoints.wait()
+        latest = checkpoints.latest_step()
+        if latest is not None:
+            kept = f"the checkpoint of step {latest} in {checkpoints.directory} is kept"
+    return f"{kept}; try a lower config.student.learning_rate, in another workdir"
+
+
+def make_validation(
+    step: DataParallel,
+    net: PoseNet,
+    loss: Callable[..., Any],
+    batches: Callable[[], Iterable[Batch]],
+    targets: DepthTarget,
+) -> Callable[[TrainState], dict[str, float]]:
+    """``validate(placed state) -> means`` of the loss and its terms over a split."""
+
+    def losses_of_batch(state: TrainState, batch: Batch, table: DepthTarget) -> Any:
+        pose = net.apply(state.variables, batch["image"], train=False)
+        values, terms = loss(pose, batch, table)
+        return {"loss": values, **terms}
+
+    score = step.per_sample(losses_of_batch)
+    table = step.replicate(targets)
+
+    def validate(state: TrainState) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        count = 0.0
+        for batch in batches():
+            arrays = {name: batch[name] for name in DEVICE_KEYS}
+            weight = np.asarray(batch["weight"], np.float64)
+            count += weight.sum()
+            for name, values in score(state, step.shard(arrays), table).items():
+                total = float((values.astype(np.float64) * weight).sum())
+                totals[name] = totals.get(name, 0.0) + total
+        return {name: total / count for name, total in totals.items()}
+
+    return validate
+
+
+# --- the run -----------------------------------------------------------------------
+
+
+def train_and_evaluate(config: Any, workdir: str | Path) -> None:
+    """Trains the student of ``config.student.mode`` and scores it.
+
+    Leaves in ``workdir/student_<mode>``: ``student.json``, ``checkpoints/``,
+    ``results.json`` and ``predictions_<split>.npz``. What is finished is not
+    repeated; what was interrupted goes on from its last checkpoint, with the same
+    numbers as if it had never stopped.
+
+    Args:
+        config: with the groups ``data`` and ``student``.
+        workdir: folder of the run, with the teacher in ``workdir/teacher``.
+
+    Raises:
+        ValueError: an impossible config, data or a teacher that does not fit it, a
+            loss that is not finite.
+    """
+    mode = config.student.mode
+    if mode not in MODES:
+        raise ValueError(f"config.student.mode = {mode!r} is not one of {MODES}")
+    began = time.monotonic()
+    trained = train(config, workdir)
+    if trained:
+        mark_finished(
+            workdir, f"student_{mode}", seconds=round(time.monotonic() - began, 1)
+        )
+    evaluate.evaluate(config, workdir)
+
+
+def train(config: Any, workdir: str | Path) -> bool:
+    """Trains to ``config.student.steps``; whether there was anything left to do."""
+    student = config.student
+    stage = f"student_{student.mode}"
+    folder = Path(workdir) / stage
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        if checkpoints.latest_step() == student.steps:
+            return False
+        splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
+        skeleton = splits["train"].skeleton
+        _check_batch(student.batch_size, len(splits["train"]))
+        targets, matched, sign = _make_targets(config, workdir, splits)
+        depth_weight = matched * student.depth_weight
+        StudentRecord(
+            mode=student.mode,
+            skeleton=skeleton,
+            net=net_fields(student),
+            image_size=student.image_size,
+            padding=float(config.data.padding),
+            depth_sign=sign,
+            depth_weight=depth_weight,
+            matched_weight=matched,
+        ).save(folder)
+        loss = make_loss(
+            skeleton,
+            xy_weight=student.xy_weight,
+            depth_weight=depth_weight,
+            code_l1_weight=student.code_l1_weight,
+        )
+        _run(config, workdir, stage, skeleton, loss, targets, checkpoints)
+    return True
+
+
+def _run(
+    config: Any,
+    workdir: str | Path,
+    stage: str,
+    skeleton: Skeleton,
+    loss: Callable[..., Any],
+    targets: dict[str, DepthTarget],
+    checkpoints: Checkpoints,
+) -> None:
+    """Puts network, step, data and checkpoint together and calls :func:`fit`."""
+    from input_pipeline.pipeline import image_batches  # imports tensorflow
+
+    student = config.student
+    net = make_net(net_fields(student), num_joints=skeleton.num_joints, axis_name=AXIS)
+    step = data_parallel(
+        make_train_step(
+            net,
+            loss,
+            schedule=student.schedule,
+            num_steps=student.steps,
+            learning_rate=student.learning_rate,
+            end_learning_rate=student.end_learning_rate,
+        ),
+        mode=student.parallel,
+        num_devices=student.num_devices,
+    )
+    state = init_state(
+        net,
+        jax.random.fold_in(jax.random.key(config.seed), 1),
+        image_size=student.image_size,
+        learning_rate=student.learning_rate,
+    )
+    restored = checkpoints.restore_latest(state)
+    if restored is not None:
+        state = restored[1]
+    start = int(state.step)
+    common = {
+        "batch_size": student.batch_size // jax.process_count(),
+        "image_size": student.image_size,
+        "seed": config.seed,
+    }
+    batches = image_batches(
+        config.data,
+        "train",
+        train=True,
+        start_step=start,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        augment=student.augment,
+        **common,
+    )
+    validate = make_validation(
+        step,
+        net,
+        loss,
+        lambda: image_batches(config.data, "val", train=False, **common),
+        targets["val"],
+    )
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if jax.process_index() == 0:
+            writer = stack.enter_context(MetricWriter(workdir, start))
+        fit(
+            state,
+            iter(batches),
+            targets["train"],
+            step=step,
+            num_steps=student.steps,
+            validate=validate,
+            patience=student.patience,
+            end_learning_rate=student.end_learning_rate,
+            log_every=student.log_every,
+            eval_every=student.eval_every,
+            checkpoint_every=student.checkpoint_every,
+            checkpoints=checkpoints,
+            writer=writer,
+            stage=stage,
+        )
+
+
+def _check_batch(batch_size: int, count: int) -> None:
+    processes = jax.process_count()
+    if batch_size < 1 or batch_size > count:
+        raise ValueError(
+            f"config.student.batch_size = {batch_size} does not fit {count} training "
+            f"samples; set it to 1..{count}"
+        )
+    if batch_size % processes:
+        raise ValueError(
+            f"config.student.batch_size = {batch_size} is not a multiple of the "
+            f"{processes} processes of this run"
+        )
+
+
+def _make_targets(
+    config: Any, workdir: str | Path, splits: Mapping[str, Landmarks]
+) -> tuple[dict[str, DepthTarget], float, int]:
+    """Tables of both splits, the matched depth weight and the sign of the depth."""
+    student = config.student
+    if student.mode == "supervised":
+        return _supervised_targets(config, splits["train"], len(splits["val"])), 1.0, 1
+    teacher = read_teacher(Path(workdir) / "teacher")
+    _check_skeleton(teacher, splits["train"].skeleton)
+    arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
+    mean_trust = None
+    if student.mode == "weaksup_residual":
+        trust = teacher_trust(
+            arrays["train"]["residual"], softening=student.residual_offset
+        )
+        mean_trust = float(trust.mean())
+    targets = {
+        split: teacher_targets(
+            teacher,
+            of_split,
+            mode=student.mode,
+            softening=student.residual_offset,
+            mean_trust=mean_trust,
+        )
+        for split, of_split in arrays.items()
+    }
+    matched = matched_depth_weight(
+        targets["train"], code_l1_weight=student.code_l1_weight, seed=config.seed
+    )
+    return targets, matched, teacher.depth_sign
+
+
+def _supervised_targets(
+    config: Any, train_marks: Landmarks, num_val: int
+) -> dict[str, DepthTarget]:
+    """READS 3D: the labels of mode ``supervised``, the upper reference.
+
+    Only the training split's; its validation loss is that of the landmarks alone,
+    since not even here may 3D choose when the learning rate drops.
+    """
+    truth = read_ground_truth(config.data, "train")
+    if truth is None:
+        raise ValueError(
+            "config.student.mode = 'supervised' trains on 3D labels, and this data set "
+            "has none: set config.data.ground_truth or leave this mode out"
+        )
+    positions = truth.align(train_marks.sample_ids).positions_mm
+    table = label_targets(
+        positions, train_marks.keypoints, train_marks.half_side, train_marks.visible
+    )
+    joints = train_marks.skeleton.num_joints
+    return {"train": table, "val": no_depth_targets(num_val, joints)}
+
+
+def _check_skeleton(teacher: TeacherFiles, skeleton: Skeleton) -> None:
+    if teacher.skeleton.joints != skeleton.joints:
+        raise ValueError(
+            f"{teacher.folder}: the teacher's joints {list(teacher.skeleton.joints)} "
+            f"are not those of the data set, {list(skeleton.joints)}; "
+            "train the teacher on this data set"
+        )
