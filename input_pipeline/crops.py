@@ -38,7 +38,8 @@ def landmark_boxes(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     low = np.where(mask, keypoints, np.inf).min(axis=1)
     high = np.where(mask, keypoints, -np.inf).max(axis=1)
     boxes = np.concatenate([low, high - low], axis=-1)
-    return np.where(visible.any(axis=1)[:, None], boxes, 0.0).astype(np.float32)
+    labelled = np.any(visible, axis=1, keepdims=True)
+    return np.where(labelled, boxes, 0.0).astype(np.float32)
 
 
 def square_crops(boxes: np.ndarray, *, padding: float) -> tuple[np.ndarray, np.ndarray]:

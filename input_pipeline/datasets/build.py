@@ -42,7 +42,7 @@ def build(settings: DataSettings, prepared: Prepared, on_progress: Progress) -> 
         )
 
 
-class KeypointBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues]
+class KeypointBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder of pictures with landmarks, in the order of its records.
 
     A subclass says what its skeleton and splits are and yields the records. What is
@@ -72,7 +72,7 @@ class KeypointBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         """The records of one split, in order."""
 
     def finish_split(self, split: str, folder: Path) -> None:
-        """Called once all records of ``split`` are out; ``folder`` takes extra files."""
+        """Writes what belongs beside the records of ``split``, once all are out."""
 
     def _log_download_bytes(self) -> None:
         """TFDS prints here; the one who called prepares the user."""

@@ -192,9 +192,9 @@ def _well_known(skeleton: Skeleton) -> Skeleton:
     """The built-in skeleton of the same joints and bones, which knows its root."""
     bones = {frozenset(edge) for edge in skeleton.edges}
     for known in BUILT_IN.values():
-        if known.joints == skeleton.joints:
-            if {frozenset(edge) for edge in known.edges} == bones:
-                return known
+        known_bones = {frozenset(edge) for edge in known.edges}
+        if known.joints == skeleton.joints and known_bones == bones:
+            return known
     return skeleton
 
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from input_pipeline.crops import landmark_boxes
 from input_pipeline.datasets.build import KeypointBuilder
+from input_pipeline.datasets.mocap import split_frames
 from input_pipeline.datasets.records import Record, write_npz
 from input_pipeline.datasets.rendering import Job, Rendered, render_all
+from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.skeleton import H36M_17, Skeleton
 
 
@@ -21,6 +23,10 @@ class Mannequin(KeypointBuilder):
 
     def __init__(self, **kwargs: Any) -> None:
         self._truth: list[Rendered] = []
+        settings: DataSettings = kwargs["settings"]
+        if settings.mocap_file:
+            for split in SPLITS:
+                split_frames(settings, split)  # says so now if there are too few
         super().__init__(**kwargs)
 
     def skeleton(self) -> Skeleton:

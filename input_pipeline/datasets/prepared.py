@@ -123,7 +123,8 @@ def _mannequin_digest(settings: DataSettings) -> str:
     if settings.mocap_file:
         # What counts is the motion, not where it lies.
         chosen["mocap_file"] = Path(settings.mocap_file).name
-        files.append(existing_file(settings.mocap_file, "mocap_file"))
+        path = existing_path(settings.mocap_file, "mocap_file")
+        files.extend(sorted(path.glob("*.bvh")) if path.is_dir() else [path])
     return _digest(chosen, files)
 
 
@@ -133,17 +134,17 @@ def _coco_digest(settings: DataSettings) -> str:
     for split in ("train", "val"):
         path, folder = settings.annotation_file(split)
         field = "annotations" if split == "train" else "annotations_val"
-        files.append(existing_file(path, field))
+        files.append(existing_path(path, field))
         chosen[split] = (str(folder.absolute()), _folder_state(folder))
     if not settings.annotations_val:
         chosen["hold out"] = (settings.num_val, settings.seed)
     return _digest(chosen, files)
 
 
-def existing_file(path: str | Path, field: str) -> Path:
-    """``path`` as a Path; ValueError naming the config field where it is no file."""
+def existing_path(path: str | Path, field: str) -> Path:
+    """``path`` as a Path; ValueError naming the config field where there is nothing."""
     found = Path(path).expanduser()
-    if not str(path) or not found.is_file():
+    if str(path) in ("", ".") or not found.exists():
         raise ValueError(
             f"{path or '(empty)'}: missing file; set --config.data.{field} to it"
         )

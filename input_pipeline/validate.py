@@ -1,0 +1,235 @@
+"""Every problem of a data set in one report; ``--stage=check`` prints it.
+
+The checks are those of the readers. Here nothing is raised: they run to the end, and
+each problem names file, index, value and remedy.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from input_pipeline.datasets.coco_json import CocoIndex, Person, check_picture
+from input_pipeline.datasets.coco_splits import read_splits
+from input_pipeline.ground_truth import load_ground_truth
+from input_pipeline.problems import Problem, Reporter
+from input_pipeline.settings import SPLITS, DataSettings, data_settings
+from input_pipeline.skeleton import Skeleton
+
+T = TypeVar("T")
+SHOWN = 20  # rows of one kind in the printed table
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What :func:`validate` found.
+
+    Args:
+        problems: in the order found.
+        samples: usable samples by split.
+        skipped: by split, what was left out and how often.
+    """
+
+    problems: tuple[Problem, ...]
+    samples: dict[str, int]
+    skipped: dict[str, dict[str, int]]
+
+    @property
+    def ok(self) -> bool:
+        """True where training would start."""
+        return not any(problem.fatal for problem in self.problems)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{split}: {count} samples{_skipped_text(self.skipped.get(split, {}))}"
+            for split, count in self.samples.items()
+        ]
+        lines += _table(self.problems)
+        errors = sum(problem.fatal for problem in self.problems)
+        notes = len(self.problems) - errors
+        lines.append(f"{errors} errors, {notes} notes: {'ok' if self.ok else 'not ok'}")
+        return "\n".join(lines)
+
+
+def _skipped_text(skipped: Mapping[str, int]) -> str:
+    parts = [f"{count} {what}" for what, count in skipped.items() if count]
+    return f" (left out: {', '.join(parts)})" if parts else ""
+
+
+def _table(problems: Sequence[Problem]) -> list[str]:
+    """Two lines a problem: level, kind and place; then value and remedy."""
+    by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem)
+    width = max((len(kind) for kind in by_kind), default=0)
+    lines = []
+    for kind, some in by_kind.items():
+        for problem in some[:SHOWN]:
+            level = "error" if problem.fatal else "note "
+            place = ", ".join(part for part in (problem.file, problem.index) if part)
+            lines.append(f"{level}  {kind:<{width}}  {place}")
+            lines.append(f"{'':<{width + 9}}{problem.value}; {problem.remedy}")
+        if len(some) > SHOWN:
+            lines.append(f"       {kind:<{width}}  and {len(some) - SHOWN} more")
+    return lines
+
+
+def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> Report:
+    """Checks a whole data set: annotations, pictures, motion, 3D files, counts.
+
+    Args:
+        data: ``config.data``.
+        batch_size: the largest batch that training takes.
+
+    Returns:
+        The report; ``report.ok`` is False where training would stop.
+    """
+    problems: list[Problem] = []
+    report = problems.append
+    samples: dict[str, int] = {}
+    skipped: dict[str, dict[str, int]] = {}
+    settings = _attempt(lambda: data_settings(data), "bad setting", "config", report)
+    if settings is not None and settings.name == "coco":
+        splits = read_splits(settings, report=report)
+        samples = {split: len(index.persons) for split, index in splits.items()}
+        skipped = {split: index.skipped for split, index in splits.items()}
+        if not settings.annotations_val:
+            skipped.pop("val", None)  # held out of the same file: counted once
+        _check_coco(settings, splits, report)
+    elif settings is not None:
+        samples = _check_generated(settings, report)
+    if settings is not None and not any(problem.fatal for problem in problems):
+        _check_counts(settings, samples, batch_size, report)
+    return Report(tuple(problems), samples, skipped)
+
+
+def _attempt(
+    read: Callable[[], T], kind: str, where: str, report: Reporter
+) -> T | None:
+    """What ``read`` returns, or None with its ValueError reported."""
+    try:
+        return read()
+    except ValueError as error:
+        value, _, remedy = str(error).rpartition("; ")
+        report(Problem(kind, where, "", value or remedy, remedy if value else ""))
+        return None
+
+
+def _check_counts(
+    settings: DataSettings,
+    samples: Mapping[str, int],
+    batch_size: int,
+    report: Reporter,
+) -> None:
+    where = settings.annotations or f"config.data ({settings.name})"
+    count = samples.get("train", 0)
+    if count < batch_size:
+        remedy = f"add data or set the batch sizes to at most {count}"
+        value = f"{count} samples for a batch of {batch_size}"
+        report(Problem("fewer samples than a batch", where, "train", value, remedy))
+    if not samples.get("val"):
+        remedy = (
+            "set --config.data.annotations_val, or num_val above 0 with at least 10 "
+            "pictures"
+            if settings.name == "coco"
+            else "set --config.data.num_val above 0"
+        )
+        report(Problem("no validation samples", where, "val", "0 samples", remedy))
+
+
+def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]:
+    """Checks a mannequin or mocap set; nothing is rendered."""
+    counts = dict(zip(SPLITS, (settings.num_train, settings.num_val), strict=True))
+    if settings.name == "mannequin" and not settings.mocap_file:
+        return counts
+    from input_pipeline.datasets.mocap import split_frames
+
+    where = settings.mocap_file or "config.data.mocap_file"
+    found = {}
+    for split in SPLITS:
+        if settings.name == "mannequin" and not counts[split]:
+            continue
+        frames = _attempt(
+            lambda split=split: split_frames(settings, split), "motion", where, report
+        )
+        found[split] = 0 if frames is None else len(frames)
+    return found
+
+
+def _check_coco(
+    settings: DataSettings, splits: Mapping[str, CocoIndex], report: Reporter
+) -> None:
+    for split, index in splits.items():
+        path, _ = settings.annotation_file(split)
+        _check_pictures(index.persons, path, report)
+        _check_truth(settings, split, index, report)
+    if "train" in splits:
+        _note_sides(splits["train"].skeleton, settings.annotations, report)
+    if len(splits) == 2:
+        _note_shared_pictures(settings, splits, report)
+
+
+def _check_pictures(persons: Sequence[Person], path: Path, report: Reporter) -> None:
+    # Where the annotations give no size, each person's landmarks need the picture.
+    chosen = {
+        (person.file, person.sample_id if person.size is None else None): person
+        for person in persons
+    }
+    found: list[list[Problem]] = [[] for _ in chosen]
+
+    def check(person: Person, problems: list[Problem]) -> None:
+        check_picture(person, path, report=problems.append)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in pool.map(check, chosen.values(), found):
+            pass
+    for problems in found:
+        for problem in problems:
+            report(problem)
+
+
+def _check_truth(
+    settings: DataSettings, split: str, index: CocoIndex, report: Reporter
+) -> None:
+    """Only whether the 3D file fits; its numbers are looked at by evaluation."""
+    file = settings.ground_truth_file(split)
+    if not file:
+        return
+    ids = np.array([person.sample_id for person in index.persons], np.int64)
+    images = np.array([person.image_id for person in index.persons], np.int64)
+    _attempt(
+        lambda: load_ground_truth(
+            Path(file).expanduser(),
+            skeleton=index.skeleton,
+            sample_ids=ids,
+            image_ids=images,
+        ),
+        "ground truth",
+        file,
+        report,
+    )
+
+
+def _note_sides(skeleton: Skeleton, where: str, report: Reporter) -> None:
+    if not skeleton.left_right:
+        remedy = "name pairs left_x and right_x, or set student.augment.flip_prob=0"
+        value = f"no left-right pairs among {list(skeleton.joints)}"
+        report(Problem("no sides", where, "categories", value, remedy, fatal=False))
+
+
+def _note_shared_pictures(
+    settings: DataSettings, splits: Mapping[str, CocoIndex], report: Reporter
+) -> None:
+    files = [{p.file.absolute() for p in splits[s].persons} for s in SPLITS]
+    shared = sorted(files[0] & files[1])
+    if shared:
+        remedy = "remove them from one of the two: validation would be too good"
+        value = f"{len(shared)} pictures are in both splits, e.g. {shared[0].name}"
+        where = settings.annotations_val
+        report(Problem("shared pictures", where, "images", value, remedy, fatal=False))
