@@ -1,0 +1,219 @@
+"""The report: the numbers given, nothing loaded from elsewhere, gaps allowed."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from input_pipeline.skeleton import H36M_17
+from view import curves, tables
+from view.report import collect_report, write_report
+
+
+def _metrics(pa, **more):
+    return {
+        "pa_mpjpe_mm": pa,
+        "mpjpe_mm": pa + 20.01,
+        "n_mpjpe_mm": pa + 18,
+        "depth_error_mm": pa + 8.02,
+        "flip_fraction": 0.0125,
+        "count": 1234,
+        "alignment": "average bone length",
+        "sign": "given, +1",
+        **more,
+    }
+
+
+RESULTS = {
+    "mean_pose": {"train": _metrics(111.1), "val": _metrics(112.2)},
+    "zero_depth": {"train": _metrics(97.7), "val": _metrics(98.8)},
+    "teacher": {"train": _metrics(61.1), "val": _metrics(64.4)},
+    "student_weaksup_bs": {"train": _metrics(58.8), "val": _metrics(66.6)},
+    "student_distill": {
+        "train": _metrics(55.5),
+        "val": _metrics(62.2, annotated_xy=_metrics(47.3)),
+    },
+    "seconds": {"teacher": 93.0, "student_distill": 120.0},
+}
+CURVES = [
+    {"stage": stage, "step": step, "time": 1.0, "loss": 1 / step, "bad": None}
+    for stage in ("teacher", "student_distill")
+    for step in (100, 200, 300)
+]
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "versions": {"jax": "0.10.2", "tensorflow": None},
+    "device": {"platform": "cpu", "kind": "cpu", "devices": 4},
+    "git": "0123456789abcdef",
+}
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads and whether its tags are balanced."""
+
+    VOID = ("meta", "img", "br", "line", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.open, self.text, self.tags = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "data", "action", "poster"):
+                self.loads.append(value)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def words(self):
+        return " ".join(self.text)
+
+
+def _samples(count=2, names=("teacher", "weaksup_bs", "distill", "truth")):
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "image": rng.integers(0, 255, (64, 64, 3)).astype(np.uint8),
+            "keypoints_2d": rng.uniform(5, 60, (17, 2)),
+            "poses": {name: rng.normal(size=(17, 3)) for name in names},
+            "caption": f"sample <{i}>",
+        }
+        for i in range(count)
+    ]
+
+
+def _write(tmp_path, **arguments):
+    path = write_report(
+        tmp_path / "report.html", title="A <run>", skeleton=H36M_17, **arguments
+    )
+    return _Page(path.read_text("utf-8"))
+
+
+def test_the_numbers_given_are_in_the_tables(tmp_path):
+    page = _write(tmp_path, results=RESULTS, environment=ENVIRONMENT, curves=CURVES)
+    words = page.words()
+    for number in ("62.2", "82.2", "70.2", "0.013", "47.3", "111.1", "98.8", "64.4"):
+        assert number in words, number
+    for text in ("A <run>", "(1,234 samples)", "given, +1", "jax 0.10.2", "4 × CPU"):
+        assert text in words, text
+    order = [words.index(label, words.index("predicted xy")) for label in ROWS]
+    assert order == sorted(order)
+
+
+ROWS = ("Mean pose", "z = 0", "Teacher", "Weaksup-bs", "Distilled (ours)")
+
+
+def test_the_page_loads_nothing_from_elsewhere(tmp_path):
+    page = _write(tmp_path, results=RESULTS, curves=CURVES, samples=_samples())
+    assert len(page.loads) >= 2
+    assert all(value.startswith("data:") for value in page.loads)
+    assert "link" not in page.tags
+    text = (tmp_path / "report.html").read_text("utf-8")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_best_compared_method_is_marked_in_each_column():
+    section = tables.results_section(RESULTS)
+    best = re.findall(r"<td class='[a-z ]*best'>([\d.]+)</td>", section)
+    assert "62.2" in best
+    assert "55.5" in best
+    assert "66.6" not in best
+
+
+def test_the_upper_reference_is_set_apart():
+    results = RESULTS | {"student_supervised": {"val": _metrics(40.4)}}
+    section = tables.results_section(results)
+    assert "Supervised (reads 3D)" in section
+    assert "best'>40.4" not in section
+    assert "best'>62.2" in section
+
+
+def test_each_sample_shows_its_poses_from_two_sides_and_in_the_viewer(tmp_path):
+    page = _write(tmp_path, samples=_samples(3))
+    assert page.tags.count("svg") == 3 * 4 * 2
+    assert page.tags.count("img") == 3
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert 'id="viewer-data"' in text
+    assert "sample &lt;1&gt;" in text
+
+
+@pytest.mark.parametrize("names", [("teacher",), ("teacher", "distill"), ()])
+def test_truth_and_students_may_be_missing(tmp_path, names):
+    page = _write(tmp_path, samples=_samples(1, names), results={})
+    assert page.tags.count("svg") == 2 * len(names)
+    assert 'class="ghost"' not in (tmp_path / "report.html").read_text("utf-8")
+    assert "no 3D ground truth" in page.words()
+
+
+def test_an_empty_run_still_has_a_page(tmp_path):
+    assert "A <run>" in _write(tmp_path).words()
+
+
+def test_curves_leave_out_missing_values():
+    lines = [*CURVES, {"stage": "teacher", "step": 400, "loss": None}]
+    found = curves.series(lines)
+    assert found["teacher"] == {"loss": [(100, 0.01), (200, 0.005), (300, 1 / 300)]}
+
+
+def test_one_chart_for_each_stage(tmp_path):
+    section = curves.curves_section(CURVES)
+    assert section.count("Plotly.newPlot(") == 2 + _own_mentions()
+    assert section.count("<h3>") == 2
+
+
+def _own_mentions():
+    import plotly.offline
+
+    return plotly.offline.get_plotlyjs().count("Plotly.newPlot(")
+
+
+def test_collect_report_reads_the_files_of_a_run(tmp_path):
+    samples = _samples(2)
+    ids = np.array([7, 9, 11], np.int64)
+    rng = np.random.default_rng(1)
+    for folder in ("teacher", "student_distill"):
+        (tmp_path / folder).mkdir()
+        pose = rng.normal(size=(3, 17, 3)).astype(np.float32)
+        np.savez(tmp_path / folder / "predictions_val.npz", sample_ids=ids, pose=pose)
+    results = RESULTS | {"environment": ENVIRONMENT}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    lines = [*(json.dumps(line) for line in CURVES), '{"stage": "tea']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    path = collect_report(
+        tmp_path,
+        skeleton=H36M_17,
+        sample_ids=[11, 7],
+        images=[s["image"] for s in samples],
+        keypoints_2d=[s["keypoints_2d"] for s in samples],
+        truth=[rng.normal(size=(17, 3)), None],
+        captions=["walking", "sitting"],
+    )
+    assert path == tmp_path / "report.html"
+    page = _Page(path.read_text("utf-8"))
+    assert page.tags.count("svg") == 3 * 2 + 2 * 2
+    for text in ("62.2", "walking", "0123456789ab", "1 min 33 s"):
+        assert text in page.words()
+
+
+def test_collect_report_works_before_anything_was_trained(tmp_path):
+    page = _Page(collect_report(tmp_path, skeleton=H36M_17).read_text("utf-8"))
+    assert "no 3D ground truth" in page.words()
+
+
+def test_collect_report_refuses_samples_of_different_number(tmp_path):
+    with pytest.raises(ValueError, match="2 sample_ids, but 0 images"):
+        collect_report(tmp_path, skeleton=H36M_17, sample_ids=[1, 2])

@@ -1,0 +1,186 @@
+"""3D poses drawn flat (SVG, from the front or the side) and to be turned by hand.
+
+Poses are (P, 3) in the camera frame: x right, y down, z away from the camera. They
+are compared after the alignment of the evaluation: centred over the joints and
+scaled to the same average bone length.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from input_pipeline.skeleton import Skeleton
+from view import overlay
+
+# The axes drawn to the right and down, and the one that points away from the viewer
+# with its sign. From the side, the camera is on the left and looks to the right.
+VIEWS = {"front": (0, 1), "side": (2, 1)}
+_AWAY = {"front": (2, 1.0), "side": (0, -1.0)}
+
+
+def normalise_pose(pose: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Centred over the joints, average bone length 1; NaN joints stay NaN.
+
+    Raises:
+        ValueError: the shape is not that of the skeleton.
+    """
+    pose = np.asarray(pose, np.float64)
+    if pose.shape != (skeleton.num_joints, 3):
+        raise ValueError(
+            f"skeleton {skeleton.name!r} has {skeleton.num_joints} joints, the pose "
+            f"has shape {pose.shape}"
+        )
+    known = np.asarray(np.isfinite(pose).all(axis=-1))
+    if not known.any():
+        return pose
+    pose = pose - pose[known].mean(0)
+    lengths = [
+        np.linalg.norm(pose[a] - pose[b])
+        for a, b in skeleton.edges
+        if known[a] and known[b]
+    ]
+    scale = float(np.mean(lengths)) if lengths else 0.0
+    return pose / scale if scale > 0 else pose
+
+
+def pose_reach(poses: Sequence[np.ndarray], skeleton: Skeleton) -> tuple[float, float]:
+    """How far poses reach sideways, however turned, and up or down.
+
+    In average bone lengths from their centres, with a small margin.
+    """
+    poses = [normalise_pose(pose, skeleton) for pose in poses]
+    joints = np.concatenate([np.zeros((0, 3)), *poses])
+    joints = joints[np.isfinite(joints).all(axis=-1)]
+    if not len(joints):
+        return 1.0, 1.0
+    sideways = np.hypot(joints[:, 0], joints[:, 2]).max()
+    upright = np.abs(joints[:, 1]).max()
+    return max(1.05 * float(sideways), 1e-3), max(1.05 * float(upright), 1e-3)
+
+
+def pose_svg(
+    pose: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    view: str = "side",
+    reference: np.ndarray | None = None,
+    size: tuple[int, int] = (110, 150),
+    reach: tuple[float, float] | None = None,
+) -> str:
+    """One pose as an SVG drawing.
+
+    Args:
+        pose: (P, 3), any unit.
+        skeleton: bones and sides.
+        view: ``"front"`` or ``"side"`` (the camera is on the left).
+        reference: (P, 3) drawn in grey behind it, e.g. the truth.
+        size: (width, height) of the drawing, in pixels.
+        reach: what must find room, see :func:`pose_reach`; by default the two
+            poses. Give the same to all drawings to be compared.
+    """
+    if reach is None:
+        reach = pose_reach([p for p in (pose, reference) if p is not None], skeleton)
+    unit = min(size[0] / reach[0], size[1] / reach[1]) / 2
+    lines = [] if reference is None else _bones(reference, skeleton, view, ghost=True)
+    lines += _bones(pose, skeleton, view, ghost=False)
+    width, height = size
+    return (
+        f'<svg class="pose" width="{width}" height="{height}" role="img" '
+        f'aria-label="{view} view" '
+        f'viewBox="{-width / 2} {-height / 2} {width} {height}">'
+        + "".join(line.format(*(unit * np.asarray(at))) for line, at in lines)
+        + "</svg>"
+    )
+
+
+def _bones(
+    pose: np.ndarray, skeleton: Skeleton, view: str, *, ghost: bool
+) -> list[tuple[str, list[float]]]:
+    """Line elements and their ends, from the farthest bone to the nearest."""
+    pose = normalise_pose(pose, skeleton)
+    flat = pose[:, VIEWS[view]]
+    axis, sign = _AWAY[view]
+    drawn = []
+    for (a, b), side in zip(skeleton.edges, overlay.bone_sides(skeleton), strict=True):
+        if not np.isfinite(pose[[a, b]]).all():
+            continue
+        name = "ghost" if ghost else side
+        line = f'<line class="{name}" x1="{{:.1f}}" y1="{{:.1f}}" '
+        line += 'x2="{:.1f}" y2="{:.1f}"/>'
+        depth = sign * (pose[a, axis] + pose[b, axis])
+        drawn.append((depth, line, [*flat[a], *flat[b]]))
+    drawn.sort(key=lambda bone: -bone[0])
+    return [(line, at) for _, line, at in drawn]
+
+
+def image_uri(image: np.ndarray, *, max_size: int = 320) -> str:
+    """A picture as a ``data:`` address, for a page without other files."""
+    picture = Image.fromarray(np.ascontiguousarray(overlay.to_uint8(image)))
+    picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def viewer_html(
+    samples: Sequence[Mapping[str, Any]],
+    skeleton: Skeleton,
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """A part of a page: poses of one sample at a time, turned with the mouse.
+
+    It draws on a plain canvas: no WebGL, no library. All poses of a sample turn
+    together; arrow keys and buttons go through the samples.
+
+    Args:
+        samples: each with ``image`` (a ``data:`` address), ``caption`` and
+            ``poses``: name -> (P, 3).
+        skeleton: bones, sides and joint names.
+        labels: name of a pose -> its title.
+    """
+    record = {
+        "joints": list(skeleton.joints),
+        "edges": [list(edge) for edge in skeleton.edges],
+        "bone_sides": list(overlay.bone_sides(skeleton)),
+        "labels": dict(labels or {}),
+        "samples": [
+            {
+                "image": sample.get("image"),
+                "caption": str(sample.get("caption", "")),
+                "reach": max(pose_reach(list(sample["poses"].values()), skeleton)),
+                "poses": {
+                    name: _rounded(normalise_pose(pose, skeleton))
+                    for name, pose in sample["poses"].items()
+                },
+            }
+            for sample in samples
+        ],
+    }
+    script = (Path(__file__).parent / "viewer.js").read_text("utf-8")
+    return (
+        '<div class="viewer"></div>'
+        f'<script type="application/json" id="viewer-data">{json_text(record)}</script>'
+        f"<script>{script}</script>"
+    )
+
+
+def json_text(record: Any) -> str:
+    """JSON that may stand inside a script element."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
+
+
+def _rounded(pose: np.ndarray) -> list[Any]:
+    return [
+        [round(float(v), 3) for v in joint] if np.isfinite(joint).all() else None
+        for joint in pose
+    ]
