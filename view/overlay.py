@@ -99,7 +99,8 @@ def _draw_layer(
     layer = Image.new("RGBA", (size[0] * scale, size[1] * scale))
     pen = ImageDraw.Draw(layer)
     # Pillow names a pixel by its centre: outer-corner coordinates are half a pixel on.
-    at = np.where(shown[:, None], points, 0.0) * scale - 0.5
+    # It also cuts fractions off, which would pull every mark up and to the left.
+    at = np.rint(np.where(shown[:, None], points, 0.0) * scale - 0.5)
     bones = [
         (tuple(at[a]), tuple(at[b]), COLOURS[side])
         for (a, b), side in zip(skeleton.edges, bone_sides(skeleton), strict=True)
@@ -111,7 +112,7 @@ def _draw_layer(
     for start, end, colour in bones:
         pen.line([start, end], fill=(*colour, 255), width=round(thick))
     for i in np.flatnonzero(shown):
-        radius = 1.05 * thick
+        radius = round(1.05 * thick)
         box = [*(at[i] - radius), *(at[i] + radius)]
         pen.ellipse(
             box,
