@@ -57,8 +57,9 @@ def test_lines_are_antialiased_and_the_picture_stays_sharp():
     noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
     image = draw_skeleton(noise, POINTS + [0, 0.3], CROSS, line_width=2)
     np.testing.assert_array_equal(image[:40], noise[:40])
-    grey = draw_skeleton(_grey(), POINTS + [0, 0.3], CROSS, line_width=2)
-    assert len(np.unique(grey[:, 65, 0])) > 3
+    slanted = np.array([[50.5, 50.5], [80.5, 57.5], [20.5, 50.5]])
+    grey = draw_skeleton(_grey(), slanted, CROSS, line_width=2)
+    assert len(np.unique(grey[:, 55:75, 0])) > 8
 
 
 def test_floats_and_wide_pictures_are_taken():
