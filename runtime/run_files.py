@@ -154,6 +154,31 @@ def _marker(workdir: str | Path, stage: str) -> Path:
     return Path(workdir) / "finished" / f"{stage}.json"
 
 
+def merge_results(workdir: str | Path) -> dict[str, Any]:
+    """Gathers the results of all stages into ``workdir/results.json``.
+
+    Reads ``teacher/results.json`` and ``student_<mode>/results.json``, where they
+    are, and the seconds that :func:`mark_finished` noted of the stages.
+
+    Returns:
+        ``{"teacher": ..., "<mode>": ..., "seconds": {stage: s}, "environment": ...}``.
+    """
+    workdir = Path(workdir)
+    folders = [workdir / "teacher", *sorted(workdir.glob("student_*"))]
+    results = {
+        folder.name.removeprefix("student_"): read_json(folder / "results.json")
+        for folder in folders
+        if (folder / "results.json").exists()
+    }
+    facts = [read_json(path) for path in sorted(_marker(workdir, "x").parent.glob("*"))]
+    results["seconds"] = {
+        fact["stage"]: fact["seconds"] for fact in facts if "seconds" in fact
+    }
+    results["environment"] = environment()
+    write_json_atomic(workdir / "results.json", results)
+    return results
+
+
 # --- versions ----------------------------------------------------------------------
 
 

@@ -85,6 +85,25 @@ def test_finished_stages_are_remembered(tmp_path):
     assert run_files.finished(tmp_path, "student_distill") is None
 
 
+def test_results_of_all_stages_are_gathered(tmp_path):
+    teacher, student = {"val": {"mpjpe_mm": 82.5}}, {"val": {"mpjpe_mm": 80.5}}
+    run_files.write_json_atomic(tmp_path / "teacher" / "results.json", teacher)
+    folder = tmp_path / "student_distill"
+    run_files.write_json_atomic(folder / "results.json", student)
+    (tmp_path / "student_weaksup_bs").mkdir()  # trained, not yet evaluated
+    run_files.mark_finished(tmp_path, "teacher", seconds=12.5)
+    run_files.mark_finished(tmp_path, "evaluate")
+    results = run_files.merge_results(tmp_path)
+    assert results == run_files.read_json(tmp_path / "results.json")
+    environment = results.pop("environment")
+    assert environment["versions"]["jax"]
+    assert results == {
+        "teacher": teacher,
+        "distill": student,
+        "seconds": {"teacher": 12.5},
+    }
+
+
 def test_environment_is_json_and_names_jax():
     facts = json.loads(json.dumps(run_files.environment()))
     assert facts["versions"]["jax"]

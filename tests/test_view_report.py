@@ -134,6 +134,34 @@ def test_the_best_compared_method_is_marked_in_each_column():
     assert "66.6" not in best
 
 
+def test_baselines_may_stand_under_the_teacher():
+    baselines = {"z_zero": _metrics(98.8), "mean_pose": _metrics(112.2)}
+    results = {"teacher": {"val": _metrics(64.4, baselines=baselines)}}
+    assert list(tables.methods(results)) == ["mean_pose", "z_zero", "teacher"]
+    section = tables.results_section(results)
+    assert "98.8" in section
+    assert "112.2" in section
+    assert "132.2" not in section  # MPJPE of a pose without a view
+
+
+def test_conventions_name_their_methods_where_these_differ():
+    results = {
+        "teacher": {"val": _metrics(64.4, sign="chosen")},
+        "distill": {"val": _metrics(62.2, sign="chosen")},
+        "supervised": {"val": _metrics(40.4, sign="learned")},
+    }
+    section = tables.results_section(results)
+    assert "Teacher, Distilled (ours): chosen; Supervised (reads 3D): lea" in section
+    assert "<dd>average bone length</dd>" in section
+
+
+def test_without_3d_the_fit_to_the_landmarks_is_told():
+    results = {"teacher": {"val": {"message": "no 3D", "reprojection": 0.0123}}}
+    section = tables.results_section(results)
+    assert "no 3D ground truth" in section
+    assert "Teacher, validation set: mean reprojection error 0.0123" in section
+
+
 def test_the_upper_reference_is_set_apart():
     results = RESULTS | {"student_supervised": {"val": _metrics(40.4)}}
     section = tables.results_section(results)

@@ -17,6 +17,11 @@ LABELS = {
     "distill": "Distilled (ours)",
     "supervised": "Supervised (reads 3D)",
 }
+# The mean pose has no view of its own, and z = 0 no sign: these have no meaning.
+_WITHOUT_MEANING = {
+    "mean_pose": ("mpjpe_mm", "depth_error_mm", "flip_fraction"),
+    "z_zero": ("flip_fraction",),
+}
 # Baselines and the upper reference are never marked as the best of a column.
 _NOT_COMPARED = ("mean_pose", "z_zero", "supervised")
 _ALIASES = {"z0": "z_zero", "z=0": "z_zero", "zero_depth": "z_zero"}
@@ -52,13 +57,22 @@ def method_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def methods(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Method -> split -> metrics, in the order of the table."""
-    found = {
-        method_name(name): record
-        for name, record in results.items()
-        if isinstance(record, Mapping) and ("train" in record or "val" in record)
-    }
+def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Method -> split -> metrics, in the order of the table.
+
+    Baselines may stand beside the methods or, as the teacher's evaluation leaves
+    them, under ``baselines`` of a split. Splits without 3D are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, record in results.items():
+        for split in _SPLITS:
+            metrics = record.get(split) if isinstance(record, Mapping) else None
+            if not isinstance(metrics, Mapping):
+                continue
+            rows = {name: metrics, **(metrics.get("baselines") or {})}
+            for row, values in rows.items():
+                if any(values.get(key) is not None for key in COLUMNS):
+                    found.setdefault(method_name(row), {})[split] = values
     order = [n for n in LABELS if n in found] + [n for n in found if n not in LABELS]
     return {name: found[name] for name in order}
 
@@ -66,12 +80,13 @@ def methods(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def results_section(results: Mapping[str, Any]) -> str:
     """The tables of both splits and what their columns mean."""
     rows = methods(results)
-    shown = [_table(rows, s) for s in _SPLITS if any(s in r for r in rows.values())]
+    splits = [s for s in _SPLITS if any(s in record for record in rows.values())]
+    shown = [_table(rows, split) for split in splits]
     if not shown:
         return (
             "<h2>Results</h2><div class='card soft'>This data set has no 3D ground "
             "truth: there is nothing to compare with, the pictures below are all the "
-            "evidence.</div>"
+            f"evidence.{_fit_without_truth(results)}</div>"
         )
     definitions = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
@@ -83,16 +98,36 @@ def results_section(results: Mapping[str, Any]) -> str:
     )
 
 
+def _fit_without_truth(results: Mapping[str, Any]) -> str:
+    """How well the landmarks are met: all that a data set without 3D can tell."""
+    fits = [
+        f"{LABELS.get(method_name(name), name)}, {_SPLITS[split].lower()}: mean "
+        f"reprojection error {record[split]['reprojection']:.4f} "
+        f"({record[split].get('reprojection_unit', 'patch units')})"
+        for name, record in results.items()
+        for split in _SPLITS
+        if isinstance(record, Mapping) and "reprojection" in (record.get(split) or {})
+    ]
+    return "".join(f"<br>{html.escape(fit)}" for fit in fits)
+
+
 def _conventions(rows: Mapping[str, Any]) -> dict[str, str]:
     """The texts on alignment and sign that the evaluation left, each once."""
-    texts: dict[str, list[str]] = {"alignment": [], "sign": []}
-    for record in rows.values():
-        for metrics in record.values():
-            for name, seen in texts.items():
-                text = metrics.get(name) if isinstance(metrics, Mapping) else None
-                if text and str(text) not in seen:
-                    seen.append(str(text))
-    return {name: "; ".join(seen) for name, seen in texts.items() if seen}
+    texts: dict[str, dict[str, list[str]]] = {"alignment": {}, "sign": {}}
+    for name, record in rows.items():
+        if name in ("mean_pose", "z_zero"):
+            continue
+        for field, seen in texts.items():
+            for text in {r[field]: None for r in record.values() if r.get(field)}:
+                seen.setdefault(str(text), []).append(LABELS.get(name, name))
+    return {
+        field: "; ".join(
+            text if len(seen) == 1 else f"{', '.join(names)}: {text}"
+            for text, names in seen.items()
+        )
+        for field, seen in texts.items()
+        if seen
+    }
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], split: str) -> str:
@@ -136,6 +171,8 @@ def _row(name: str, rows: Mapping[str, Any], cells: list[tuple[str, bool]]) -> s
         if compared and value == min(finite):
             classes.append("best")
         attribute = f" class='{' '.join(classes)}'" if classes else ""
+        if key in _WITHOUT_MEANING.get(name, ()):
+            value = None
         texts.append(f"<td{attribute}>{_number(value, key)}</td>")
     label = html.escape(LABELS.get(name, name))
     upper = " class='upper'" if name in _NOT_COMPARED else ""
