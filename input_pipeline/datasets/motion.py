@@ -167,7 +167,9 @@ def _plain(name: str) -> str:
 
 @functools.cache
 def _candidates() -> dict[str, tuple[str, ...]]:
-    result = {joint: (joint.lower(), *names) for joint, names in _CENTRAL.items()}
+    result: dict[str, tuple[str, ...]] = {
+        joint: (joint.lower(), *names) for joint, names in _CENTRAL.items()
+    }
     for side in ("left", "right"):
         for joint, parts in _SIDED.items():
             names = tuple(
@@ -190,7 +192,7 @@ def _read_npz(path: Path) -> Motion:
                 for key in ("positions", "joint_names", "subject", "action")
                 if key in file
             }
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable NPZ file ({error})") from error
     for key in ("positions", "joint_names"):
         if key not in data:
@@ -200,6 +202,10 @@ def _read_npz(path: Path) -> Motion:
         raise ValueError(
             f"{path}: positions have shape {positions.shape}, expected "
             f"(frames, {len(names)}, 3) for its {len(names)} joint_names"
+        )
+    if positions.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: positions are of type {positions.dtype}, not numbers"
         )
     count = len(positions)
     return Motion(
@@ -281,7 +287,7 @@ def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
                     [float(next(words)) for _ in range(3)]
                 )
             elif word == "CHANNELS":
-                names = tuple(next(words) for _ in range(int(next(words))))
+                names = [next(words) for _ in range(int(next(words)))]
                 joints[open_joints[-1]].channels = _checked_channels(names)
             elif word == "}":
                 open_joints.pop()
@@ -294,11 +300,11 @@ def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
     return joints
 
 
-def _checked_channels(names: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_channels(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch("[XYZ](position|rotation)", name):
             raise ValueError(f"unknown channel {name!r}")
-    return names
+    return tuple(names)
 
 
 def _parse_frames(text: str, channels: int, path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from input_pipeline.mannequin.actions import ACTION_NAMES, draw_pose
 from input_pipeline.mannequin.body import draw_body, forward_kinematics
 from input_pipeline.mannequin.camera import project, view_rotation
+from input_pipeline.mannequin.generate import render_samples
 from input_pipeline.mannequin.sample import (
     NUM_SUBJECTS,
     MannequinLandmarks,
@@ -22,5 +23,6 @@ __all__ = [
     "project",
     "project_landmarks",
     "render_sample",
+    "render_samples",
     "view_rotation",
 ]

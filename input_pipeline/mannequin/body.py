@@ -129,13 +129,13 @@ def draw_body(seed: int, subject: int) -> Body:
         shank=0.244 * stature * own[3] * legs,
         lower_spine=0.130 * stature * own[4],
         upper_spine=0.142 * stature * own[5],
-        neck=0.097 * stature * own[6],
+        neck=0.093 * stature * own[6],
         head=0.062 * stature * own[7],
         shoulder=np.array([shoulder_width, 0.028 * stature, 0.0]),
         upper_arm=0.167 * stature * own[8] * arms,
         forearm=0.148 * stature * own[9] * arms,
         girth=float(np.clip(1.0 + 0.11 * build, 0.8, 1.3)) * stature / 1700.0,
-        head_size=stature / 1700.0 * (1.0 + 0.04 * rng.normal()),
+        head_size=1.07 * stature / 1700.0 * (1.0 + 0.04 * rng.normal()),
     )
 
 
@@ -236,16 +236,15 @@ def posture_from_joints(joints: np.ndarray) -> Posture:
     pelvis = _frame(point["Spine"] - point["Pelvis"], hips)
     chest = _frame(point["Thorax"] - point["Spine"], shoulders)
     head = _frame(point["Head"] - point["Thorax"], chest[:, 0])
-    hands = [
-        _frame(point[f"{s}Elbow"] - point[f"{s}Wrist"], chest[:, 0]) for s in "LR"
-    ]
+    hands = [_frame(point[f"{s}Elbow"] - point[f"{s}Wrist"], chest[:, 0]) for s in "LR"]
     feet = [_frame(point[f"{s}Knee"] - point[f"{s}Ankle"], pelvis[:, 0]) for s in "LR"]
     return Posture(joints, np.stack([pelvis, chest, head, *hands, *feet]))
 
 
 def _frame(up: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Axes (3, 3) with the second column along ``up``, the first near ``left``."""
-    up = up / max(float(np.linalg.norm(up)), 1e-6)
+    height = float(np.linalg.norm(up))
+    up = up / height if height > 1e-3 else np.array([0.0, 1.0, 0.0])
     left = left - (left @ up) * up
     length = float(np.linalg.norm(left))
     if length < 1e-3:  # a limb straight along the sideways axis: any normal will do

@@ -72,7 +72,7 @@ def frame_person(
     """Places the person so that they fill most of the picture, off its centre.
 
     Args:
-        rng: draws the size (box of the landmarks: 65-85 % of the side) and the shift.
+        rng: draws the size (box of the landmarks: 64-83 % of the side) and the shift.
         positions: (P, 3) camera frame, mm.
 
     Returns:
@@ -80,9 +80,9 @@ def frame_person(
     """
     low, high = positions[:, :2].min(0), positions[:, :2].max(0)
     side = float((high - low).max())
-    fill = rng.uniform(0.65, 0.85)
+    fill = rng.uniform(0.64, 0.83)
     scale = fill / max(side, 1e-6)
     # Heads, hands and feet reach beyond the landmarks: keep half of the rim free.
-    room = 0.5 * (1.0 - scale * (high - low)) - 0.05
-    shift = rng.uniform(-0.6, 0.6, size=2) * np.minimum(room, 0.12)
+    room = 0.5 * (1.0 - scale * (high - low)) - 0.07
+    shift = rng.uniform(-0.7, 0.7, size=2) * np.clip(room, 0.0, 0.12)
     return scale, 0.5 + shift - scale * 0.5 * (low + high)

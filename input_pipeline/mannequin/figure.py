@@ -154,22 +154,22 @@ def _trunk(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
         clear=core,
     )
     builder.add(
-        (waist, spine),
-        (104 * girth, 106 * girth),
+        (waist + 25.0 * pelvis[:, 1], spine),
+        (102 * girth, 104 * girth),
         look.shirt,
         frame=pelvis,
-        widths=(0.93 * hip_wide / (104 * girth), 0.5, 1.0),
+        widths=(0.92 * hip_wide / (102 * girth), 0.7, 1.0),
         height=(55.0, 220.0),
         **shirt,
     )
-    top = thorax + 10.0 * chest[:, 1]
+    top = thorax + 4.0 * chest[:, 1]
     chest_wide = 0.40 * wide
     builder.add(
         (spine, top),
         (106 * girth, 112 * girth),
         look.shirt,
         frame=chest,
-        widths=(chest_wide / (108 * girth), 0.5, 1.0),
+        widths=(chest_wide / (108 * girth), 0.95, 1.0),
         height=(220.0, 460.0),
         **shirt,
     )
@@ -178,7 +178,15 @@ def _trunk(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
         shoulder = joints[JOINT[f"{side}Shoulder"]]
         ends = (yoke, shoulder)
         own = (f"{side}Shoulder", "Thorax", "Neck")
-        builder.add(ends, (66 * girth, 62 * girth), look.shirt, clear=own)
+        builder.add(
+            ends,
+            (66 * girth, 62 * girth),
+            look.shirt,
+            frame=chest,
+            height=(490.0, 520.0),
+            pattern=SHIRT,
+            clear=own,
+        )
     if look.backpack:
         _backpack(builder, spine, thorax, chest, look, 0.75 * chest_wide, girth)
 
@@ -209,7 +217,7 @@ def _head(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
         (100 * size, 100 * size),
         look.skin,
         frame=head,
-        widths=(0.80, 1.12, 0.97),
+        widths=(0.82, 1.12, 0.97),
         pattern=FACE,
         clear=own,
     )

@@ -71,22 +71,49 @@ def _solvers(cones: Cones) -> tuple[_Solver, np.ndarray]:
     return _Solver(*parts, ra, dr, alpha, inverse), metric
 
 
-def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Depth of the first surface (inf where missed) and its share t, one candidate."""
+def _coefficients(c: _Solver, x: Any, y: Any) -> tuple[Any, Any]:
+    """h and g of ``q(t) = g + 2 h t + alpha t^2``."""
     u = c.c11 * x + (c.c12 * y - c.ax)
     v = c.c22 * y - c.ay
-    h = u * c.dx + (c.ra * c.dr + v * c.dy)
-    g = (c.ra * c.ra - v * v) - u * u
-    root = np.sqrt(np.maximum((h * h - c.alpha * g) * c.inverse, 0.0))
-    t = np.clip((c.dz * root - h) / c.alpha, 0.0, 1.0)
+    h = u * c.dx
+    h += v * c.dy + c.ra * c.dr
+    g = u * u
+    np.subtract(c.ra * c.ra - v * v, g, out=g)
+    return h, g
+
+
+def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of the first surface (inf where missed) and its share t.
+
+    Right where the nearest sphere is the one the closed form names: alpha < 0.
+    """
+    h, g = _coefficients(c, x, y)
+    t = h * h
+    t -= c.alpha * g
+    t *= c.inverse
+    np.maximum(t, 0.0, out=t)
+    np.sqrt(t, out=t)
+    t *= c.dz
+    t -= h
+    t /= c.alpha
+    np.maximum(t, 0.0, out=t)
+    np.minimum(t, 1.0, out=t)
     return _depth_at(c, x, y, g, h, t), t
 
 
 def _depth_at(c: _Solver, x: Any, y: Any, g: Any, h: Any, t: Any) -> np.ndarray:
-    q = t * (2.0 * h + c.alpha * t) + g
-    depth = (t * c.dz - np.sqrt(np.maximum(q, 0.0)) + c.az) * c.depth_unit
-    depth = depth - (c.kx * x + c.ky * y)
-    return np.where(q < 0.0, np.inf, depth)
+    q = c.alpha * t + h
+    q += h
+    q *= t
+    q += g
+    missed = q < 0.0
+    np.maximum(q, 0.0, out=q)
+    np.sqrt(q, out=q)
+    np.subtract(t * c.dz + c.az, q, out=q)
+    q *= c.depth_unit
+    q -= c.kx * x + c.ky * y
+    q[missed] = np.inf
+    return q
 
 
 def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -96,10 +123,7 @@ def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     tiny = np.where(np.abs(c.alpha) < 1e-6, -1e-6, c.alpha)
     depth, t = _hit(dataclasses.replace(c, alpha=tiny), x, y)
-    u = c.c11 * x + (c.c12 * y - c.ax)
-    v = c.c22 * y - c.ay
-    h = u * c.dx + (c.ra * c.dr + v * c.dy)
-    g = (c.ra * c.ra - v * v) - u * u
+    h, g = _coefficients(c, x, y)
     for end in (0.0, 1.0):
         other = _depth_at(c, x, y, g, h, end)
         t = np.where(other < depth, end, t)
@@ -139,45 +163,48 @@ class Buffers:
     share: np.ndarray
 
 
-def rasterise(cones: Cones, side: int) -> tuple[Buffers, np.ndarray]:
-    """Casts one ray through the centre of each of side x side pixels.
+def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarray]:
+    """Casts one ray through the centre of each pixel.
 
     Args:
         cones: in pixels of this raster.
-        side: width and height.
+        width: columns of the raster.
+        height: rows of the raster.
 
     Returns:
-        The buffers (side, side) and the metrics Q (N, 3, 3) of the cones.
+        The buffers (height, width) and the metrics Q (N, 3, 3) of the cones.
     """
     solver, metric = _solvers(cones)
     constants = np.stack([getattr(solver, f.name) for f in dataclasses.fields(solver)])
-    depth = np.full((side, side), np.inf, np.float32)
-    owner = np.full((side, side), -1, np.int16)
-    share = np.zeros((side, side), np.float32)
-    grid = np.arange(side, dtype=np.float32) + np.float32(0.5)
-    for i, (left, top, right, bottom) in enumerate(_boxes(cones, side)):
+    depth = np.full((height, width), np.inf, np.float32)
+    owner = np.full((height, width), -1, np.int16)
+    share = np.zeros((height, width), np.float32)
+    x = np.arange(width, dtype=np.float32) + np.float32(0.5)
+    y = (np.arange(height, dtype=np.float32) + np.float32(0.5))[:, None]
+    boxes = _boxes(cones, width, height)
+    for i, (left, top, right, bottom) in enumerate(boxes.tolist()):
         if left >= right or top >= bottom:
             continue
-        cone = _Solver(*(float(value) for value in constants[:, i]))
+        cone = _Solver(*constants[:, i].tolist())
         length = cone.dx * cone.dx + cone.dy * cone.dy
         solve = _hit if cone.alpha < -_NEARLY_END_ON * length - 1e-6 else _hit_any
         box = slice(top, bottom), slice(left, right)
-        z, t = solve(cone, grid[left:right], grid[top:bottom, None])
+        z, t = solve(cone, x[left:right], y[top:bottom])
         nearer = z < depth[box]
         np.copyto(depth[box], z, where=nearer)
         np.copyto(share[box], t, where=nearer)
-        owner[box][nearer] = i
+        np.copyto(owner[box], np.int16(i), where=nearer)
     return Buffers(depth, owner, share), metric
 
 
-def _boxes(cones: Cones, side: int) -> list[list[int]]:
-    """Half-open pixel boxes (left, top, right, bottom) around each cone."""
+def _boxes(cones: Cones, width: int, height: int) -> np.ndarray:
+    """Half-open pixel boxes (N, 4), left, top, right, bottom, around each cone."""
     reach = np.sqrt(((cones.frame * cones.widths[:, None, :]) ** 2).sum(-1))[:, :2]
     near, far = reach * cones.radii[:, :1], reach * cones.radii[:, 1:]
     low = np.minimum(cones.start[:, :2] - near, cones.end[:, :2] - far)
     high = np.maximum(cones.start[:, :2] + near, cones.end[:, :2] + far)
     box = np.concatenate([np.floor(low), np.ceil(high)], axis=1)
-    return np.clip(box, 0, side).astype(int).tolist()
+    return np.clip(box, 0, (width, height, width, height)).astype(int)
 
 
 def supersampling(size: int) -> int:
@@ -206,17 +233,43 @@ def render(
         (size, size, 3) float32 in 0..1.
     """
     size = len(background)
+    boxes = _boxes(cones, size, size)
+    (left, top), (right, bottom) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    picture = background.copy()
+    if left < right and top < bottom:  # nothing is drawn beyond the person's box
+        inside = cones.to_pixels(1.0, -np.array([left, top]))
+        person, coverage = _person(
+            inside, right - left, bottom - top, size, look=look, light=light, up=up
+        )
+        patch = picture[top:bottom, left:right]
+        patch *= (1.0 - coverage)[..., None]
+        patch += person
+    return picture
+
+
+def _person(
+    cones: Cones,
+    width: int,
+    height: int,
+    size: int,
+    *,
+    look: Look,
+    light: Light,
+    up: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (height, width, 3), times coverage, and coverage (height, width)."""
     times = supersampling(size)
     fine = cones.to_pixels(times, np.zeros(2))
-    buffers, metric = rasterise(fine, size * times)
-    colours = np.zeros((size * times, size * times, 3), np.float32)
-    hit = np.nonzero(buffers.cone >= 0)
+    buffers, metric = rasterise(fine, width * times, height * times)
+    rows, columns = np.nonzero(buffers.cone >= 0)
+    hit = (rows, columns)
+    colours = np.zeros((*buffers.cone.shape, 3), np.float32)
     colours[hit] = shade(fine, metric, buffers, hit, look=look, light=light, up=up)
     covered = (buffers.cone >= 0).astype(np.float32)
     coverage = _mean_of_blocks(covered, times)
-    crease = _crease(buffers.depth, covered, times, coverage)
-    person = _mean_of_blocks(colours, times) * crease[..., None]
-    return person + (1.0 - coverage)[..., None] * background
+    depth = _mean_of_blocks(np.where(covered > 0, buffers.depth, 0.0), times)
+    crease = _crease(depth / times, coverage, size)
+    return _mean_of_blocks(colours, times) * crease[..., None], coverage
 
 
 def _mean_of_blocks(fine: np.ndarray, times: int) -> np.ndarray:
@@ -225,21 +278,21 @@ def _mean_of_blocks(fine: np.ndarray, times: int) -> np.ndarray:
     return np.asarray(total) * np.float32(1.0 / times**2)
 
 
-def _crease(
-    depth: np.ndarray, covered: np.ndarray, times: int, coverage: np.ndarray
-) -> np.ndarray:
-    """Brightness (size, size) that falls where nearer parts surround a point.
+def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
+    """Brightness (h, w) that falls where nearer parts surround a point.
 
     A cheap stand-in for the light that limbs take from what is right behind them:
     the depth is compared with its mean over a square neighbourhood.
+
+    Args:
+        depth: (h, w) in pixels of the picture, times coverage.
+        coverage: (h, w) share of each pixel that the person fills.
+        size: side of the whole picture, which sets the neighbourhood.
     """
-    depth = np.where(covered > 0, depth, 0.0).astype(np.float32)
-    total = _mean_of_blocks(depth, times)
-    size = len(coverage)
     reach = max(size // 24, 1)
-    mean = _box_sum(total, reach) / np.maximum(_box_sum(coverage, reach), 1e-3)
-    behind = total / np.maximum(coverage, 1e-3) - mean
-    return 1.0 - np.clip(behind * (4.0 / size), 0.0, 0.38)
+    mean = _box_sum(depth, reach) / np.maximum(_box_sum(coverage, reach), 1e-3)
+    behind = depth / np.maximum(coverage, 1e-3) - mean
+    return 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
 
 
 def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:

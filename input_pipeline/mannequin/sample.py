@@ -8,7 +8,7 @@ the size of the picture, and its landmarks can be had without drawing it.
 from __future__ import annotations
 
 import dataclasses
-import functools
+from typing import Any
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def _frame_of(motion: Motion, split: str, seed: int, index: int) -> int:
     return int(order[index])
 
 
-def _landmarks(plan: _Plan, size: int) -> dict[str, object]:
+def _landmarks(plan: _Plan, size: int) -> dict[str, Any]:
     pixels = project(
         plan.posture.joints,
         scale=plan.scale * size,

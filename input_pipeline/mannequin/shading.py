@@ -34,8 +34,7 @@ def shade(
     offset[:, 0], offset[:, 1] = hit[1] + 0.5, hit[0] + 0.5
     offset[:, 2] = buffers.depth[hit]
     offset -= start[owner] + share[:, None] * along[owner]
-    normal = np.einsum("nij,nj->ni", metric.astype(np.float32)[owner], offset)
-    normal /= np.maximum(np.sqrt(np.einsum("ni,ni->n", normal, normal)), 1e-6)[:, None]
+    normal = _normals(metric, owner, offset)
     albedo = cones.colours.astype(np.float32)[
         owner, (share > cones.split.astype(np.float32)[owner]).astype(np.intp)
     ]
@@ -47,6 +46,19 @@ def shade(
     brightness = sky[:, None] * light.ambient.astype(np.float32)
     brightness += lamp[:, None] * light.lamp.astype(np.float32)
     return np.minimum(albedo * brightness, 1.0)
+
+
+def _normals(metric: np.ndarray, owner: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Unit normals (n, 3) at offsets (n, 3) from the centres of the spheres."""
+    normal = offset.copy()
+    flat = np.abs(metric - np.eye(3)).max(axis=(1, 2)) > 1e-9
+    uneven = np.nonzero(flat[owner])[0]  # the others are round: the offset itself
+    normal[uneven] = np.einsum(
+        "nij,nj->ni", metric.astype(np.float32)[owner[uneven]], offset[uneven]
+    )
+    length = np.sqrt(np.einsum("ni,ni->n", normal, normal))
+    normal /= np.maximum(length, 1e-6)[:, None]
+    return normal
 
 
 def _paint(albedo, cones: Cones, owner, share, offset, look: Look) -> None:
