@@ -35,7 +35,7 @@ Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 def data_parallel(
-    step: Step, *, mode: str = "pmap", num_devices: int = 0
+    step: Step, *, mode: str = "pmap", num_devices: int = 0, batch_size: int = 0
 ) -> DataParallel:
     """Wraps a per-device step so that it runs on several devices.
 
@@ -47,11 +47,21 @@ def data_parallel(
         mode: ``"pmap"``, ``"shard_map"`` or ``"jit"`` (one device).
         num_devices: how many devices of this process to use; 0 means all of them
             (one for ``"jit"``).
+        batch_size: of this process. If given, and ``num_devices`` is 0, no more
+            devices are used than share such a batch equally: 8 of 12 for 32.
 
     Raises:
         ValueError: unknown mode, or more devices asked for than there are.
     """
+    if batch_size and not num_devices:
+        num_devices = sharing(batch_size) if mode != "jit" else 1
     return DataParallel(step, mode=mode, devices=_choose_devices(mode, num_devices))
+
+
+def sharing(batch_size: int) -> int:
+    """How many devices of this process can share a batch of this size equally."""
+    counts = range(1, jax.local_device_count() + 1)
+    return max(n for n in counts if batch_size % n == 0)
 
 
 def _choose_devices(mode: str, num_devices: int) -> Sequence[Any]:

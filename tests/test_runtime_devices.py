@@ -141,6 +141,17 @@ def test_zero_means_all_devices():
     assert data_parallel(_step, mode="jit").num_devices == 1
 
 
+@pytest.mark.parametrize(("batch", "count"), [(16, 8), (12, 6), (7, 7), (11, 1)])
+def test_with_a_batch_size_only_as_many_devices_as_share_it(batch, count):
+    for mode in ("pmap", "shard_map"):
+        step = data_parallel(_step, mode=mode, batch_size=batch)
+        assert step.num_devices == count
+        step.shard({"x": np.zeros((batch, 3), np.float32)})
+    assert data_parallel(_step, mode="jit", batch_size=batch).num_devices == 1
+    asked = data_parallel(_step, mode="pmap", num_devices=2, batch_size=batch)
+    assert asked.num_devices == 2
+
+
 def test_use_cpu_devices_after_the_start_accepts_only_the_same_number():
     assert devices.use_cpu_devices(8) == 8
     with pytest.raises(ValueError, match="already started with 8"):
