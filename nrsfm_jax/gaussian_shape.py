@@ -27,6 +27,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nrsfm_jax.views import upright_views
+from nrsfm_jax.visibility import (
+    Blocks,
+    check_landmarks,
+    choose_samples,
+    make_blocks,
+)
 
 HIGHEST = jax.lax.Precision.HIGHEST
 # Variance of the shift t, patch units squared. The landmarks are centred over the
@@ -34,10 +40,6 @@ HIGHEST = jax.lax.Precision.HIGHEST
 SHIFT_VARIANCE = 0.1
 # Added to Sigma in every step, so that it stays positive in float32.
 RIDGE = 1e-5
-# Fewer complete samples than this, and the incomplete ones join the fit.
-ENOUGH_COMPLETE = 500
-BLOCK_INCOMPLETE = 16
-MAX_BLOCKS = 1000
 
 _einsum = functools.partial(jnp.einsum, precision=HIGHEST)
 
@@ -58,22 +60,6 @@ class GaussianShape(NamedTuple):
     sigma: Float[Array, ""]
     views: Float[Array, "g 3 3"]
     log_likelihood: Float[Array, ""]
-
-
-class Blocks(NamedTuple):
-    """Samples sorted by which joints they show; one pattern to a block.
-
-    Attributes:
-        W: (T, B, P, 2) landmarks, 0 where missing or where the block is padded.
-        visible: (T, P) the pattern of each block.
-        weight: (T, B) 1 for a sample, 0 for padding.
-        row: (T, B) position of the sample in the input, -1 for padding.
-    """
-
-    W: Float[Array | np.ndarray, "t b p 2"]
-    visible: Bool[Array | np.ndarray, "t p"]
-    weight: Float[Array | np.ndarray, "t b"]
-    row: Int[Array | np.ndarray, "t b"]
 
 
 class _ViewTerms(NamedTuple):
@@ -253,83 +239,6 @@ def _centring(P: int) -> Float[Array, "d d"]:
     return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
 
 
-# --- samples ----------------------------------------------------------------------
-
-
-def _make_blocks(
-    W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
-    *,
-    complete_size: int,
-) -> Blocks:
-    """Groups samples by pattern and cuts each group into blocks of one size."""
-    patterns, group = np.unique(visible, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    size = complete_size if len(patterns) == 1 else BLOCK_INCOMPLETE
-    rows, pattern = [], []
-    for k, members in enumerate(_split_by(group, len(patterns))):
-        count = -(-len(members) // size)
-        padded = np.full(count * size, -1, np.int64)
-        padded[: len(members)] = members
-        rows.append(padded.reshape(count, size))
-        pattern += [k] * count
-    row, shown = np.concatenate(rows), patterns[pattern]
-    used = (row >= 0)[..., None, None] & shown[:, None, :, None]
-    return Blocks(
-        np.where(used, W[np.maximum(row, 0)], np.float32(0)),
-        shown,
-        (row >= 0).astype(np.float32),
-        row,
-    )
-
-
-def _split_by(group: Int[np.ndarray, " n"], count: int) -> list[np.ndarray]:
-    order = np.argsort(group, kind="stable")
-    return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
-
-
-def _checked(
-    W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None,
-) -> tuple[Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]]:
-    landmarks = np.asarray(W, np.float32)
-    if visible is None:
-        shown = np.ones(landmarks.shape[:2], bool)
-    else:
-        shown = np.asarray(visible, bool)
-    bad = np.flatnonzero((~np.isfinite(landmarks).all(-1) & shown).any(1))
-    if len(bad):
-        raise ValueError(
-            f"W[{bad[0]}] has a landmark that is not finite ({len(bad)} such samples);"
-            " mark it as missing in `visible` or drop the sample"
-        )
-    if shown.any(1).sum() < 2:
-        raise ValueError(
-            f"{shown.any(1).sum()} of {len(landmarks)} samples show a landmark; "
-            "give at least 2"
-        )
-    return landmarks, shown
-
-
-def _choose_samples(
-    W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
-    *,
-    key: Key[Array, ""],
-    num_samples: int,
-) -> Blocks:
-    """A random subset: complete samples where there are enough, else any."""
-    complete = np.flatnonzero(visible.all(1))
-    enough = len(complete) >= min(ENOUGH_COMPLETE, len(W))
-    pool = complete if enough else np.flatnonzero(visible.any(1))
-    pick = np.asarray(jax.random.permutation(key, len(pool)))[:num_samples]
-    rows = pool[pick]
-    blocks = _make_blocks(W[rows], visible[rows], complete_size=len(rows))
-    # Each pattern costs a factorisation per view: the fullest blocks are kept.
-    keep = np.argsort(-blocks.weight.sum(1), kind="stable")[:MAX_BLOCKS]
-    return jax.tree.map(lambda field: field[keep], blocks)
-
-
 # --- start, fit, posterior --------------------------------------------------------
 
 
@@ -379,10 +288,10 @@ def fit_gaussian_shape(
     num_samples: int = 4000,
     elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
     num_yaws: int = 24,
-    level_iterations: int = 40,
-    iterations: int = 20,
+    level_iterations: int = 60,
+    iterations: int = 40,
     first_sigma: float = 0.15,
-    last_sigma: float = 0.04,
+    last_sigma: float = 0.015,
     depth_noise: float = 0.05,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
 ) -> GaussianShape:
@@ -406,7 +315,8 @@ def fit_gaussian_shape(
         level_iterations: steps of the first stage.
         iterations: steps of the second stage.
         first_sigma: noise at the start, patch units.
-        last_sigma: noise at the end and in the second stage, patch units.
+        last_sigma: noise at the end and in the second stage, patch units. Exact
+            landmarks allow a small one; below the error of the annotation it is no use.
         depth_noise: standard deviation of the noise on the first z, patch units.
         views: a grid to use instead, such as `rotation_views`: the first stage then
             runs on it, the second is left out, and the sign of depth is arbitrary.
@@ -417,9 +327,9 @@ def fit_gaussian_shape(
     Raises:
         ValueError: fewer than 2 samples with a landmark, or W not finite.
     """
-    landmarks, shown = _checked(W, visible)
+    landmarks, shown = check_landmarks(W, visible)
     choose, noise = jax.random.split(key)
-    blocks = _choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
+    blocks = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
     falling = np.geomspace(first_sigma, last_sigma, level_iterations)
     steady = np.full(iterations, last_sigma)
     jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
@@ -479,9 +389,9 @@ def posterior_depth(
         the index of the view in ``gaussian.views``; and log p(w), nats (it counts
         visible landmarks only: compare samples with equally many).
     """
-    landmarks, shown = _checked(W, visible)
+    landmarks, shown = check_landmarks(W, visible)
     n, P, _ = landmarks.shape
-    blocks = _make_blocks(landmarks, shown, complete_size=min(chunk, n))
+    blocks = make_blocks(landmarks, shown, complete_size=min(chunk, n))
     z, view, log_p = _posterior_blocks(gaussian, blocks)
     used = np.asarray(blocks.weight) > 0
     rows = np.asarray(blocks.row)[used]

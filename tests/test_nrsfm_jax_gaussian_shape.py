@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 
 from nrsfm_jax import gaussian_shape as gs
 from nrsfm_jax.views import rotation_views, upright_views
+from nrsfm_jax.visibility import make_blocks
 
 P = 6
 
@@ -108,7 +109,7 @@ def test_em_step_matches_textbook_formulas(shape, missing):
     shown = np.ones((20, P), bool)
     if missing:
         shown[np.arange(20), np.arange(20) % 4] = False
-    blocks = jax.tree.map(jnp.asarray, gs._make_blocks(W, shown, complete_size=20))
+    blocks = jax.tree.map(jnp.asarray, make_blocks(W, shown, complete_size=20))
     features = jax.vmap(gs._features)(blocks.W.reshape(*blocks.weight.shape, -1))
     start = shape._replace(mu=shape.mu + 0.02, Sigma=1.5 * shape.Sigma)
     mu, Sigma, _ = gs._em_step(*start[:4], features, blocks.weight, blocks.visible)
@@ -133,7 +134,7 @@ def test_likelihood_never_falls_at_fixed_sigma(shape, missing):
     shown = np.ones((300, P), bool)
     if missing:
         shown[np.arange(300), np.arange(300) % 3] = False
-    blocks = gs._make_blocks(W, shown, complete_size=300)
+    blocks = make_blocks(W, shown, complete_size=300)
     mu, Sigma = gs._initial(gs._upright_start(blocks))
     *_, trace = gs._run_em(
         mu, Sigma, jnp.full(30, 0.06), shape.views, blocks, jnp.float32(0)

@@ -1,0 +1,108 @@
+"""Samples sorted by which of their landmarks are visible.
+
+Samples that show the same joints share every covariance, so they are handled
+together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+# Fewer complete samples than this, and the incomplete ones join the fit.
+ENOUGH_COMPLETE = 500
+BLOCK_INCOMPLETE = 16
+MAX_BLOCKS = 1000
+
+
+class Blocks(NamedTuple):
+    """Samples sorted by which joints they show; one pattern to a block.
+
+    Attributes:
+        W: (T, B, P, 2) landmarks, 0 where missing or where the block is padded.
+        visible: (T, P) the pattern of each block.
+        weight: (T, B) 1 for a sample, 0 for padding.
+        row: (T, B) position of the sample in the input, -1 for padding.
+    """
+
+    W: Float[Array | np.ndarray, "t b p 2"]
+    visible: Bool[Array | np.ndarray, "t p"]
+    weight: Float[Array | np.ndarray, "t b"]
+    row: Int[Array | np.ndarray, "t b"]
+
+
+def make_blocks(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    complete_size: int,
+) -> Blocks:
+    """Groups samples by pattern and cuts each group into blocks of one size."""
+    patterns, group = np.unique(visible, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    size = complete_size if len(patterns) == 1 else BLOCK_INCOMPLETE
+    rows, pattern = [], []
+    for k, members in enumerate(_split_by(group, len(patterns))):
+        count = -(-len(members) // size)
+        padded = np.full(count * size, -1, np.int64)
+        padded[: len(members)] = members
+        rows.append(padded.reshape(count, size))
+        pattern += [k] * count
+    row, shown = np.concatenate(rows), patterns[pattern]
+    used = (row >= 0)[..., None, None] & shown[:, None, :, None]
+    return Blocks(
+        np.where(used, W[np.maximum(row, 0)], np.float32(0)),
+        shown,
+        (row >= 0).astype(np.float32),
+        row,
+    )
+
+
+def _split_by(group: Int[np.ndarray, " n"], count: int) -> list[np.ndarray]:
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.searchsorted(group[order], np.arange(1, count)))
+
+
+def check_landmarks(
+    W: Float[Array | np.ndarray, "n p 2"],
+    visible: Bool[Array | np.ndarray, "n p"] | None,
+) -> tuple[Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]]:
+    landmarks = np.asarray(W, np.float32)
+    if visible is None:
+        shown = np.ones(landmarks.shape[:2], bool)
+    else:
+        shown = np.asarray(visible, bool)
+    bad = np.flatnonzero((~np.isfinite(landmarks).all(-1) & shown).any(1))
+    if len(bad):
+        raise ValueError(
+            f"W[{bad[0]}] has a landmark that is not finite ({len(bad)} such samples);"
+            " mark it as missing in `visible` or drop the sample"
+        )
+    if shown.any(1).sum() < 2:
+        raise ValueError(
+            f"{shown.any(1).sum()} of {len(landmarks)} samples show a landmark; "
+            "give at least 2"
+        )
+    return landmarks, shown
+
+
+def choose_samples(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    num_samples: int,
+) -> Blocks:
+    """A random subset: complete samples where there are enough, else any."""
+    complete = np.flatnonzero(visible.all(1))
+    enough = len(complete) >= min(ENOUGH_COMPLETE, len(W))
+    pool = complete if enough else np.flatnonzero(visible.any(1))
+    pick = np.asarray(jax.random.permutation(key, len(pool)))[:num_samples]
+    rows = pool[pick]
+    blocks = make_blocks(W[rows], visible[rows], complete_size=len(rows))
+    # Each pattern costs a factorisation per view: the fullest blocks are kept.
+    keep = np.argsort(-blocks.weight.sum(1), kind="stable")[:MAX_BLOCKS]
+    return jax.tree.map(lambda field: field[keep], blocks)
