@@ -1,0 +1,333 @@
+"""How far a predicted pose is from the true one; the alignment is in the name.
+
+Plain numpy in float64: these run in evaluation, where singular values may meet and no
+gradient is wanted. Poses are (..., P, 3) with any leading axes, results have those
+axes. The unit is that of the truth (mm). ``visible`` (..., P) leaves joints out of
+both the alignment and the mean, as if the skeleton did not have them; a sample
+without any visible joint gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+Poses = Float[np.ndarray, "*n p 3"] | Float[Array, "*n p 3"]
+Visible = Bool[np.ndarray, "*n p"] | Bool[Array, "*n p"] | None
+PerSample = Float[np.ndarray, "*n"] | np.floating
+Edges = Sequence[tuple[int, int]]
+
+PCK_THRESHOLD = 150.0
+AUC_THRESHOLDS = tuple(float(t) for t in range(0, 151, 5))
+ALIGNMENT = (
+    "mpjpe: scale by mean bone length, root; n_mpjpe: least-squares scale, root; "
+    "pa_mpjpe: similarity without reflection; depth_error: scale by mean bone length, "
+    "mean depth"
+)
+
+
+def mpjpe(
+    pred: Poses, truth: Poses, *, root: int, visible: Visible = None
+) -> PerSample:
+    """Mean distance of the joints, root joints moved onto each other.
+
+    Where the root is not visible, the means of the visible joints are.
+    """
+    pred, truth, mask = _arrays(pred, truth, visible)
+    return _mean_distance(
+        _root_aligned(pred, mask, root), _root_aligned(truth, mask, root), mask
+    )
+
+
+def n_mpjpe(
+    pred: Poses, truth: Poses, *, root: int, visible: Visible = None
+) -> PerSample:
+    """:func:`mpjpe` after the scale of the prediction that fits best in least squares.
+
+    s = <pred, truth> / <pred, pred>, both root-aligned; not held positive.
+    """
+    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth = _root_aligned(pred, mask, root), _root_aligned(truth, mask, root)
+    inner, size = (_masked(pred * x, mask).sum((-2, -1)) for x in (truth, pred))
+    scale = np.divide(inner, size, out=np.zeros_like(inner), where=size > 0)
+    return _mean_distance(scale[..., None, None] * pred, truth, mask)
+
+
+def pa_mpjpe(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+    """Mean distance after the best similarity (rotation, scale, shift)."""
+    return _procrustes_error(pred, truth, visible, scale=True, reflection=False)
+
+
+def pa_mpjpe_rigid(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+    """Mean distance after the best rotation and shift; the scale stays."""
+    return _procrustes_error(pred, truth, visible, scale=False, reflection=False)
+
+
+def pa_mpjpe_reflection(
+    pred: Poses, truth: Poses, *, visible: Visible = None
+) -> PerSample:
+    """Mean distance after the best similarity, mirror images allowed."""
+    return _procrustes_error(pred, truth, visible, scale=True, reflection=True)
+
+
+def depth_error(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+    """Mean |dz| over the joints, mean depths moved onto each other."""
+    pred, truth, mask = _arrays(pred, truth, visible)
+    error = _centred(pred, mask)[..., 2] - _centred(truth, mask)[..., 2]
+    return _mean(np.abs(error), mask)
+
+
+def flipped(pred: Poses, truth: Poses, *, visible: Visible = None) -> np.ndarray | bool:
+    """Whether the centred depths point apart: <z_pred, z_true> < 0, per sample."""
+    pred, truth, mask = _arrays(pred, truth, visible)
+    depths = (_masked(_centred(x, mask), mask)[..., 2] for x in (pred, truth))
+    return np.prod(np.stack(list(depths)), axis=0).sum(-1) < 0
+
+
+def flip_fraction(pred: Poses, truth: Poses, *, visible: Visible = None) -> float:
+    """Share of the samples whose depth is turned round; see :func:`flipped`."""
+    return float(np.mean(flipped(pred, truth, visible=visible)))
+
+
+def pck3d(
+    pred: Poses,
+    truth: Poses,
+    *,
+    root: int,
+    threshold: float = PCK_THRESHOLD,
+    visible: Visible = None,
+) -> PerSample:
+    """Share of the joints within ``threshold`` of the truth, root-aligned."""
+    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth = _root_aligned(pred, mask, root), _root_aligned(truth, mask, root)
+    near = np.linalg.norm(pred - truth, axis=-1) <= threshold
+    return _mean(near.astype(np.float64), mask)
+
+
+def auc(
+    pred: Poses,
+    truth: Poses,
+    *,
+    root: int,
+    thresholds: Sequence[float] = AUC_THRESHOLDS,
+    visible: Visible = None,
+) -> PerSample:
+    """Mean of :func:`pck3d` over the thresholds 0, 5, ..., 150 mm."""
+    curves = [
+        pck3d(pred, truth, root=root, threshold=t, visible=visible) for t in thresholds
+    ]
+    return np.mean(np.stack(curves), axis=0)
+
+
+def scale_by_bone_length(
+    pred: Poses, truth: Poses, *, edges: Edges, visible: Visible = None
+) -> Float[np.ndarray, "*n p 3"]:
+    """The prediction scaled so that its mean bone length is that of the truth.
+
+    Raises:
+        ValueError: ``edges`` is empty, or a sample has no bone with both ends
+            visible, or its predicted bones all have length 0.
+    """
+    pred, truth, mask = _arrays(pred, truth, visible)
+    if not len(edges):
+        raise ValueError(
+            "edges is empty: bone-length alignment needs at least one bone"
+        )
+    parents, children = np.asarray(edges, dtype=np.int64).T
+    bones = mask[..., parents] & mask[..., children]
+    lengths = (
+        _mean(np.linalg.norm(x[..., children, :] - x[..., parents, :], axis=-1), bones)
+        for x in (pred, truth)
+    )
+    of_pred, of_truth = (np.asarray(length) for length in lengths)
+    bad = np.flatnonzero(~(of_pred > 0))
+    if bad.size:
+        raise ValueError(
+            f"sample {bad[0]}: mean predicted bone length {of_pred.flat[bad[0]]}, "
+            "which no scale can align (nan: no bone with both ends visible); "
+            "leave the sample out or use n_mpjpe"
+        )
+    return pred * (of_truth / of_pred)[..., None, None]
+
+
+def procrustes_align(
+    pred: Poses,
+    truth: Poses,
+    *,
+    scale: bool,
+    reflection: bool,
+    visible: Visible = None,
+) -> Float[np.ndarray, "*n p 3"]:
+    """The prediction moved onto the truth by the best orthogonal map and shift.
+
+    Args:
+        pred: (..., P, 3) poses to be moved.
+        truth: (..., P, 3) poses to be met.
+        scale: whether the size is fitted too (in least squares, with the rotation).
+        reflection: whether mirror images are allowed.
+        visible: (..., P) joints that are fitted; all are moved.
+    """
+    pred, truth, mask = _arrays(pred, truth, visible)
+    centre = _mean(truth, mask[..., None], axis=-2, keepdims=True)
+    pred, truth = _centred(pred, mask), _centred(truth, mask)
+    fitted = np.where(mask.any(-1)[..., None, None], _masked(pred, mask), 0.0)
+    target = np.where(mask.any(-1)[..., None, None], _masked(truth, mask), 0.0)
+    U, values, Vt = np.linalg.svd(np.swapaxes(fitted, -1, -2) @ target)
+    signs = np.ones_like(values)
+    if not reflection:
+        signs[..., 2] = np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)
+    turned = pred @ ((U * signs[..., None, :]) @ Vt)
+    if scale:
+        size = (fitted**2).sum((-2, -1))
+        best = (values * signs).sum(-1)
+        best = np.divide(best, size, out=np.zeros_like(best), where=size > 0)
+        turned = best[..., None, None] * turned
+    return turned + centre
+
+
+def evaluate_poses(
+    pred: Poses,
+    truth_mm: Poses,
+    *,
+    edges: Edges,
+    root: int,
+    visible: Visible = None,
+    sign: str = "given",
+) -> dict[str, Any]:
+    """Every metric of N poses, in mm, averaged over the samples.
+
+    Args:
+        pred: (N, P, 3) poses in the camera frame, in any unit.
+        truth_mm: (N, P, 3) true poses in the camera frame, in mm.
+        edges: bones as (parent, child), for the scale.
+        root: index of the root joint.
+        visible: (N, P) joints that count.
+        sign: how the sign of depth was fixed, reported with the numbers.
+
+    Returns:
+        A JSON-ready dictionary; ``alignment`` says how each number was aligned.
+
+    Raises:
+        ValueError: shapes differ, no sample, a value that is not finite.
+    """
+    pred, truth, mask = _arrays(pred, truth_mm, visible)
+    _check_finite(pred, mask, "prediction")
+    _check_finite(truth, mask, "truth")
+    if not len(pred):
+        raise ValueError("no poses to evaluate: the split has no samples with 3D")
+    scaled = scale_by_bone_length(pred, truth, edges=edges, visible=mask)
+    measured = {
+        "mpjpe_mm": mpjpe(scaled, truth, root=root, visible=mask),
+        "pa_mpjpe_mm": pa_mpjpe(pred, truth, visible=mask),
+        "n_mpjpe_mm": n_mpjpe(pred, truth, root=root, visible=mask),
+        "depth_error_mm": depth_error(scaled, truth, visible=mask),
+        "flip_fraction": flipped(pred, truth, visible=mask),
+        "pa_mpjpe_rigid_mm": pa_mpjpe_rigid(scaled, truth, visible=mask),
+        "pa_mpjpe_reflection_mm": pa_mpjpe_reflection(pred, truth, visible=mask),
+        "pck3d_150mm": pck3d(scaled, truth, root=root, visible=mask),
+        "auc_150mm": auc(scaled, truth, root=root, visible=mask),
+    }
+    averages: dict[str, Any] = {k: float(np.mean(v)) for k, v in measured.items()}
+    return averages | {"count": len(pred), "alignment": ALIGNMENT, "sign": sign}
+
+
+def per_action_table(
+    pred: Poses,
+    truth_mm: Poses,
+    actions: Sequence[str] | np.ndarray,
+    *,
+    edges: Edges,
+    root: int,
+    visible: Visible = None,
+    sign: str = "given",
+) -> dict[str, dict[str, Any]]:
+    """:func:`evaluate_poses` of each action, and ``"average"``: their plain mean.
+
+    Raises:
+        ValueError: as many actions as poses are needed.
+    """
+    names = np.asarray(actions)
+    pred, truth, mask = _arrays(pred, truth_mm, visible)
+    if names.shape != (len(pred),):
+        raise ValueError(f"{names.shape} action names for {len(pred)} poses")
+    table: dict[str, dict[str, Any]] = {}
+    for name in np.unique(names):
+        rows = names == name
+        table[str(name)] = evaluate_poses(
+            *(pred[rows], truth[rows]),
+            edges=edges, root=root, visible=mask[rows], sign=sign,
+        )
+    return table | {"average": _average(table)}
+
+
+def _average(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    rows = list(table.values())
+    numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
+    means = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
+    return means | {
+        "count": sum(row["count"] for row in rows),
+        "alignment": rows[0]["alignment"],
+        "sign": rows[0]["sign"],
+    }
+
+
+def _arrays(
+    pred: Poses, truth: Poses, visible: Visible
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both in float64, and a mask of their (..., P)."""
+    if pred.shape != truth.shape:
+        raise ValueError(f"predicted poses {pred.shape} but true poses {truth.shape}")
+    mask = np.ones(pred.shape[:-1], bool) if visible is None else np.asarray(visible)
+    if mask.shape != pred.shape[:-1]:
+        raise ValueError(f"visible is {mask.shape} for poses {pred.shape}")
+    return np.asarray(pred, np.float64), np.asarray(truth, np.float64), mask
+
+
+def _check_finite(poses: np.ndarray, mask: np.ndarray, what: str) -> None:
+    bad = np.argwhere(~np.isfinite(poses).all(-1) & mask)
+    if len(bad):
+        sample, joint = bad[0][-2:]
+        raise ValueError(
+            f"{what} of sample {sample}, joint {joint} is {poses[sample, joint]}; "
+            "mark the joint as not visible or repair the file"
+        )
+
+
+def _masked(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(..., P, 3) with 0 in the rows that do not count, even where they hold NaN."""
+    return np.where(mask[..., None], x, 0.0)
+
+
+def _mean(
+    x: np.ndarray, mask: np.ndarray, *, axis: int = -1, keepdims: bool = False
+) -> np.ndarray:
+    """Mean over the entries that count; NaN where there are none."""
+    total = np.where(mask, x, 0.0).sum(axis, keepdims=keepdims)
+    count = mask.sum(axis, keepdims=keepdims)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _centred(poses: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return poses - _mean(poses, mask[..., None], axis=-2, keepdims=True)
+
+
+def _root_aligned(poses: np.ndarray, mask: np.ndarray, root: int) -> np.ndarray:
+    at_root = poses - poses[..., root : root + 1, :]
+    return np.where(mask[..., root, None, None], at_root, _centred(poses, mask))
+
+
+def _mean_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return _mean(np.linalg.norm(a - b, axis=-1), mask)
+
+
+def _procrustes_error(
+    pred: Poses, truth: Poses, visible: Visible, *, scale: bool, reflection: bool
+) -> np.ndarray:
+    aligned = procrustes_align(
+        pred, truth, scale=scale, reflection=reflection, visible=visible
+    )
+    mask = _arrays(pred, truth, visible)[2]
+    return _mean_distance(aligned, np.asarray(truth, np.float64), mask)

@@ -1,0 +1,49 @@
+"""The package as a whole: its page, its doctests, and what importing it brings."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import losses
+
+ROOT = Path(__file__).parent.parent
+MODULES = [module.name for module in pkgutil.iter_modules(losses.__path__)]
+
+
+def test_the_page_about_the_loss_runs():
+    page = ROOT / "docs" / "loss.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 10
+    assert result.failed == 0
+    lines = page.read_text().splitlines()
+    assert sum(line.startswith(">>> ") for line in lines) <= 20
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    module = importlib.import_module(f"losses.{name}")
+    assert doctest.testmod(module, extraglobs={"jnp": jnp}).failed == 0
+
+
+def test_import_brings_neither_tensorflow_nor_flax():
+    code = "import json, sys, losses; print(json.dumps(sorted(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = {name.partition(".")[0] for name in json.loads(run.stdout)}
+    unwanted = {"tensorflow", "flax", "optax", "orbax", "scipy.optimize"}
+    ours = {"input_pipeline", "nrsfm_jax", "pose_jax", "runtime", "view"}
+    assert not loaded & (unwanted | ours)
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in losses.__all__:
+        assert getattr(losses, name).__doc__, name

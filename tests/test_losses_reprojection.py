@@ -1,0 +1,34 @@
+"""Eq. 4: the teacher's loss of one sample."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import losses
+
+S = jnp.asarray([[1.0, 2.0, 9.0], [0.0, 0.0, 9.0]])
+W = jnp.asarray([[1.0, 0.0], [2.0, -1.0]])
+PHI = jnp.asarray([0.0, 3.0, 4.0])
+
+
+def test_eq4_by_hand():
+    # Errors (0, 2) and (-2, 1): the norm of all of them, 3, is not squared.
+    loss = losses.reprojection_loss(S, jnp.eye(3, 2), W, PHI, sparsity_weight=0.01)
+    assert loss == pytest.approx(3.0 + 0.07)
+
+
+def test_missing_joints_do_not_count():
+    visible = jnp.asarray([True, False])
+    spoiled = W.at[1].set(jnp.nan)
+    loss = jax.value_and_grad(losses.reprojection_loss)
+    value, gradient = loss(S, jnp.eye(3, 2), spoiled, PHI, visible=visible)
+    assert value == pytest.approx(2.0 + 0.07)
+    np.testing.assert_allclose(gradient, [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+
+
+def test_a_perfect_fit_has_a_finite_gradient():
+    loss = jax.value_and_grad(losses.reprojection_loss)
+    value, gradient = loss(S, jnp.eye(3, 2), S[:, :2], 0.0 * PHI)
+    assert value == 0.0
+    assert not np.any(gradient)
