@@ -111,6 +111,20 @@ def test_bvh_person_maps_onto_the_skeleton(tmp_path):
     assert motion.action.tolist() == ["walk", "walk"]
 
 
+def test_a_wrong_unit_is_noticed(tmp_path):
+    file = tmp_path / "walk.bvh"
+    file.write_text(_body_bvh())
+    with pytest.raises(ValueError, match=r"walk\.bvh.*add up to .* set bvh_unit_mm"):
+        read_motion(file, bvh_unit_mm=1000.0)
+    metres, _ = _npz(
+        tmp_path, positions=np.random.default_rng(0).normal(size=(6, 17, 3))
+    )
+    with pytest.raises(ValueError, match="not in mm"):
+        read_motion(metres)
+    with pytest.raises(ValueError, match="bvh_stride=0"):
+        read_motion(file, bvh_stride=0)
+
+
 def test_bvh_folder_counts_each_file_as_a_subject(tmp_path):
     for name in ("b.bvh", "a.bvh"):
         (tmp_path / name).write_text(_body_bvh(frames=4))
@@ -183,7 +197,7 @@ def test_common_names_map_in_any_order(names):
 def _npz(tmp_path, **changes):
     rng = np.random.default_rng(0)
     arrays = {
-        "positions": rng.normal(size=(6, 17, 3)),
+        "positions": rng.normal(size=(6, 17, 3)) * 100.0,
         "joint_names": np.array(H36M_17.joints),
         "subject": np.array([3, 3, 3, 5, 5, 5]),
         "action": np.array(["walk"] * 6),

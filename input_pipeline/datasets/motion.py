@@ -19,6 +19,7 @@ import numpy as np
 from input_pipeline.skeleton import H36M_17
 
 VAL_SHARE = 0.2
+_BONES_MM = (1500, 8000)  # all 16 bones of a small child, and twice those of a man
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,22 +101,37 @@ def read_motion(
         bvh_stride: takes every n-th frame of the BVH files.
 
     Raises:
-        ValueError: the file is missing, damaged, or its joints do not map onto the
-            17 of H36M_17.
+        ValueError: the file is missing or damaged, its joints do not map onto the 17
+            of H36M_17, or its unit is not the one stated.
     """
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".bvh")
         if not files:
             raise ValueError(f"{path}: the folder holds no .bvh file")
-        return _read_bvh_files(files, path, bvh_unit_mm, bvh_stride)
+        return _checked_unit(_read_bvh_files(files, path, bvh_unit_mm, bvh_stride))
     if not path.is_file():
         raise ValueError(f"{path}: no such motion file")
     if path.suffix.lower() == ".npz":
-        return _read_npz(path)
+        return _checked_unit(_read_npz(path))
     if path.suffix.lower() == ".bvh":
-        return _read_bvh_files([path], path, bvh_unit_mm, bvh_stride)
+        return _checked_unit(_read_bvh_files([path], path, bvh_unit_mm, bvh_stride))
     raise ValueError(f"{path}: motion files end in .npz or .bvh")
+
+
+def _checked_unit(motion: Motion) -> Motion:
+    """Refuses people who are giants or dwarfs because the file's unit is not mm."""
+    first, second = np.array(H36M_17.edges).T
+    bones = motion.positions[:, first] - motion.positions[:, second]
+    length = float(np.median(np.linalg.norm(bones, axis=-1).sum(-1)))
+    low, high = _BONES_MM
+    if not low <= length <= high:
+        raise ValueError(
+            f"{motion.source}: the bones of a person add up to {length:.4g} mm, "
+            f"expected {low} to {high}; the positions are not in mm: scale those of "
+            "an NPZ file, or set bvh_unit_mm"
+        )
+    return motion
 
 
 # Names by which files call the joints, best first; compared in lower case, without
