@@ -104,7 +104,7 @@ def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> 
         _check_coco(settings, splits, report)
     elif settings is not None:
         samples = _check_generated(settings, report)
-    if settings is not None and not any(problem.fatal for problem in problems):
+    if settings is not None and samples:
         _check_counts(settings, samples, batch_size, report)
     return Report(tuple(problems), samples, skipped)
 
@@ -116,8 +116,9 @@ def _attempt(
     try:
         return read()
     except ValueError as error:
-        value, _, remedy = str(error).rpartition("; ")
-        report(Problem(kind, where, "", value or remedy, remedy if value else ""))
+        # The readers' messages are "place: what is wrong; what to do".
+        value, _, remedy = str(error).removeprefix(f"{where}: ").partition("; ")
+        report(Problem(kind, where, "", value, remedy or "correct it"))
         return None
 
 
@@ -145,7 +146,7 @@ def _check_counts(
 
 def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]:
     """Checks a mannequin or mocap set; nothing is rendered."""
-    counts = dict(zip(SPLITS, (settings.num_train, settings.num_val), strict=True))
+    counts = {"train": settings.num_train, "val": settings.num_val}
     if settings.name == "mannequin" and not settings.mocap_file:
         return counts
     from input_pipeline.datasets.mocap import split_frames
@@ -158,7 +159,8 @@ def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]
         frames = _attempt(
             lambda split=split: split_frames(settings, split), "motion", where, report
         )
-        found[split] = 0 if frames is None else len(frames)
+        if frames is not None:
+            found[split] = len(frames)
     return found
 
 

@@ -8,6 +8,7 @@ unlabelled, 1 labelled but hidden, 2 labelled and seen.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def check_picture(
     where = f"picture of annotation id {person.sample_id}"
     try:
         encoded = person.file.read_bytes()
-        picture = Image.open(person.file)
+        picture = Image.open(io.BytesIO(encoded))
         picture.load()
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         remedy = "replace the picture or remove it from the annotations"

@@ -1,0 +1,225 @@
+"""Augmentation: landmarks, pictures and the teacher's camera change together."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import dot_picture
+
+from input_pipeline import augment
+from input_pipeline.crops import patch_pixel_centres
+from input_pipeline.skeleton import H36M_17
+from input_pipeline.tensorflow_setup import load_tensorflow
+
+ALL = augment.Augmentation(0.25, 60.0, 0.6, 0.5, 0.2)
+PERMUTATION = H36M_17.flip_permutation
+
+
+def _encode(image: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format=kind, quality=98, subsampling=0)
+    return buffer.getvalue()
+
+
+def _draw(encoded, centre, half_side, *, scale=1.0, angle=0.0, flip=False, size=32):
+    tf = load_tensorflow()
+    matrix = augment.patch_matrix(
+        tf.constant(scale), tf.constant(angle), tf.constant(flip)
+    )
+    image = augment.draw_patch(
+        tf.constant(encoded),
+        tf.constant(centre, tf.float32),
+        tf.constant(half_side, tf.float32),
+        matrix,
+        tf.ones(3),
+        size,
+    )
+    return image.numpy(), matrix.numpy()
+
+
+def _centre_of_light(image: np.ndarray) -> np.ndarray:
+    """Patch coordinates of the mean of a bright dot on black."""
+    weight = image[..., 0].astype(float)
+    weight[weight < 8] = 0
+    grid = patch_pixel_centres(len(image)).astype(float)
+    return np.array([weight.sum(0) @ grid, weight.sum(1) @ grid]) / weight.sum()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "angle", "half_side", "size"),
+    [
+        (1.0, 0.0, 40.0, 80),  # one to one
+        (1.0, 0.0, 40.0, 33),  # smaller: averaged first
+        (1.0, 0.0, 20.0, 96),  # larger
+        (1.25, 0.7, 40.0, 64),
+        (0.75, -1.0, 40.0, 64),
+        (0.8, 2.5, 35.0, 20),
+    ],
+)
+def test_a_dot_lands_on_its_landmark(kind, flip, scale, angle, half_side, size):
+    """Within a tenth of a pixel of the patch, and of a picture of like resolution."""
+    point, centre = np.array([131.3, 118.6]), np.array([124.2, 125.9])
+    picture = _encode(dot_picture([*point], size=256), kind)
+    image, matrix = _draw(
+        picture, centre, half_side, scale=scale, angle=angle, flip=flip, size=size
+    )
+    expected = matrix @ ((point - centre) / half_side)
+    off = np.linalg.norm(_centre_of_light(image) - expected)
+    assert off * size / 2 < 0.1
+    if half_side / scale < size:
+        assert off * half_side / scale < 0.1
+
+
+def test_one_to_one_crop_is_exact():
+    """A crop on whole pixels copies them."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    patch, _ = _draw(_encode(image), (25.0, 20.0), 8.0, size=16)
+    np.testing.assert_array_equal(patch, image[12:28, 17:33])
+
+
+def test_minified_crop_is_the_mean_of_blocks():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    patch, _ = _draw(_encode(image), (32.0, 32.0), 32.0, size=16)
+    blocks = image.reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert np.abs(patch - blocks).max() <= 0.5 + 1e-3
+
+
+def test_outside_the_picture_is_grey():
+    white = np.full((20, 20, 3), 255, np.uint8)
+    patch, _ = _draw(_encode(white), (0.0, 0.0), 20.0, size=20)
+    assert (patch[:9, :9] == augment.FILL).all()
+    assert (patch[11:, 11:] == 255).all()
+
+
+def test_crop_far_outside_does_not_fail():
+    white = np.full((20, 20, 3), 255, np.uint8)
+    for kind in ("PNG", "JPEG"):
+        patch, _ = _draw(_encode(white, kind), (500.0, -90.0), 20.0, size=8)
+        assert (patch == augment.FILL).all()
+
+
+def test_no_augmentation_is_the_plain_crop():
+    tf = load_tensorflow()
+    drawn = augment.draw_augmentation(
+        tf.constant(7, tf.int64), 0, augment.Augmentation()
+    )
+    scale, angle, flip, gain = (v.numpy() for v in drawn)
+    assert (scale, angle, flip) == (1.0, 0.0, False)
+    assert gain.tolist() == [1.0, 1.0, 1.0]
+
+
+def _draw_many(count: int, seed: int) -> list[np.ndarray]:
+    tf = load_tensorflow()
+    counters = tf.data.Dataset.range(count)
+    drawn = counters.map(lambda c: augment.draw_augmentation(c, seed, ALL))
+    return [np.stack(v) for v in zip(*drawn.as_numpy_iterator(), strict=True)]
+
+
+def test_random_numbers_have_the_stated_ranges_and_shares():
+    scale, angle, flip, gain = _draw_many(2000, 0)
+    assert 0.75 <= scale.min() < 0.76
+    assert 1.24 < scale.max() <= 1.25
+    assert np.abs(angle).max() <= np.deg2rad(60)
+    assert np.abs(angle).max() > np.deg2rad(58)
+    assert np.mean(angle != 0) == pytest.approx(0.6, abs=0.05)
+    assert np.mean(flip) == pytest.approx(0.5, abs=0.05)
+    assert gain.min() >= 0.8
+    assert gain.max() <= 1.2
+
+
+def test_random_numbers_follow_from_seed_and_counter():
+    first, again, other = _draw_many(5, 3), _draw_many(5, 3), _draw_many(5, 4)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0], other[0])
+    assert len(set(first[0])) == 5
+
+
+def test_colour_multiplies_channels_and_saturates():
+    tf = load_tensorflow()
+    image = np.full((8, 8, 3), 100, np.uint8)
+    image[..., 2] = 250
+    patch = augment.draw_patch(
+        tf.constant(_encode(image)),
+        tf.constant([4.0, 4.0]),
+        tf.constant(2.0),
+        tf.eye(2),
+        tf.constant([0.8, 1.1, 1.2]),
+        4,
+    ).numpy()
+    assert patch[0, 0].tolist() == [80, 110, 255]
+
+
+def test_mirrored_landmarks_change_sides():
+    tf = load_tensorflow()
+    patch = np.random.default_rng(0).normal(size=(17, 2)).astype(np.float32)
+    visible = np.ones(17, bool)
+    visible[1] = False  # the right hip, which becomes the left one, index 4
+    patch[1] = 0
+    flip = tf.constant(True)
+    matrix = augment.patch_matrix(tf.constant(1.0), tf.constant(0.0), flip)
+    mirrored, seen = augment.augment_landmarks(
+        tf.constant(patch), tf.constant(visible), matrix, flip, PERMUTATION
+    )
+    assert not seen.numpy()[4]
+    assert seen.numpy().sum() == 16
+    assert mirrored.numpy()[4].tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(mirrored.numpy()[6], patch[3] * [-1, 1])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("angle", [0.0, 0.9])
+def test_plain_teacher_equals_the_turned_and_mirrored_one(flip, angle):
+    """The loss of ``z'[perm] / s`` against the plain teacher is that of ``z' / s``
+    against a teacher whose camera is turned and whose shapes are mirrored.
+
+    The mirrored teacher has the dictionary with x of the camera frame negated and
+    left and right exchanged; the turned one has the camera M R^T. Both are rebuilt
+    here from their definition and Eqs. 5-7 and 12-14.
+    """
+    rng = np.random.default_rng(1)
+    count, atoms, scale = 17, 40, 1.2
+    D = rng.normal(size=(count, 3, atoms))
+    M = np.linalg.qr(rng.normal(size=(3, 3)))[0][:, :2]
+    phi, w = rng.normal(size=atoms), rng.normal(size=(count, 2))
+    z_aug = rng.normal(size=count)
+
+    plain = _loss(D, M, phi, w, np.where(flip, z_aug[PERMUTATION], z_aug) / scale)
+
+    tf = load_tensorflow()
+    graph_flip = tf.constant(flip)
+    matrix = augment.patch_matrix(tf.constant(scale), tf.constant(angle), graph_flip)
+    w_aug, _ = augment.augment_landmarks(
+        tf.constant(w.astype(np.float32)),
+        tf.ones(count, tf.bool),
+        matrix,
+        graph_flip,
+        PERMUTATION,
+    )
+    if flip:  # mirror x of the camera frame, which is the canonical axis m1
+        mirror = np.eye(3) - 2 * np.outer(M[:, 0], M[:, 0])
+        D = np.einsum("pck,cd->pdk", D, mirror)[PERMUTATION]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    changed = _loss(D, M @ turn.T, phi, w_aug.numpy() / scale, z_aug / scale)
+    assert changed == pytest.approx(plain, rel=1e-5)
+
+
+def _loss(D, M, phi, w, z) -> float:
+    """Eq. 14 of the code projected onto the depth z (Eqs. 12, 13)."""
+    axis = np.cross(M[:, 0], M[:, 1])
+    B_xy = np.einsum("pck,cd->pdk", D, M).reshape(-1, len(phi))
+    B_z = np.einsum("pck,c->pk", D, axis)
+    phi = phi + np.linalg.pinv(B_z) @ (z - B_z @ phi)
+    return float(np.linalg.norm(B_xy @ phi - w.ravel()) + 0.3 * np.abs(phi).sum())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("scale", 1.0), ("flip_prob", 1.5), ("rotation_prob", -0.1)]
+)
+def test_settings_name_the_field(field, value):
+    with pytest.raises(ValueError, match=f"augment.{field} = "):
+        augment.read_augmentation({field: value})
