@@ -218,7 +218,7 @@ def glance(results: Mapping[str, Any]) -> str:
 def duration(seconds: float) -> str:
     """A time as a person says it.
 
-    >>> duration(8.25), duration(130), duration(7300)
+    >>> duration(8.25), duration(130), duration(7320)
     ('8.2 s', '2 min 10 s', '2 h 2 min')
     """
     if seconds < 60:
