@@ -197,7 +197,15 @@ def forward_kinematics(angles: np.ndarray, body: Body) -> Posture:
     return Posture(joints, np.stack([pelvis, chest, head, *hands, *feet]))
 
 
-def _arm(joints, turn, chest, thorax, body, side, mirror) -> np.ndarray:
+def _arm(
+    joints: np.ndarray,
+    turn: np.ndarray,
+    chest: np.ndarray,
+    thorax: np.ndarray,
+    body: Body,
+    side: str,
+    mirror: float,
+) -> np.ndarray:
     """Fills in one arm and returns the frame of its hand."""
     low = side.lower()
     clavicle = chest @ turn[PART[f"clavicle_{low}"]]
@@ -211,7 +219,14 @@ def _arm(joints, turn, chest, thorax, body, side, mirror) -> np.ndarray:
     return fore @ turn[PART[f"wrist_{low}"]]
 
 
-def _leg(joints, turn, pelvis, body, side, mirror) -> np.ndarray:
+def _leg(
+    joints: np.ndarray,
+    turn: np.ndarray,
+    pelvis: np.ndarray,
+    body: Body,
+    side: str,
+    mirror: float,
+) -> np.ndarray:
     """Fills in one leg and returns the frame of its foot."""
     low = side.lower()
     thigh = pelvis @ turn[PART[f"hip_{low}"]]

@@ -15,7 +15,7 @@ from input_pipeline.mannequin.body import JOINT, Body, Posture
 from input_pipeline.mannequin.scene import Look
 
 PLAIN, SHIRT, FACE = range(3)
-_PELVIS, _CHEST, _HEAD, _HAND, _FOOT = 0, 1, 2, 3, 5  # rows of Posture.frames
+_CHEST, _HEAD, _HAND, _FOOT = 1, 2, 3, 5  # rows of Posture.frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +63,19 @@ class _Builder:
 
     def add(
         self,
-        ends,
-        radii,
-        colour,
+        ends: tuple[np.ndarray, np.ndarray],
+        radii: tuple[float, float],
+        colour: np.ndarray,
         *,
-        frame=None,
-        widths=_ROUND,
-        other=None,
-        split=2.0,
-        pattern=PLAIN,
-        height=(0.0, 0.0),
-        clear=(),
+        frame: np.ndarray | None = None,
+        widths: tuple[float, float, float] = _ROUND,
+        other: np.ndarray | None = None,
+        split: float = 2.0,
+        pattern: int = PLAIN,
+        height: tuple[float, float] = (0.0, 0.0),
+        clear: tuple[str, ...] = (),
     ) -> None:
+        """Adds a cone; see :class:`Cones` for the words, ``other`` colour after it."""
         frame = _IDENTITY if frame is None else frame
         colours = (colour, colour if other is None else other)
         own = np.zeros(17, bool)
@@ -134,67 +135,72 @@ def joint_radii(body: Body) -> np.ndarray:
 
 
 def _trunk(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
-    joints, pelvis, chest = posture.joints, *posture.frames[:2]
-    girth = body.girth
+    joints, (pelvis, chest) = posture.joints, posture.frames[:2]
+    girth, clear = body.girth, ("Pelvis", "Spine", "Thorax")
     spine, thorax = joints[JOINT["Spine"]], joints[JOINT["Thorax"]]
-    wide = np.linalg.norm(joints[JOINT["LShoulder"]] - joints[JOINT["RShoulder"]])
     hips = joints[JOINT["LHip"]], joints[JOINT["RHip"]]
-    core = ("Pelvis", "Spine", "Thorax")
-    hip_wide = 0.5 * np.linalg.norm(hips[0] - hips[1]) + 52.0 * girth
-    shirt = {"pattern": SHIRT, "clear": core}
-    builder.add(hips, (96 * girth, 96 * girth), look.trousers, clear=core)
-    waist = joints[0] + 55.0 * pelvis[:, 1]
-    belt = joints[0] + 20.0 * pelvis[:, 1]
+    shoulders = joints[JOINT["LShoulder"]], joints[JOINT["RShoulder"]]
+    hip_wide = 0.5 * float(np.linalg.norm(hips[0] - hips[1])) + 52.0 * girth
+    chest_wide = 0.40 * float(np.linalg.norm(shoulders[0] - shoulders[1]))
+    builder.add(hips, (96 * girth, 96 * girth), look.trousers, clear=clear)
     builder.add(
-        (belt, waist),
+        (joints[0] + 20.0 * pelvis[:, 1], joints[0] + 55.0 * pelvis[:, 1]),
         (102 * girth, 102 * girth),
         look.belt,
         frame=pelvis,
         widths=(0.96 * hip_wide / (102 * girth), 0.25, 1.0),
-        clear=core,
+        clear=clear,
     )
     builder.add(
-        (waist + 25.0 * pelvis[:, 1], spine),
+        (joints[0] + 80.0 * pelvis[:, 1], spine),
         (102 * girth, 104 * girth),
         look.shirt,
         frame=pelvis,
         widths=(0.92 * hip_wide / (102 * girth), 0.7, 1.0),
+        pattern=SHIRT,
         height=(55.0, 220.0),
-        **shirt,
+        clear=clear,
     )
-    top = thorax + 4.0 * chest[:, 1]
-    chest_wide = 0.40 * wide
     builder.add(
-        (spine, top),
+        (spine, thorax + 4.0 * chest[:, 1]),
         (106 * girth, 112 * girth),
         look.shirt,
         frame=chest,
         widths=(chest_wide / (108 * girth), 0.95, 1.0),
+        pattern=SHIRT,
         height=(220.0, 460.0),
-        **shirt,
+        clear=clear,
     )
-    yoke = thorax + 62.0 * chest[:, 1]
+    _shoulders(builder, posture, body, look)
+    if look.backpack:
+        _backpack(builder, posture, look, 0.75 * chest_wide, girth)
+
+
+def _shoulders(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
+    joints, chest = posture.joints, posture.frames[_CHEST]
+    middle = joints[JOINT["Thorax"]] + 62.0 * chest[:, 1]
     for side in "LR":
-        shoulder = joints[JOINT[f"{side}Shoulder"]]
-        ends = (yoke, shoulder)
-        own = (f"{side}Shoulder", "Thorax", "Neck")
         builder.add(
-            ends,
-            (66 * girth, 62 * girth),
+            (middle, joints[JOINT[f"{side}Shoulder"]]),
+            (66 * body.girth, 62 * body.girth),
             look.shirt,
             frame=chest,
             height=(490.0, 520.0),
             pattern=SHIRT,
-            clear=own,
+            clear=(f"{side}Shoulder", "Thorax", "Neck"),
         )
-    if look.backpack:
-        _backpack(builder, spine, thorax, chest, look, 0.75 * chest_wide, girth)
 
 
-def _backpack(builder, spine, thorax, chest, look, wide, girth) -> None:
+def _backpack(
+    builder: _Builder, posture: Posture, look: Look, wide: float, girth: float
+) -> None:
+    """Belongs to no joint: it hides the trunk's joints from behind."""
+    chest = posture.frames[_CHEST]
     back = -165.0 * girth * chest[:, 2]
+    low = posture.joints[JOINT["Spine"]] - 20.0 * chest[:, 1] + back
+    high = posture.joints[JOINT["Thorax"]] + 10.0 * chest[:, 1] + back
     builder.add(
-        (spine - 20.0 * chest[:, 1] + back, thorax + 10.0 * chest[:, 1] + back),
+        (low, high),
         (85.0, 75.0),
         look.shirt_accent,
         frame=chest,
@@ -232,7 +238,14 @@ def _head(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
     _hair(builder, centre, head, look, size, own)
 
 
-def _hair(builder, centre, head, look, size, own) -> None:
+def _hair(
+    builder: _Builder,
+    centre: np.ndarray,
+    head: np.ndarray,
+    look: Look,
+    size: float,
+    own: tuple[str, ...],
+) -> None:
     _, up, front = head.T
     back = centre - 30.0 * size * front
     hair, style = look.hair, look.hair_style
@@ -260,27 +273,41 @@ def _hair(builder, centre, head, look, size, own) -> None:
         knot = back + size * (75 * up - 75 * front)
         builder.add((knot, knot + 8 * up), (45 * size, 40 * size), hair, clear=own)
     if style == "cap":
-        crown = centre + size * (38 * up - 6 * front)
-        builder.add(
-            (crown, crown + 20 * size * up),
-            (94 * size, 94 * size),
-            look.shirt_accent,
-            frame=head,
-            widths=(0.90, 0.85, 1.06),
-            clear=own,
-        )
-        brim = crown + size * (16 * up + 70 * front)
-        builder.add(
-            (brim, brim + 55 * size * front),
-            (66 * size, 60 * size),
-            0.8 * look.shirt_accent,
-            frame=head,
-            widths=(1.0, 0.18, 1.0),
-            clear=own,
-        )
+        _cap(builder, centre, head, look, size, own)
 
 
-def _arm(builder: _Builder, posture, body, look, side: str) -> None:
+def _cap(
+    builder: _Builder,
+    centre: np.ndarray,
+    head: np.ndarray,
+    look: Look,
+    size: float,
+    own: tuple[str, ...],
+) -> None:
+    _, up, front = head.T
+    crown = centre + size * (38 * up - 6 * front)
+    builder.add(
+        (crown, crown + 20 * size * up),
+        (94 * size, 94 * size),
+        look.shirt_accent,
+        frame=head,
+        widths=(0.90, 0.85, 1.06),
+        clear=own,
+    )
+    brim = crown + size * (16 * up + 70 * front)
+    builder.add(
+        (brim, brim + 55 * size * front),
+        (66 * size, 60 * size),
+        0.8 * look.shirt_accent,
+        frame=head,
+        widths=(1.0, 0.18, 1.0),
+        clear=own,
+    )
+
+
+def _arm(
+    builder: _Builder, posture: Posture, body: Body, look: Look, side: str
+) -> None:
     joints, girth = posture.joints, body.girth
     names = [f"{side}{n}" for n in ("Shoulder", "Elbow", "Wrist")]
     shoulder, elbow, wrist = (joints[JOINT[n]] for n in names)
@@ -311,7 +338,14 @@ def _arm(builder: _Builder, posture, body, look, side: str) -> None:
     _hand(builder, wrist, posture.frames[_HAND + (side == "R")], look, side, clear)
 
 
-def _hand(builder: _Builder, wrist, frame, look, side: str, clear) -> None:
+def _hand(
+    builder: _Builder,
+    wrist: np.ndarray,
+    frame: np.ndarray,
+    look: Look,
+    side: str,
+    clear: tuple[str, ...],
+) -> None:
     _, up, front = frame.T
     colour = look.belt if look.gloves else look.skin
     builder.add(
@@ -329,7 +363,9 @@ def _hand(builder: _Builder, wrist, frame, look, side: str, clear) -> None:
         builder.add(band, (36.0, 36.0), look.belt, clear=clear)
 
 
-def _leg(builder: _Builder, posture, body, look, side: str) -> None:
+def _leg(
+    builder: _Builder, posture: Posture, body: Body, look: Look, side: str
+) -> None:
     joints, girth = posture.joints, body.girth
     names = [f"{side}{n}" for n in ("Hip", "Knee", "Ankle")]
     hip, knee, ankle = (joints[JOINT[n]] for n in names)
@@ -356,26 +392,36 @@ def _leg(builder: _Builder, posture, body, look, side: str) -> None:
         split=lower,
         clear=clear,
     )
-    calf = (
-        knee + 0.22 * (ankle - knee),
-        knee + 0.5 * (ankle - knee),
-    )
-    _, up, front = posture.frames[_FOOT + (side == "R")].T
+    frame = posture.frames[_FOOT + (side == "R")]
+    front = frame[:, 2]
     builder.add(
-        (calf[0] - 16.0 * front, calf[1] - 14.0 * front),
+        (
+            knee + 0.22 * (ankle - knee) - 16.0 * front,
+            knee + 0.5 * (ankle - knee) - 14.0 * front,
+        ),
         (52 * girth, 45 * girth),
         cloth if lower > 0.4 else skin,
         clear=clear,
     )
-    size = 0.5 * (girth + body.shank / 415.0)
+    _foot(builder, ankle, frame, look, 0.5 * (girth + body.shank / 415.0), clear)
+
+
+def _foot(
+    builder: _Builder,
+    ankle: np.ndarray,
+    frame: np.ndarray,
+    look: Look,
+    size: float,
+    clear: tuple[str, ...],
+) -> None:
+    _, up, front = frame.T
     heel = ankle + size * (-30.0 * front - 42.0 * up)
     toe = ankle + size * (150.0 * front - 56.0 * up)
-    radii = (46 * size, 33 * size)
     builder.add(
         (heel, toe),
-        radii,
+        (46 * size, 33 * size),
         look.shoes,
-        frame=posture.frames[_FOOT + (side == "R")],
+        frame=frame,
         widths=(1.08, 0.9, 1.0),
         other=0.85 * look.shoes + 0.1,
         split=0.75,

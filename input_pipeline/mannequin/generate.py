@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from input_pipeline.datasets.motion import Motion
@@ -66,5 +66,7 @@ def _remember(motion: Motion | None) -> None:
     _motion = motion
 
 
-def _draw_with_motion(draw, index: int) -> MannequinSample:
+def _draw_with_motion(
+    draw: Callable[..., MannequinSample], index: int
+) -> MannequinSample:
     return draw(index, motion=_motion)

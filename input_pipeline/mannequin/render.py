@@ -21,7 +21,7 @@ import numpy as np
 
 from input_pipeline.mannequin.figure import Cones
 from input_pipeline.mannequin.scene import Light, Look
-from input_pipeline.mannequin.shading import shade
+from input_pipeline.mannequin.shading import Buffers, shade
 
 _NEARLY_END_ON = 1e-3
 
@@ -152,15 +152,6 @@ def hidden_joints(
     depth = ray_depths(cones, joints[:, :2])
     depth[cones.clear] = np.inf
     return depth.min(axis=0) < joints[:, 2] - tolerance
-
-
-@dataclasses.dataclass(frozen=True)
-class Buffers:
-    """What each sample of the picture sees: depth (inf: nothing), cone (-1), t."""
-
-    depth: np.ndarray
-    cone: np.ndarray
-    share: np.ndarray
 
 
 def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarray]:

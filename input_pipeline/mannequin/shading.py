@@ -5,16 +5,27 @@ Only the samples that see the person are shaded, after the depth buffer is full.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from input_pipeline.mannequin.figure import FACE, SHIRT, Cones
 from input_pipeline.mannequin.scene import Light, Look
 
 
+@dataclasses.dataclass(frozen=True)
+class Buffers:
+    """What each sample of the picture sees: depth (inf: nothing), cone (-1), t."""
+
+    depth: np.ndarray
+    cone: np.ndarray
+    share: np.ndarray
+
+
 def shade(
     cones: Cones,
     metric: np.ndarray,
-    buffers,
+    buffers: Buffers,
     hit: tuple[np.ndarray, np.ndarray],
     *,
     look: Look,
@@ -61,7 +72,14 @@ def _normals(metric: np.ndarray, owner: np.ndarray, offset: np.ndarray) -> np.nd
     return normal
 
 
-def _paint(albedo, cones: Cones, owner, share, offset, look: Look) -> None:
+def _paint(
+    albedo: np.ndarray,
+    cones: Cones,
+    owner: np.ndarray,
+    share: np.ndarray,
+    offset: np.ndarray,
+    look: Look,
+) -> None:
     """Replaces plain colours by patterns, in place."""
     kinds = cones.pattern[owner]
     for index in np.nonzero(cones.pattern)[0]:
