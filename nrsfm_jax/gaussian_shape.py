@@ -291,7 +291,7 @@ def fit_gaussian_shape(
     level_iterations: int = 60,
     iterations: int = 40,
     first_sigma: float = 0.15,
-    last_sigma: float = 0.015,
+    last_sigma: float = 0.01,
     depth_noise: float = 0.05,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
 ) -> GaussianShape:
