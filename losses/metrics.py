@@ -173,8 +173,7 @@ def procrustes_align(
     pred, truth, mask = _arrays(pred, truth, visible)
     centre = _mean(truth, mask[..., None], axis=-2, keepdims=True)
     pred, truth = _centred(pred, mask), _centred(truth, mask)
-    fitted = np.where(mask.any(-1)[..., None, None], _masked(pred, mask), 0.0)
-    target = np.where(mask.any(-1)[..., None, None], _masked(truth, mask), 0.0)
+    fitted, target = _masked(pred, mask), _masked(truth, mask)
     U, values, Vt = np.linalg.svd(np.swapaxes(fitted, -1, -2) @ target)
     signs = np.ones_like(values)
     if not reflection:
@@ -258,7 +257,10 @@ def per_action_table(
         rows = names == name
         table[str(name)] = evaluate_poses(
             *(pred[rows], truth[rows]),
-            edges=edges, root=root, visible=mask[rows], sign=sign,
+            edges=edges,
+            root=root,
+            visible=mask[rows],
+            sign=sign,
         )
     return table | {"average": _average(table)}
 

@@ -74,8 +74,10 @@ def right_inverse(
     """
     B_z = keep_visible(B_z, visible)
     factor, scale = _factor_gram(B_z, ridge)
-    once = jax.scipy.linalg.cho_solve((factor, True), B_z / scale).T
-    short = jnp.eye(B_z.shape[0], dtype=B_z.dtype) - product(B_z, once)
+    identity = jnp.eye(B_z.shape[0], dtype=B_z.dtype)
+    # P right-hand sides, not K: the second step makes up for what that loses.
+    once = product(B_z.T, jax.scipy.linalg.cho_solve((factor, True), identity / scale))
+    short = identity - product(B_z, once)
     return once + product(once, short)
 
 

@@ -1,4 +1,4 @@
-"""Eqs. 10, 11: the solver against cvxpy with Clarabel, its certificate, its gradient."""
+"""Eqs. 10, 11: the solver against cvxpy and Clarabel, its certificate and gradient."""
 
 import functools
 import warnings

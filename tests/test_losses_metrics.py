@@ -167,7 +167,9 @@ def test_evaluate_poses_by_parts():
     result = losses.evaluate_poses(
         jnp.asarray(pred / 900, jnp.float32),
         jnp.asarray(truth, jnp.float32),
-        edges=EDGES, root=0, sign="evaluate",
+        edges=EDGES,
+        root=0,
+        sign="evaluate",
     )
     scaled = losses.scale_by_bone_length(pred, truth, edges=EDGES)
     expected = {
