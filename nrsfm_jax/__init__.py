@@ -1,0 +1,53 @@
+"""The teacher: 3D shapes and cameras from 2D landmarks alone (Section 3).
+
+``nrsfm_jax.train`` and ``nrsfm_jax.evaluate`` reach data and disks and are imported
+by name; what is exported here is mathematics and the teacher's files.
+"""
+
+from nrsfm_jax.camera import estimate_camera, orthonormal_projection
+from nrsfm_jax.gaussian_shape import (
+    GaussianShape,
+    fit_gaussian_shape,
+    posterior_depth,
+)
+from nrsfm_jax.model import (
+    estimate_code,
+    init,
+    mirror_depth,
+    reconstruct,
+    unit_norm_gauge,
+)
+from nrsfm_jax.objective import Objective
+from nrsfm_jax.sparse_coding import decode, encode, ista_step, shrink
+from nrsfm_jax.teacher import (
+    Reconstruction,
+    Teacher,
+    from_params,
+    load,
+    load_reconstruction,
+    save,
+)
+
+__all__ = [
+    "GaussianShape",
+    "Objective",
+    "Reconstruction",
+    "Teacher",
+    "decode",
+    "encode",
+    "estimate_camera",
+    "estimate_code",
+    "fit_gaussian_shape",
+    "from_params",
+    "init",
+    "ista_step",
+    "load",
+    "load_reconstruction",
+    "mirror_depth",
+    "orthonormal_projection",
+    "posterior_depth",
+    "reconstruct",
+    "save",
+    "shrink",
+    "unit_norm_gauge",
+]

@@ -9,6 +9,7 @@ the dictionary alone. Everything is for one sample; ``jax.vmap`` at the call sit
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,15 +49,17 @@ def init(
             f"dictionary_sizes is {tuple(dictionary_sizes)}; give one positive size "
             "for each layer, for example (256, 128, 64, 32, 16, 8)"
         )
-    keys = jax.random.split(key, len(sizes))
-    shapes = list(itertools.pairwise(sizes))
-    dictionaries = [
-        jax.random.normal(k, shape) * (2 / sum(shape)) ** 0.5
-        for k, shape in zip(keys, shapes, strict=False)
-    ]
+    shapes = [*itertools.pairwise(sizes), sizes[-1:]]
+    # One draw for all: every call of the generator costs half a second to compile.
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
+    numbers = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+    *dictionaries, mix = (
+        x.reshape(shape) * (2 / sum(shape)) ** 0.5
+        for x, shape in zip(numbers, shapes, strict=True)
+    )
     return {
         "dictionaries": dictionaries,
-        "mix": jax.random.normal(keys[-1], sizes[-1:]) / sizes[-1] ** 0.5,
+        "mix": mix,
         "camera": [jnp.zeros(size) for size in sizes[1:]],
         "encoder": [jnp.zeros(size) for size in sizes[1:]],
         "decoder": [jnp.zeros(size) for size in sizes[1:-1]],

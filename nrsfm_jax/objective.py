@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from losses.camera_frame import rotation_from_camera
 from losses.masked import keep_visible, norm, visible_mean
@@ -32,7 +32,9 @@ class Objective:
     Attributes:
         sparsity_weight: lambda of Eq. 4 in the gauge of unit-norm columns.
         guide_fraction: share of the steps guided by the EM depth; 0 for none.
-        learning_rate: first value of a cosine decay to zero.
+        learning_rate: the highest; a cosine decay to zero follows a linear warm-up.
+        warmup_fraction: share of the steps of the warm-up. Without it the first
+            steps of Adam silence atoms of the deep layers that never return.
         steps: of the whole training.
         batch_size: samples per step over all devices.
         ista_steps: ISTA steps of every coding layer.
@@ -41,14 +43,22 @@ class Objective:
     sparsity_weight: float = 0.005
     guide_fraction: float = 0.4
     learning_rate: float = 1e-2
+    warmup_fraction: float = 0.05
     steps: int = 6000
     batch_size: int = 128
     ista_steps: int = 1
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """Adam with cosine decay."""
-        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
+        """Adam with warm-up and cosine decay."""
+        return optax.adam(self.learning_rate_at)
+
+    def learning_rate_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Linear from 0 over the warm-up, times half a cosine over all steps."""
+        done = jnp.asarray(step, jnp.float32) / self.steps
+        warmup = self.warmup_fraction
+        rise = jnp.minimum(1.0, done / warmup) if warmup > 0 else jnp.float32(1)
+        return self.learning_rate * rise * 0.5 * (1 + jnp.cos(jnp.pi * done))
 
 
 def sample_loss(

@@ -230,7 +230,7 @@ def save(
 def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # safetensors writes memory as it lies: a transposed view would be scrambled.
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
+    save_file({k: np.array(v, order="C") for k, v in arrays.items()}, temporary)
     os.replace(temporary, path)
 
 

@@ -1,0 +1,201 @@
+"""The teacher against 3D ground truth; the only file of this package that opens it.
+
+Nothing measured here flows back into training. The one exception that a config may
+ask for (``depth_sign_source = 'evaluate'``) is the global depth sign of the whole
+teacher, one bit that no 2D data can tell; every table then says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from losses import metrics
+from nrsfm_jax import teacher as teacher_files
+from nrsfm_jax.teacher import Reconstruction, Teacher
+
+SPLITS = ("train", "val")
+GIVEN = "depth sign {sign:+d}, given by the config"
+CHOSEN = "depth sign {sign:+d}, one for all samples, chosen against ground truth"
+MEAN_POSE = "mean of the true training poses in one view: only PA-MPJPE has a meaning"
+NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
+
+
+def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
+    """Writes ``teacher/results.json`` and ``teacher/predictions_{split}.npz``.
+
+    Does nothing where the results are there already.
+
+    Args:
+        config: ``config.data`` names the data set, ``config.teacher`` the source of
+            the depth sign.
+        workdir: the folder of the run, with a trained teacher.
+
+    Returns:
+        The results: for "train" and "val" the metrics of the teacher, and beside
+        them under "baselines" those of z = 0 and of the mean pose.
+
+    Raises:
+        ValueError: no teacher in the folder, or truth that does not fit the samples.
+    """
+    folder = Path(workdir) / "teacher"
+    path = folder / "results.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    teacher = teacher_files.load(folder)
+    splits = {s: teacher_files.load_reconstruction(folder, s) for s in SPLITS}
+    truth = {s: _read_truth(config.data, s, splits[s]) for s in SPLITS}
+    if config.teacher.depth_sign_source == "evaluate" and truth["train"] is not None:
+        teacher, splits = _choose_sign(folder, teacher, splits, truth["train"])
+    mean_pose = _mean_pose(truth["train"])
+    results: dict[str, Any] = {}
+    for name, split in splits.items():
+        pose = split.poses(teacher.dictionary)
+        patch_pose = _in_patch(config.data, name, split, pose)
+        _save_predictions(folder, name, split.sample_ids, patch_pose)
+        results[name] = _fit_to_landmarks(split) | _evaluate_split(
+            split, pose, truth[name], teacher, mean_pose
+        )
+    _write_json(path, results)
+    return results
+
+
+def _evaluate_split(
+    split: Reconstruction,
+    pose: Float[np.ndarray, "n p 3"],
+    truth: Any,
+    teacher: Teacher,
+    mean_pose: Float[np.ndarray, "p 3"] | None,
+) -> dict[str, Any]:
+    """Metrics of one split against its truth, and of what any method must beat."""
+    if truth is None:
+        return {"message": NO_TRUTH}
+    text = CHOSEN if teacher.depth_sign_source == "evaluate" else GIVEN
+    sign = text.format(sign=teacher.depth_sign)
+    edges, root = teacher.skeleton["edges"], teacher.skeleton["root"]
+
+    def measure(poses, sign=sign):
+        return metrics.evaluate_poses(
+            poses,
+            truth.positions_mm,
+            edges=edges,
+            root=root,
+            visible=split.visible,
+            sign=sign,
+        )
+
+    flat = np.concatenate([split.W, np.zeros_like(split.W[..., :1])], axis=-1)
+    annotated = np.concatenate([split.W, pose[..., 2:]], axis=-1)
+    baselines = {"z_zero": measure(flat, "no depth")}
+    if mean_pose is not None:
+        same = np.broadcast_to(mean_pose, truth.positions_mm.shape)
+        baselines["mean_pose"] = measure(np.ascontiguousarray(same), MEAN_POSE)
+    return measure(pose) | {"annotated_xy": measure(annotated), "baselines": baselines}
+
+
+def _read_truth(data: Any, split: str, reconstruction: Reconstruction) -> Any:
+    from input_pipeline.ground_truth import read_ground_truth
+
+    truth = read_ground_truth(data, split)
+    return None if truth is None else truth.align(reconstruction.sample_ids)
+
+
+def _choose_sign(
+    folder: Path, teacher: Teacher, splits: Mapping[str, Reconstruction], truth: Any
+) -> tuple[Teacher, dict[str, Reconstruction]]:
+    """The one global sign with which most training samples lean the true way.
+
+    The files are written again, so that the students see the same teacher as the
+    table. Choosing again from there gives the same: it can be interrupted.
+    """
+    kept = dict(splits)
+    train = kept["train"]
+    pose = train.poses(teacher.dictionary)
+    turned = metrics.flip_fraction(pose, truth.positions_mm, visible=train.visible)
+    if turned > 0.5:
+        teacher = teacher.mirrored()
+        kept = {name: split.mirrored() for name, split in kept.items()}
+    teacher = dataclasses.replace(teacher, depth_sign_source="evaluate")
+    teacher_files.save(folder, teacher, kept)
+    return teacher, kept
+
+
+def _fit_to_landmarks(split: Reconstruction) -> dict[str, Any]:
+    """What can be told without 3D."""
+    return {
+        "count": len(split),
+        "reprojection": float(split.residual.mean()),
+        "reprojection_unit": "patch units, mean of ||S M - W||_F",
+        "active_codes": float(np.mean(split.code > 0)),
+    }
+
+
+def _in_patch(
+    data: Any, name: str, split: Reconstruction, pose: Float[np.ndarray, "n p 3"]
+) -> Float[np.ndarray, "n p 3"]:
+    """The pose moved back to where the landmarks lie in the crop."""
+    from input_pipeline.landmarks import read_landmarks
+
+    landmarks = read_landmarks(data, name)
+    if not np.array_equal(landmarks.sample_ids, split.sample_ids):
+        raise ValueError(
+            f"{name}.safetensors holds other samples than the data set "
+            f"({len(split)} and {len(landmarks)}); train the teacher again"
+        )
+    moved = np.array(pose, np.float32)
+    moved[..., :2] += landmarks.centred[1][:, None]
+    return moved
+
+
+def _save_predictions(
+    folder: Path, split: str, sample_ids: np.ndarray, pose: np.ndarray
+) -> None:
+    temporary = folder / f".predictions_{split}.{os.getpid()}.npz"
+    np.savez(temporary, sample_ids=sample_ids, pose=pose)
+    os.replace(temporary, folder / f"predictions_{split}.npz")
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _mean_pose(truth: Any) -> Float[np.ndarray, "p 3"] | None:
+    """Generalised Procrustes mean of the true training poses, similarity-aligned."""
+    if truth is None:
+        return None
+    every = -(-len(truth) // 2000)
+    return procrustes_mean(np.asarray(truth.positions_mm[::every], np.float64))
+
+
+def procrustes_mean(
+    poses: Float[np.ndarray, "n p 3"], *, iterations: int = 10
+) -> Float[np.ndarray, "p 3"]:
+    """The mean shape after turning and scaling every pose onto it, by turns.
+
+    Args:
+        poses: (N, P, 3) in any positions.
+        iterations: of align all, take the mean.
+
+    Returns:
+        (P, 3) float32, centred, of the average size of the poses.
+    """
+    centred = poses - poses.mean(axis=1, keepdims=True)
+    sizes = np.linalg.norm(centred, axis=(1, 2))
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    unit = centred / sizes[:, None, None]
+    mean = unit[0]
+    for _ in range(iterations):
+        U, _, Vt = np.linalg.svd(np.swapaxes(unit, 1, 2) @ mean)
+        U[:, :, -1] *= np.sign(np.linalg.det(U @ Vt))[:, None]  # no reflection
+        mean = (unit @ (U @ Vt)).mean(axis=0)
+        mean = mean / np.linalg.norm(mean)
+    return (mean * sizes.mean()).astype(np.float32)

@@ -1,0 +1,535 @@
+"""Training of the teacher (Wang et al. 2019, Section 3): landmarks in, teacher out.
+
+``train_and_evaluate`` is what ``main.py`` calls; ``fit`` is the loop below it, with
+arrays and explicit hyper-parameters. No 3D reaches this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Key
+from safetensors.numpy import load_file, save_file
+
+from nrsfm_jax import evaluate, model
+from nrsfm_jax import teacher as teacher_files
+from nrsfm_jax.gaussian_shape import fit_gaussian_shape, posterior_depth
+from nrsfm_jax.model import Params
+from nrsfm_jax.objective import Batch, Objective, batch_loss, choose_member
+from runtime import run_files
+from runtime.checkpoints import Checkpoints
+from runtime.devices import AXIS, DataParallel, data_parallel
+from runtime.metric_writer import MetricWriter
+from runtime.progress import progress
+
+SPLITS = ("train", "val")
+METRICS = ("loss", "em_difference", "gradient_norm")
+# Called after every chunk of steps with the state (one copy) and its mean metrics.
+AfterChunk = Callable[["TrainState", dict[str, np.ndarray]], None]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "opt_state", "step"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """State of a population of restarts: leading axis = member, except ``step``.
+
+    No shapes are declared: under pmap one more axis, of the devices, leads.
+    """
+
+    params: Params
+    opt_state: Any
+    step: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A trained population and the member chosen from it without any 3D.
+
+    Attributes:
+        params: the parameters of the chosen member.
+        chosen: its index.
+        scores: (members,) what was minimised, see :func:`choose_member`.
+        state: the final state of all members.
+    """
+
+    params: Params
+    chosen: int
+    scores: np.ndarray
+    state: TrainState
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, objective: Objective
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step of every member on this device's part of one batch."""
+    done = state.step.astype(jnp.float32) / objective.steps
+    fraction = objective.guide_fraction
+    guide = jnp.maximum(0.0, 1 - done / fraction) if fraction > 0 else jnp.float32(0)
+    gradient_of = jax.grad(batch_loss, has_aux=True)
+
+    def update(params, opt_state):
+        gradients, metrics = gradient_of(params, batch, guide, objective=objective)
+        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name=AXIS)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        # Adam of optax raises a Python float to an integer count.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = objective.optimizer.update(gradients, opt_state)
+        return optax.apply_updates(params, updates), opt_state, metrics
+
+    params, opt_state, metrics = jax.vmap(update)(state.params, state.opt_state)
+    return TrainState(params, opt_state, state.step + 1), metrics
+
+
+def _resident_steps(state, slots, shared, *, objective: Objective):
+    """Steps until ``stop`` on samples that all lie on the device.
+
+    ``slots`` is this device's part of the positions 0..batch_size-1 in a batch, so
+    that any number of devices sees the same batches.
+    """
+    data, stop, key = shared
+    count = data["W"].shape[0]
+
+    def body(_, carry):
+        state, total = carry
+        rows = jax.random.randint(
+            jax.random.fold_in(key, state.step), (objective.batch_size,), 0, count
+        )
+        batch = {name: values[rows[slots]] for name, values in data.items()}
+        state, metrics = train_step(state, batch, objective=objective)
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    members = jax.tree.leaves(state.params)[0].shape[0]
+    zero = {name: jnp.zeros(members) for name in METRICS}
+    first = state.step
+    # A loop with bounds that are arguments: chunks of any length share one program.
+    state, total = jax.lax.fori_loop(first, stop, body, (state, zero))
+    length = jnp.maximum(stop - first, 1).astype(jnp.float32)
+    return state, jax.tree.map(lambda x: x / length, total)
+
+
+def _streamed_step(state, batch, _, *, objective: Objective):
+    """One step on a batch that comes from outside."""
+    return train_step(state, batch, objective=objective)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    step: Any, objective: Objective, parallel: str, num_devices: int
+) -> DataParallel:
+    """One program for each set of hyper-parameters, however often it is fitted."""
+    bound = functools.partial(step, objective=objective)
+    return data_parallel(bound, mode=parallel, num_devices=num_devices)
+
+
+def init_state(
+    key: Key[Array, ""],
+    *,
+    num_landmarks: int,
+    dictionary_sizes: Sequence[int],
+    population: int,
+    objective: Objective,
+) -> TrainState:
+    """Member i starts from ``fold_in(key, i)``, however many there are."""
+    if population < 1:
+        raise ValueError(f"population is {population}; at least one member is needed")
+
+    def member(index):
+        params = model.init(
+            jax.random.fold_in(key, index),
+            num_landmarks=num_landmarks,
+            dictionary_sizes=dictionary_sizes,
+        )
+        return params, objective.optimizer.init(params)
+
+    params, opt_state = jax.jit(jax.vmap(member))(jnp.arange(population))
+    return TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+
+
+def fit(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    dictionary_sizes: Sequence[int] = (256, 128, 64, 32, 16, 8),
+    population: int = 1,
+    em_depth: Float[np.ndarray, "n p"] | None = None,
+    objective: Objective = Objective(),  # noqa: B008 (frozen)
+    chunk: int = 100,
+    state: TrainState | None = None,
+    after_chunk: AfterChunk | None = None,
+    parallel: str = "jit",
+    num_devices: int = 0,
+) -> Fit:
+    """Trains a population of teachers with all samples on the device.
+
+    Args:
+        W: (N, P, 2) centred landmarks in patch units; missing ones are 0.
+        visible: (N, P) joints that have a landmark.
+        key: seeds the networks and the batches.
+        dictionary_sizes: K_1 ... K_n.
+        population: restarts trained in one program; one of them is chosen.
+        em_depth: (N, P) depth that guides the first part of the training.
+        objective: hyper-parameters of loss and optimizer.
+        chunk: steps between two calls of ``after_chunk``.
+        state: where to resume; by default the start.
+        after_chunk: called with the state and the mean metrics of the chunk.
+        parallel: ``"jit"``, ``"pmap"`` or ``"shard_map"``.
+        num_devices: how many devices share a batch; 0 means all (one for "jit").
+
+    Raises:
+        ValueError: arrays that do not fit together, fewer samples than a batch,
+            a batch that the devices cannot share, a loss that is not finite.
+    """
+    data, objective = _check(W, visible, em_depth, objective)
+    init_key, batch_key = jax.random.split(key)
+    if state is None:
+        state = init_state(
+            init_key,
+            num_landmarks=W.shape[1],
+            dictionary_sizes=dictionary_sizes,
+            population=population,
+            objective=objective,
+        )
+    run = _compiled(_resident_steps, objective, parallel, num_devices)
+    slots = run.shard(np.arange(objective.batch_size, dtype=np.int32))
+    placed, placed_key = run.replicate(data), run.replicate(batch_key)
+    step, state = int(state.step), run.replicate(state)
+    metrics: dict[str, np.ndarray] = {}
+    while step < objective.steps:
+        begin, step = step, min(step - step % chunk + chunk, objective.steps)
+        stop = run.replicate(jnp.int32(step))
+        state, raw = run(state, slots, (placed, stop, placed_key))
+        metrics = _checked_metrics(run, raw, begin, step)
+        if after_chunk is not None:
+            after_chunk(run.unreplicate(state), metrics)
+    final = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), run.unreplicate(state))
+    chosen, scores = choose_member(final.params, data, objective=objective)
+    params = jax.tree.map(lambda x: x[chosen], final.params)
+    return Fit(params=params, chosen=chosen, scores=scores, state=final)
+
+
+def fit_stream(
+    batches: Iterator[Batch],
+    state: TrainState,
+    *,
+    objective: Objective,
+    after_chunk: AfterChunk | None = None,
+    chunk: int = 100,
+    parallel: str = "jit",
+    num_devices: int = 0,
+) -> TrainState:
+    """Trains on any iterator of batches, by the same step as :func:`fit`.
+
+    Args:
+        batches: dictionaries of ``W`` (B, P, 2), ``visible`` (B, P) and, where it
+            guides, ``em_depth`` (B, P); the first is for step ``state.step``.
+        state: from :func:`init_state` or a checkpoint.
+        objective: hyper-parameters; ``batch_size`` is that of the stream.
+        after_chunk: called with the state and the mean metrics of the chunk.
+        chunk: steps between two calls of ``after_chunk``.
+        parallel: ``"jit"``, ``"pmap"`` or ``"shard_map"``.
+        num_devices: how many devices share a batch; 0 means all (one for "jit").
+
+    Raises:
+        ValueError: the stream ends early, a batch that the devices cannot share, a
+            loss that is not finite.
+    """
+    run = _compiled(_streamed_step, objective, parallel, num_devices)
+    first, state = int(state.step) + 1, run.replicate(state)
+    pending: list[Any] = []
+    for step in range(first, objective.steps + 1):
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(
+                f"the stream of batches ended before step {step} of {objective.steps}; "
+                "give an endless one or fewer steps"
+            )
+        state, raw = run(state, run.shard(_complete(batch)))
+        pending.append(raw)
+        if step % chunk == 0 or step == objective.steps:
+            mean = jax.tree.map(lambda *x: sum(x) / len(x), *pending)
+            metrics = _checked_metrics(run, mean, step - len(pending), step)
+            pending = []
+            if after_chunk is not None:
+                after_chunk(run.unreplicate(state), metrics)
+    return run.unreplicate(state)
+
+
+class NonFiniteLoss(ValueError):
+    """The loss of every member became NaN or infinite."""
+
+
+def _checked_metrics(
+    run: DataParallel, raw: Any, begin: int, end: int
+) -> dict[str, np.ndarray]:
+    """The metrics of one chunk on the host; one finite member is enough to go on."""
+    metrics = {k: np.asarray(v) for k, v in run.unreplicate(raw).items()}
+    # The last gradient tells whether the parameters are still finite.
+    if not np.isfinite(metrics["loss"] + metrics["gradient_norm"]).any():
+        raise NonFiniteLoss(
+            f"the teacher's loss is {metrics['loss'].tolist()} in the steps "
+            f"{begin + 1}..{end}; lower config.teacher.learning_rate or look for "
+            "outliers among the landmarks (--stage=check)"
+        )
+    return metrics
+
+
+def _check(W, visible, em_depth, objective) -> tuple[dict[str, Any], Objective]:
+    """Arrays in the dtypes of the loop; without an EM depth there is no guide."""
+    W, visible = np.asarray(W, np.float32), np.asarray(visible, bool)
+    if W.ndim != 3 or W.shape[2] != 2 or visible.shape != W.shape[:2]:
+        raise ValueError(
+            f"W has shape {W.shape} and visible {visible.shape}; expected (N, P, 2) "
+            "and (N, P)"
+        )
+    bad = np.flatnonzero(~np.isfinite(W).all((1, 2)))
+    if bad.size:
+        raise ValueError(f"W[{bad[0]}] is not finite; missing landmarks must be 0")
+    if len(W) < objective.batch_size:
+        raise ValueError(
+            f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
+            "config.teacher.batch_size"
+        )
+    if em_depth is None:
+        em_depth = np.zeros(visible.shape, np.float32)
+        objective = dataclasses.replace(objective, guide_fraction=0.0)
+    if em_depth.shape != visible.shape:
+        raise ValueError(f"em_depth has shape {em_depth.shape}, not {visible.shape}")
+    data = {"W": W, "visible": visible, "em_depth": np.asarray(em_depth, np.float32)}
+    return data, objective
+
+
+def _complete(batch: Batch) -> dict[str, np.ndarray]:
+    """The three arrays of a step; a stream without EM depth gets zeros."""
+    W = np.asarray(batch["W"], np.float32)
+    visible = np.asarray(batch["visible"], bool)
+    em_depth = batch.get("em_depth")
+    if em_depth is None:
+        em_depth = np.zeros(visible.shape)
+    em_depth = np.asarray(em_depth, np.float32)
+    return {"W": W, "visible": visible, "em_depth": em_depth}
+
+
+# --- a run in a folder --------------------------------------------------------------
+
+
+def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
+    """Trains the teacher of ``config``, writes its files and evaluates it.
+
+    A finished run is read, not repeated; an interrupted one goes on from its last
+    checkpoint and ends as if it had not been interrupted.
+
+    Args:
+        config: the whole config; ``data``, ``teacher`` and ``seed`` are used.
+        workdir: the folder of the run; the teacher's files go to its ``teacher``.
+
+    Returns:
+        What ``teacher/results.json`` holds: metrics of "train" and "val".
+
+    Raises:
+        ValueError: data or settings that cannot be trained on, a teacher of another
+            config in the folder, a loss that is not finite.
+    """
+    folder = Path(workdir) / "teacher"
+    settings = _settings(config)
+    if not (folder / "teacher.json").exists():
+        _train(config, Path(workdir), settings)
+    saved = teacher_files.read_record(folder)["config"]
+    if saved != settings:
+        raise ValueError(
+            f"{folder} holds a teacher of another config "
+            f"({_difference(saved, settings)}); choose another workdir or delete it"
+        )
+    return evaluate.evaluate(config, workdir)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """What the teacher depends on, as plain JSON; not how often it is written."""
+    teacher = config.teacher.to_dict()
+    for name in ("checkpoint_every", "log_every"):
+        teacher.pop(name, None)
+    data = {k: v for k, v in config.data.to_dict().items() if k != "data_dir"}
+    record = {"seed": config.seed, "data": data, "teacher": teacher}
+    return json.loads(json.dumps(record))
+
+
+def _difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    old, new = run_files.flatten(saved), run_files.flatten(wanted)
+    names = sorted(n for n in {*old, *new} if old.get(n) != new.get(n))
+    return "; ".join(f"{n}: {old.get(n)!r} there, {new.get(n)!r} now" for n in names)
+
+
+def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
+    """From landmarks to the teacher's files."""
+    from input_pipeline.landmarks import read_landmarks
+
+    landmarks = {split: read_landmarks(config.data, split) for split in SPLITS}
+    train = landmarks["train"]
+    objective = _objective(config.teacher)
+    em_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    W, _ = train.centred
+    _check(W, train.visible, None, objective)  # before the minutes of the EM
+    em_depth = _em_depth(
+        workdir / "teacher" / "em.safetensors",
+        W,
+        train.visible,
+        key=em_key,
+        settings=config.teacher.em,
+    )
+    fitted = _fit_with_checkpoints(
+        config, workdir, W, train.visible, em_depth, fit_key, objective
+    )
+    teacher = teacher_files.from_params(
+        fitted.params,
+        skeleton=train.skeleton.to_dict(),
+        depth_sign=config.teacher.depth_sign,
+        config=settings,
+    )
+    splits = {
+        split: teacher.reconstruct(marks.centred[0], marks.visible, marks.sample_ids)
+        for split, marks in landmarks.items()
+    }
+    teacher_files.save(workdir / "teacher", teacher, splits)
+
+
+def _objective(teacher: Any) -> Objective:
+    return Objective(
+        sparsity_weight=teacher.sparsity_weight,
+        guide_fraction=teacher.em.guide_fraction,
+        learning_rate=teacher.learning_rate,
+        steps=teacher.steps,
+        batch_size=teacher.batch_size,
+        ista_steps=teacher.ista_steps,
+    )
+
+
+def _em_depth(
+    path: Path,
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    settings: Any,
+) -> Float[np.ndarray, "n p"] | None:
+    """Depth by the EM, kept on disk so that a resumed run need not repeat it."""
+    if settings.guide_fraction <= 0:
+        return None
+    if path.exists():
+        return load_file(path)["depth"]
+    with progress("teacher: EM", total=1) as bar:
+        shape = fit_gaussian_shape(
+            W,
+            key=key,
+            visible=visible,
+            num_samples=settings.num_samples,
+            elevations_deg=tuple(settings.elevations_deg),
+            num_yaws=settings.num_yaws,
+        )
+        depth, _, log_likelihood = posterior_depth(shape, W, visible)
+        bar.update(1, log_likelihood=float(log_likelihood.mean()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.asarray(value) for name, value in shape._asdict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(
+        {"depth": depth, "log_likelihood": log_likelihood}
+        | {
+            f"shape/{name}": np.array(value, order="C")
+            for name, value in arrays.items()
+        },
+        temporary,
+    )
+    os.replace(temporary, path)
+    return depth
+
+
+def _fit_with_checkpoints(
+    config: Any,
+    workdir: Path,
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    em_depth: Float[np.ndarray, "n p"] | None,
+    key: Key[Array, ""],
+    objective: Objective,
+) -> Fit:
+    """:func:`fit`, resumed from the last checkpoint, with metrics and progress."""
+    settings, steps = config.teacher, objective.steps
+    init_key, _ = jax.random.split(key)
+    start = init_state(
+        init_key,
+        num_landmarks=W.shape[1],
+        dictionary_sizes=settings.dictionary_sizes,
+        population=settings.population,
+        objective=objective,
+    )
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir / "teacher" / "checkpoints")
+        )
+        restored = checkpoints.restore_latest(start)
+        first, state = restored or (0, start)
+        writer = stack.enter_context(MetricWriter(workdir, first))
+        bar = stack.enter_context(progress("teacher", total=steps, start=first))
+
+        def after_chunk(state: TrainState, metrics: dict[str, np.ndarray]) -> None:
+            step = int(state.step)
+            values = _named(metrics)
+            writer.write("teacher", step, values)
+            bar.update(step, loss=values["loss"])
+            every = settings.checkpoint_every
+            if step == steps or step // every > (step - settings.log_every) // every:
+                checkpoints.save(step, state)
+
+        try:
+            return fit(
+                W,
+                visible,
+                key=key,
+                dictionary_sizes=settings.dictionary_sizes,
+                population=settings.population,
+                em_depth=em_depth,
+                objective=objective,
+                chunk=settings.log_every,
+                state=state,
+                after_chunk=after_chunk,
+                **_devices(objective.batch_size),
+            )
+        except NonFiniteLoss as error:
+            checkpoints.wait()
+            kept = checkpoints.latest_step()
+            raise ValueError(
+                f"{error}; the last good checkpoint is step {kept} in "
+                f"{checkpoints.directory}"
+                if kept is not None
+                else f"{error}; no checkpoint was written before"
+            ) from error
+
+
+def _named(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The best member under the plain name, and each one by number if several."""
+    values = {name: float(np.nanmin(each)) for name, each in metrics.items()}
+    if len(metrics["loss"]) > 1:
+        values |= {f"loss_{i}": float(v) for i, v in enumerate(metrics["loss"])}
+    return values
+
+
+def _devices(batch_size: int) -> dict[str, Any]:
+    """One device on a CPU, where a step is too short to be shared; else all."""
+    count = jax.local_device_count()
+    if jax.default_backend() == "cpu" or count == 1 or batch_size % count:
+        return {"parallel": "jit"}
+    return {"parallel": "shard_map", "num_devices": count}
