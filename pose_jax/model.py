@@ -83,7 +83,9 @@ class PoseNet(nn.Module):
         return self.head(features, train)
 
     def _check_sizes(self, height: int, width: int) -> None:
-        stride = STEM_STRIDES.get(self.stem, 1)
+        if self.stem not in STEM_STRIDES:
+            raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
+        stride = STEM_STRIDES[self.stem]
         if height != width or height % stride:
             raise ValueError(
                 f"pictures of {height} x {width} pixels: the {self.stem!r} stem needs "

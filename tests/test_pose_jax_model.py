@@ -1,0 +1,158 @@
+"""pose_jax/model.py: sizes, normalisation, and a step of training of the whole."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as Spec
+
+from pose_jax.model import PoseNet, normalise
+
+SMALL = {
+    "depth": 10,
+    "width": 0.125,
+    "stem": "small",
+    "heatmap_size": 4,
+    "depth_bins": 4,
+    "deconv_channels": 8,
+    "num_deconv": 1,
+}
+
+
+def pictures(seed, count, size):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.integers(0, 256, (count, size, size, 3), np.uint8))
+
+
+def filled(shapes):
+    """Values for a tree of shapes, without compiling an initialisation."""
+    rng = np.random.default_rng(0)
+
+    def value(path, leaf):
+        if path[-1].key == "kernel":
+            fan_out = np.prod(leaf.shape[:2]) * leaf.shape[-1]
+            spread = 1e-3 if path[-2].key == "final" else np.sqrt(2 / fan_out)
+            return jnp.asarray(spread * rng.standard_normal(leaf.shape, np.float32))
+        fill = jnp.ones if path[-1].key in ("scale", "var") else jnp.zeros
+        return fill(leaf.shape, leaf.dtype)
+
+    return jax.tree.map_with_path(value, shapes)
+
+
+def initialise(net, images):
+    init = partial(net.init, train=False)
+    return filled(jax.eval_shape(init, jax.random.key(0), images))
+
+
+def test_normalise_by_hand():
+    images = jnp.asarray([0, 255, 51], jnp.uint8).reshape(1, 1, 1, 3)
+    expected = [-0.485 / 0.229, (1 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
+    np.testing.assert_allclose(normalise(images)[0, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "depth", "stem", "num_deconv", "heatmap"),
+    [(256, 50, "imagenet", 3, 64), (64, 10, "small", 2, 16), (96, 18, "small", 1, 12)],
+)
+def test_output_shape(size, depth, stem, num_deconv, heatmap):
+    net = PoseNet(17, depth, stem=stem, num_deconv=num_deconv, heatmap_size=heatmap)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
+    pose, variables = jax.eval_shape(
+        lambda x: net.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    assert pose.shape == (2, 17, 3)
+    assert set(variables) == {"params", "batch_stats"}
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        (64, {"heatmap_size": 16}, "set heatmap_size=8"),
+        (64, {"num_deconv": 2}, "set heatmap_size=16"),
+        (72, {}, "multiple of 16"),
+        (32, {"stem": "tiny"}, "is not one of"),
+        (32, {"depth": 12}, "is not one of"),
+    ],
+)
+def test_sizes_that_do_not_fit_name_the_remedy(size, options, message):
+    net = PoseNet(3, **{**SMALL, **options})
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(
+            partial(net.init, train=False), jax.random.key(0), pictures(0, 1, size)
+        )
+
+
+def test_oblong_pictures_are_refused():
+    images = jnp.zeros((1, 32, 64, 3), jnp.uint8)
+    with pytest.raises(ValueError, match="32 x 64"):
+        PoseNet(3, **SMALL).init(jax.random.key(0), images, train=False)
+
+
+def test_bfloat16_network_has_a_float32_pose():
+    net = PoseNet(3, **SMALL, dtype=jnp.bfloat16)
+    images = pictures(0, 2, 32)
+    variables = initialise(net, images)
+    run = jax.jit(partial(net.apply, train=False, method=net.pose_and_spread))
+    pose, spread = run(variables, images)
+    assert pose.dtype == spread.dtype == jnp.float32
+    assert bool((jnp.abs(pose) < 1.0).all())
+    # The head starts from almost even heat: the deviation of a uniform cube.
+    np.testing.assert_allclose(spread, 1 / np.sqrt(3), atol=0.01)
+
+
+def training_step(net, variables, images, target, learning_rate):
+    def loss(params):
+        pose, state = net.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return jnp.abs(pose - target).mean(), state
+
+    (value, state), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    if net.axis_name is not None:
+        value, grads = jax.lax.pmean((value, grads), net.axis_name)
+    params = jax.tree.map(
+        lambda p, g: p - learning_rate * g, variables["params"], grads
+    )
+    return {"params": params, **state}, value, grads
+
+
+def test_the_network_learns_a_few_pictures():
+    net = PoseNet(2, **SMALL)
+    images = pictures(0, 4, 32)
+    target = jnp.asarray(np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2, 3)))
+    target = target.astype(jnp.float32)
+    variables = initialise(net, images)
+
+    @jax.jit
+    def train(variables):
+        def body(variables, _):
+            variables, value, _ = training_step(net, variables, images, target, 1.0)
+            return variables, value
+
+        return jax.lax.scan(body, variables, length=150)[1]
+
+    losses = train(variables)
+    assert float(losses[-10:].mean()) < 0.3 * float(losses[0])
+
+
+def test_step_sharded_over_eight_devices_equals_one():
+    """Synchronised statistics: loss, gradients and statistics of the whole batch."""
+    images, target = pictures(0, 8, 32), jnp.full((8, 2, 3), 0.25)
+    one = PoseNet(2, **SMALL)
+    variables = initialise(one, images)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(
+        partial(training_step, PoseNet(2, **SMALL, axis_name="data")),
+        mesh=mesh,
+        in_specs=(Spec(), Spec("data"), Spec("data"), Spec()),
+        out_specs=Spec(),
+        check_vma=False,
+    )
+    ours = jax.jit(mapped)(variables, images, target, 0.1)
+    theirs = jax.jit(partial(training_step, one))(variables, images, target, 0.1)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        atol = 2e-4 * float(jnp.abs(b).max()) + 1e-7
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
