@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from input_pipeline.ground_truth import read_ground_truth
+from input_pipeline.ground_truth import GroundTruth, read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from pose_jax.predict import load_student
@@ -76,10 +76,9 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         pose[..., 2] *= sign
         _save_predictions(folder, split, marks.sample_ids, pose)
         truth = read_ground_truth(config.data, split)
-        positions = None if truth is None else truth.align(marks.sample_ids)
-        results[split] = score_split(
-            pose, marks, None if positions is None else positions.positions_mm, text
-        )
+        if truth is not None:
+            truth = truth.align(marks.sample_ids)
+        results[split] = score_split(pose, marks, truth, text)
     write_json_atomic(path, results | {"student": about})
     return results | {"student": about}
 
@@ -179,7 +178,7 @@ def predict_batches(
 def score_split(
     pose: Float[np.ndarray, "n p 3"],
     marks: Landmarks,
-    positions_mm: Float[np.ndarray, "n p 3"] | None,
+    truth: GroundTruth | None,
     sign: str,
 ) -> dict[str, Any]:
     """Metrics of one split.
@@ -187,7 +186,7 @@ def score_split(
     Args:
         pose: (N, P, 3) predictions in the plain patch.
         marks: the landmarks.
-        positions_mm: (N, P, 3) the truth, or None where there is none.
+        truth: in the order of ``marks``, or None where there is none.
         sign: the sentence about the sign of depth.
     """
     visible = marks.visible[..., None]
@@ -197,19 +196,23 @@ def score_split(
         "xy_error": float(distance[marks.visible].mean()),
         "xy_error_unit": "half sides of the crop, mean distance to the landmarks",
     }
-    if positions_mm is None:
+    if truth is None:
         return scores | {"message": NO_TRUTH}
     annotated = pose.copy()
     annotated[..., :2] = np.where(visible, marks.patch, pose[..., :2])
-
-    def score(predicted: np.ndarray) -> dict[str, Any]:
-        skeleton = marks.skeleton
-        found = metrics.evaluate_poses(
-            predicted, positions_mm, edges=skeleton.edges, root=skeleton.root
+    how: dict[str, Any] = {
+        "edges": marks.skeleton.edges,
+        "root": marks.skeleton.root,
+        "sign": sign,
+    }
+    positions = truth.positions_mm
+    scores |= metrics.evaluate_poses(pose, positions, **how)
+    scores["annotated_xy"] = metrics.evaluate_poses(annotated, positions, **how)
+    if len(np.unique(truth.action)) > 1:
+        scores["per_action"] = metrics.per_action_table(
+            pose, positions, truth.action, **how
         )
-        return dict(found) | {"count": len(predicted), "sign": sign}
-
-    return scores | score(pose) | {"annotated_xy": score(annotated)}
+    return scores
 
 
 def _save_predictions(

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 import losses
@@ -36,9 +35,9 @@ class DepthTarget(NamedTuple):
         prepared: the sample's record of Eq. 14; None compares with ``depth`` by L1.
     """
 
-    depth: Float[Array | np.ndarray, "*n p"]
-    visible: Bool[Array | np.ndarray, "*n p"]
-    weight: Float[Array | np.ndarray, "*n"]
+    depth: Float[Array, "*n p"]
+    visible: Bool[Array, "*n p"]
+    weight: Float[Array, "*n"]
     prepared: losses.PreparedDistillation | None = None
 
 

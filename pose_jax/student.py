@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -160,11 +161,11 @@ def make_optimizer() -> optax.GradientTransformation:
 
 
 def init_state(
-    net: PoseNet, key: jax.Array, *, image_size: int, learning_rate: float
+    net: nn.Module, key: jax.Array, *, image_size: int, learning_rate: float
 ) -> TrainState:
     """The state before the first step."""
     pictures = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
-    variables = net.init(key, pictures, train=False)
+    variables = jax.jit(net.init, static_argnames="train")(key, pictures, train=False)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -178,7 +179,7 @@ def init_state(
     )
 
 
-def state_shapes(net: PoseNet, *, image_size: int) -> TrainState:
+def state_shapes(net: nn.Module, *, image_size: int) -> TrainState:
     """Shapes and dtypes of :func:`init_state`, for reading a checkpoint."""
     return jax.eval_shape(
         lambda: init_state(

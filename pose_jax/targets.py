@@ -169,11 +169,11 @@ def teacher_targets(
         trust = teacher_trust(arrays["residual"], softening=softening)
         mean = float(trust.mean()) if mean_trust is None else mean_trust
         weight = (trust / mean).astype(np.float32)
-    return DepthTarget(
-        depth=prepared.depth,
-        visible=prepared.visible,
-        weight=weight,
-        prepared=prepared if mode == "distill" else None,
+    return _table(
+        prepared.depth,
+        prepared.visible,
+        weight,
+        prepared if mode == "distill" else None,
     )
 
 
@@ -241,20 +241,21 @@ def label_targets(
     squared = (xy**2).sum((1, 2))
     scale = (xy * uv).sum((1, 2)) / np.where(squared > 0, squared, 1.0)
     depth = positions_mm[..., 2] * (scale / half_side)[:, None]
-    return DepthTarget(
-        depth=depth.astype(np.float32),
-        visible=visible,
-        weight=np.ones(len(depth), np.float32),
-    )
+    ones = np.ones(len(depth), np.float32)
+    return _table(depth.astype(np.float32), visible, ones)
 
 
 def no_depth_targets(count: int, joints: int) -> DepthTarget:
     """A table of ``count`` samples in which the depth weighs nothing."""
-    return DepthTarget(
-        depth=np.zeros((count, joints), np.float32),
-        visible=np.ones((count, joints), bool),
-        weight=np.zeros(count, np.float32),
+    shape = (count, joints)
+    return _table(
+        np.zeros(shape, np.float32), np.ones(shape, bool), np.zeros(count, np.float32)
     )
+
+
+def _table(depth: Any, visible: Any, weight: Any, prepared: Any = None) -> DepthTarget:
+    """A table in numpy: it goes to the devices when the loop places it."""
+    return DepthTarget(depth=depth, visible=visible, weight=weight, prepared=prepared)
 
 
 def _check_mode(mode: str) -> None:

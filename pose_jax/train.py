@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +30,6 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.model import PoseNet
 from pose_jax.objective import MODES, DepthTarget, student_loss
 from pose_jax.student import (
     CHECKPOINTS,
@@ -45,8 +45,8 @@ from pose_jax.targets import (
     TeacherFiles,
     label_targets,
     matched_depth_weight,
-    read_teacher,
     no_depth_targets,
+    read_teacher,
     target_rows,
     teacher_targets,
     teacher_trust,
@@ -57,7 +57,7 @@ from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.run_files import mark_finished
 
-Batch = Mapping[str, np.ndarray]
+Batch = Mapping[str, Any]
 DEVICE_KEYS = ("image", "keypoints", "visible", "row", "flip", "scale")
 SCHEDULES = ("plateau", "cosine")
 # A validation loss counts as better when it is lower by this share.
@@ -94,7 +94,7 @@ def make_loss(
 
 
 def make_train_step(
-    net: PoseNet,
+    net: nn.Module,
     loss: Callable[..., Any],
     *,
     schedule: str,
@@ -144,9 +144,11 @@ def make_train_step(
             (gradients, batch_stats, {"loss": value, **terms}), axis_name=AXIS
         )
         now = rate(state)
-        direction, opt_state = make_optimizer().update(
-            gradients, state.opt_state, state.params
-        )
+        # Optax mixes its integer count with floats, which strict promotion rejects.
+        with jax.numpy_dtype_promotion("standard"):
+            direction, opt_state = make_optimizer().update(
+                gradients, state.opt_state, state.params
+            )
         updates = jax.tree.map(lambda u: -now * u, direction)
         metrics |= {
             "learning_rate": now,
@@ -353,7 +355,7 @@ def _remedy(checkpoints: Checkpoints | None) -> str:
 
 def make_validation(
     step: DataParallel,
-    net: PoseNet,
+    net: nn.Module,
     loss: Callable[..., Any],
     batches: Callable[[], Iterable[Batch]],
     targets: DepthTarget,

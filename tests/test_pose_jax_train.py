@@ -1,0 +1,252 @@
+"""The student's loop: devices, resuming, the rate's drop, errors, a real run."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny_student as tiny
+
+from pose_jax import train
+from pose_jax.student import Plateau
+from runtime.checkpoints import Checkpoints
+from runtime.devices import AXIS, data_parallel
+from runtime.metric_writer import MetricWriter, read_metrics
+
+BATCH = 8
+
+
+@functools.cache  # compiled once for all tests
+def make_step(mode="jit", num_devices=0, schedule="plateau", net=None):
+    net = net or tiny.TinyNet(axis_name=AXIS)
+    loss = train.make_loss(
+        tiny.SKELETON, xy_weight=1.0, depth_weight=1.0, code_l1_weight=0.15
+    )
+    step = train.make_train_step(
+        net,
+        loss,
+        schedule=schedule,
+        num_steps=4,
+        learning_rate=1e-3,
+        end_learning_rate=1e-5,
+    )
+    traces = []
+
+    def counted(*arguments):
+        traces.append(1)
+        return step(*arguments)
+
+    placed = data_parallel(counted, mode=mode, num_devices=num_devices)
+    return placed, net, loss, traces
+
+
+@pytest.fixture(scope="module")
+def table():
+    return tiny.made_up_targets()
+
+
+def run(table, *, num_steps=3, mode="jit", num_devices=0, **kwargs):
+    targets, W = table
+    placed, *_ = make_step(mode, num_devices)
+    kwargs.setdefault("state", tiny.new_state())
+    kwargs.setdefault("batches", tiny.batches(W, batch_size=BATCH))
+    return train.fit(
+        targets=targets, step=placed, num_steps=num_steps, log_every=2, **kwargs
+    )
+
+
+# --- devices -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_one_device(table):
+    return run(table)
+
+
+@pytest.mark.parametrize(
+    ("mode", "num_devices"), [("pmap", 2), ("pmap", 8), ("shard_map", 8)]
+)
+def test_any_number_of_devices_gives_the_same_weights(
+    table, on_one_device, mode, num_devices
+):
+    state = run(table, mode=mode, num_devices=num_devices)
+    # Adam's first steps are signs of gradients: compare against their size, 1e-3.
+    ours, theirs = tiny.flat(state.variables), tiny.flat(on_one_device.variables)
+    assert np.abs(ours - theirs).mean() < 2e-5
+    assert len(make_step(mode, num_devices)[-1]) == 1, "traced after the first step"
+    assert int(state.step) == 3
+
+
+def test_one_step_has_the_same_loss_and_gradient_on_all_devices(table):
+    targets, W = table
+    batch = next(tiny.batches(W, batch_size=BATCH))
+    batch = {name: batch[name] for name in train.DEVICE_KEYS}
+    found = []
+    for mode, count in [("jit", 0), ("pmap", 1), ("pmap", 4), ("shard_map", 2)]:
+        placed, *_ = make_step(mode, count)
+        state = placed.replicate(tiny.new_state())
+        _, metrics = placed(state, placed.shard(batch), placed.replicate(targets))
+        found.append([float(v) for v in placed.unreplicate(metrics).values()])
+    np.testing.assert_allclose(found, [found[0]] * len(found), rtol=2e-4)
+
+
+def test_no_array_of_the_loop_is_fetched_between_log_lines(table):
+    targets, W = table
+    made = list(itertools.islice(tiny.batches(W, batch_size=BATCH), 4))
+    placed, *_ = make_step()
+    window = train.MetricWindow(0)
+    state, table_ = placed.replicate((tiny.new_state(), targets))
+    with jax.transfer_guard_device_to_host("disallow"):
+        for batch in made:
+            arrays = {name: batch[name] for name in train.DEVICE_KEYS}
+            state, metrics = placed(state, placed.shard(arrays), table_)
+            window.add(metrics)
+    assert len(window.read(placed.unreplicate)) == 4
+
+
+# --- learning rate -----------------------------------------------------------------
+
+
+def test_the_rate_drops_when_the_validation_loss_saturates():
+    plateau = Plateau(np.float32(1e-3), np.float32(np.inf), np.int32(0))
+    rates = []
+    for loss in [3.0, 2.0, 2.0, 1.9995, 1.0, 1.1, 1.2, 1.3, 0.5]:
+        plateau = train.plateau_update(
+            plateau, loss, patience=2, end_learning_rate=1e-5
+        )
+        rates.append(float(plateau.learning_rate))
+    # 2.0 and 1.9995 do not improve on 2.0: dropped, once and for all.
+    np.testing.assert_allclose(rates, [1e-3] * 3 + [1e-5] * 6)
+    assert float(plateau.best_loss) == 0.5
+
+
+def test_the_cosine_falls_from_the_first_to_the_last_rate(table):
+    targets, W = table
+    placed, *_ = make_step(schedule="cosine")
+    state, shared = placed.replicate((tiny.new_state(), targets))
+    rates = []
+    for batch in itertools.islice(tiny.batches(W, batch_size=BATCH), 4):
+        arrays = {name: batch[name] for name in train.DEVICE_KEYS}
+        state, metrics = placed(state, placed.shard(arrays), shared)
+        rates.append(float(metrics["learning_rate"]))
+    fall = 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
+    np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * fall, rtol=1e-5)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match=r"schedule = 'step'.*plateau.*cosine"):
+        make_step(schedule="step")
+
+
+# --- the loop ----------------------------------------------------------------------
+
+
+def test_the_losses_fall_and_the_validation_agrees(table):
+    targets, W = table
+    placed, net, loss, _ = make_step()
+    scores = []
+    validate = train.make_validation(
+        placed,
+        net,
+        loss,
+        lambda: tiny.val_batches(W[:12], batch_size=BATCH),
+        jax.tree.map(lambda x: x[:12], targets),
+    )
+
+    def noted(state):
+        scores.append(validate(state))
+        return scores[-1]
+
+    noted(placed.replicate(tiny.new_state()))
+    train.fit(
+        tiny.new_state(),
+        tiny.batches(W[:12], batch_size=BATCH, flips=False),
+        targets,
+        step=placed,
+        num_steps=120,
+        validate=noted,
+        eval_every=60,
+        log_every=30,
+    )
+    assert [set(s) for s in scores] == [{"loss", "xy", "depth"}] * 3
+    assert scores[-1]["xy"] < 0.7 * scores[0]["xy"]
+    assert scores[-1]["depth"] < scores[0]["depth"]
+    for s in scores:
+        np.testing.assert_allclose(s["loss"], s["xy"] + s["depth"], rtol=1e-5)
+
+
+def test_validation_leaves_out_what_fills_the_last_batch(table):
+    targets, W = table
+    placed, net, loss, _ = make_step()
+    means = []
+    for batch_size in (8, 12):
+        validate = train.make_validation(
+            placed,
+            net,
+            loss,
+            lambda b=batch_size: tiny.val_batches(W[:12], batch_size=b),
+            targets,
+        )
+        means.append(validate(placed.replicate(tiny.new_state()))["depth"])
+    # The pictures' noise differs with the batches, the untrained depth hardly does.
+    np.testing.assert_allclose(means[0], means[1], rtol=2e-3)
+
+
+def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
+    _, W = table
+
+    def once(folder, stop):
+        with Checkpoints(folder / "checkpoints") as checkpoints:
+            restored = checkpoints.restore_latest(tiny.new_state())
+            state = restored[1] if restored else tiny.new_state()
+            start = int(state.step)
+            made = tiny.batches(W, batch_size=BATCH, start_step=start)
+            with MetricWriter(folder, start, tensorboard=False) as writer:
+                return run(
+                    table,
+                    num_steps=8,
+                    state=state,
+                    batches=itertools.islice(made, stop),
+                    checkpoints=checkpoints,
+                    checkpoint_every=3,
+                    writer=writer,
+                )
+
+    whole = once(tmp_path / "whole", None)
+    with pytest.raises(ValueError, match="ended before step 6"):
+        once(tmp_path / "cut", 5)  # the last checkpoint is that of step 3
+    resumed = once(tmp_path / "cut", None)
+    np.testing.assert_array_equal(tiny.flat(whole), tiny.flat(resumed))
+
+    def lines(folder):
+        made = read_metrics(tmp_path / folder / "metrics.jsonl")
+        return [{n: v for n, v in line.items() if n != "time"} for line in made]
+
+    assert lines("cut") == lines("whole")
+    assert [line["step"] for line in lines("cut")] == [2, 4, 6, 8]
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
+    table, tmp_path
+):
+    _, W = table
+
+    def poisoned():
+        for i, batch in enumerate(tiny.batches(W, batch_size=BATCH), start=1):
+            if i == 6:
+                batch["keypoints"] = batch["keypoints"] * np.float32(np.nan)
+            yield batch
+
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=r"step 6: loss nan.*step 4 in .* is kept"):
+            run(
+                table,
+                num_steps=20,
+                batches=poisoned(),
+                checkpoints=checkpoints,
+                checkpoint_every=4,
+            )
+        assert checkpoints.latest_step() == 4
+        _, state = checkpoints.restore_latest(tiny.new_state())
+        assert np.isfinite(tiny.flat(state.variables)).all()

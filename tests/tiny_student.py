@@ -1,0 +1,174 @@
+"""A network, pictures and a teacher small enough for the students' tests."""
+
+import functools
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from input_pipeline.skeleton import Skeleton
+from pose_jax.conv import BatchNorm, Conv
+from pose_jax.model import normalise
+from pose_jax.student import init_state
+from pose_jax.targets import TeacherFiles, teacher_targets
+
+SKELETON = Skeleton(
+    name="stick_5",
+    joints=("Pelvis", "LHip", "RHip", "Neck", "Head"),
+    edges=((0, 1), (0, 2), (0, 3), (3, 4)),
+    left_right=((1, 2),),
+)
+P, K, SIZE = SKELETON.num_joints, 24, 32
+NET = {
+    "depth": 10,
+    "width": 0.125,
+    "stem": "small",
+    "heatmap_size": 8,
+    "depth_bins": 8,
+    "deconv_channels": 16,
+    "num_deconv": 2,
+    "dtype": "float32",
+}
+
+
+def unit_dictionary(rng, joints=P, atoms=K):
+    """(3P, K) with columns of norm 1."""
+    D = rng.normal(size=(3 * joints, atoms))
+    return (D / np.linalg.norm(D, axis=0)).astype(np.float32)
+
+
+def teacher_arrays(D, count, seed, ids=None):
+    """What a teacher's ``<split>.safetensors`` holds, for made-up landmarks."""
+    rng = np.random.default_rng(seed)
+    joints, atoms = D.shape[0] // 3, D.shape[1]
+    code = np.maximum(rng.normal(size=(count, atoms)), 0).astype(np.float32) * 0.2
+    camera = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0][:, :, :2]
+    camera = np.ascontiguousarray(camera, np.float32)
+    S = (code @ D.T).reshape(count, joints, 3)
+    W = S @ camera
+    noise = 0.05 * rng.normal(size=W.shape)
+    return {
+        "sample_ids": np.arange(count) if ids is None else np.asarray(ids, np.int64),
+        "camera": camera,
+        "code": code,
+        "residual": np.linalg.norm(noise, axis=(1, 2)).astype(np.float32),
+        "W": (W + noise).astype(np.float32),
+        "visible": np.ones((count, joints), bool),
+    }
+
+
+def made_up_targets(count=32, mode="distill", seed=0):
+    """A table of targets and the landmarks it belongs to."""
+    D = unit_dictionary(np.random.default_rng(seed))
+    arrays = teacher_arrays(D, count, seed + 1)
+    teacher = TeacherFiles(Path("made_up"), SKELETON, 1, "given", D)
+    return teacher_targets(teacher, arrays, mode=mode), arrays["W"]
+
+
+def picture_of(keypoints, rng):
+    """(S, S, 3) uint8 with a bright square for each joint."""
+    picture = rng.integers(60, 90, size=(SIZE, SIZE, 3), dtype=np.uint8)
+    at = np.clip(((keypoints + 1) / 2 * SIZE).astype(int), 1, SIZE - 2)
+    for p, (x, y) in enumerate(at):
+        picture[y - 1 : y + 2, x - 1 : x + 2, p % 3] = 255 - 40 * p
+    return picture
+
+
+def batches(W, *, batch_size, start_step=0, flips=True):
+    """An endless iterator that starts anew at any step, like the real one."""
+    step = start_step
+    while True:
+        rng = np.random.default_rng([7, step])
+        rows = rng.integers(0, len(W), batch_size)
+        keypoints = W[rows]
+        flip = rng.random(batch_size) < (0.5 if flips else 0.0)
+        mirrored = keypoints[:, SKELETON.flip_permutation] * np.float32([-1, 1])
+        keypoints = np.where(flip[:, None, None], mirrored, keypoints)
+        scale = rng.uniform(0.8, 1.2, batch_size).astype(np.float32)
+        keypoints = (keypoints * scale[:, None, None]).astype(np.float32)
+        yield {
+            "image": np.stack([picture_of(k, rng) for k in keypoints]),
+            "keypoints": keypoints,
+            "visible": np.ones((batch_size, P), bool),
+            "row": rows.astype(np.int32),
+            "flip": flip,
+            "scale": scale,
+            "weight": np.ones(batch_size, np.float32),
+        }
+        step += 1
+
+
+def val_batches(W, *, batch_size):
+    """One pass in row order, the last batch filled up with weight 0."""
+    rng = np.random.default_rng(3)
+    for first in range(0, len(W), batch_size):
+        rows = np.arange(first, first + batch_size)
+        weight = (rows < len(W)).astype(np.float32)
+        rows = np.minimum(rows, len(W) - 1)
+        yield {
+            "image": np.stack([picture_of(k, rng) for k in W[rows]]),
+            "keypoints": W[rows],
+            "visible": np.ones((batch_size, P), bool),
+            "row": rows.astype(np.int32),
+            "flip": np.zeros(batch_size, bool),
+            "scale": np.ones(batch_size, np.float32),
+            "weight": weight,
+        }
+
+
+class TinyNet(nn.Module):
+    """In place of a PoseNet where a test is about the loop: compiles in a second."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = normalise(images)
+        x = Conv(16, 4, 4, name="conv1")(x)
+        x = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(x))
+        x = x.reshape(len(x), -1)
+        kernel = self.param("kernel", nn.initializers.normal(0.01), (x.shape[1], 3 * P))
+        return jnp.tanh(x @ kernel).reshape(-1, P, 3)
+
+
+@functools.cache
+def start(seed=0):
+    """The state before training of the tiny network, in numpy."""
+    key = jax.random.key(seed)
+    state = init_state(TinyNet(), key, image_size=SIZE, learning_rate=1e-3)
+    return jax.tree.map(np.asarray, state)
+
+
+def new_state():
+    """A fresh copy of :func:`start`."""
+    return jax.tree.map(np.copy, start())
+
+
+def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
+    """A teacher's folder; ``splits`` maps names to sample ids and landmarks."""
+    folder.mkdir(parents=True)
+    D = unit_dictionary(np.random.default_rng(0), skeleton.num_joints)
+    save_file({"dictionary": D}, folder / "teacher.safetensors")
+    for seed, (name, (ids, W, visible)) in enumerate(splits.items()):
+        arrays = teacher_arrays(D, len(ids), seed, ids)
+        arrays |= {"W": W, "visible": visible}
+        save_file(arrays, folder / f"{name}.safetensors")
+    record = {
+        "format": 1,
+        "skeleton": skeleton.to_dict(),
+        "depth_sign": sign,
+        "depth_sign_source": source,
+        "config": {},
+    }
+    (folder / "teacher.json").write_text(json.dumps(record))
+
+
+def flat(tree):
+    """All arrays of a tree as one vector."""
+    return np.concatenate(
+        [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
+    )
