@@ -79,14 +79,14 @@ def _evaluate_split(
         return {"message": NO_TRUTH}
     text = CHOSEN if teacher.depth_sign_source == "evaluate" else GIVEN
     sign = text.format(sign=teacher.depth_sign)
-    edges, root = teacher.skeleton["edges"], teacher.skeleton["root"]
+    edges = [(parent, child) for parent, child in teacher.skeleton["edges"]]
 
     def measure(poses, sign=sign):
         return metrics.evaluate_poses(
             poses,
             truth.positions_mm,
             edges=edges,
-            root=root,
+            root=teacher.skeleton["root"],
             visible=split.visible,
             sign=sign,
         )

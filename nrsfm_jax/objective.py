@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from losses.camera_frame import rotation_from_camera
 from losses.masked import keep_visible, norm, visible_mean
@@ -53,12 +54,58 @@ class Objective:
         """Adam with warm-up and cosine decay."""
         return optax.adam(self.learning_rate_at)
 
-    def learning_rate_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def learning_rate_at(self, step: ArrayLike) -> Float[Array, ""]:
         """Linear from 0 over the warm-up, times half a cosine over all steps."""
         done = jnp.asarray(step, jnp.float32) / self.steps
         warmup = self.warmup_fraction
         rise = jnp.minimum(1.0, done / warmup) if warmup > 0 else jnp.float32(1)
         return self.learning_rate * rise * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
+def check_data(
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    em_depth: Float[np.ndarray, "n p"] | None,
+    objective: Objective,
+) -> tuple[dict[str, Any], Objective]:
+    """Arrays in the dtypes of the loop; without an EM depth there is no guide.
+
+    Raises:
+        ValueError: shapes that do not fit together, a landmark that is not finite,
+            fewer samples than a batch.
+    """
+    W, visible = np.asarray(W, np.float32), np.asarray(visible, bool)
+    if W.ndim != 3 or W.shape[2] != 2 or visible.shape != W.shape[:2]:
+        raise ValueError(
+            f"W has shape {W.shape} and visible {visible.shape}; expected (N, P, 2) "
+            "and (N, P)"
+        )
+    bad = np.flatnonzero(~np.isfinite(W).all((1, 2)))
+    if bad.size:
+        raise ValueError(f"W[{bad[0]}] is not finite; missing landmarks must be 0")
+    if len(W) < objective.batch_size:
+        raise ValueError(
+            f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
+            "config.teacher.batch_size"
+        )
+    if em_depth is None:
+        em_depth = np.zeros(visible.shape, np.float32)
+        objective = dataclasses.replace(objective, guide_fraction=0.0)
+    if em_depth.shape != visible.shape:
+        raise ValueError(f"em_depth has shape {em_depth.shape}, not {visible.shape}")
+    data = {"W": W, "visible": visible, "em_depth": np.asarray(em_depth, np.float32)}
+    return data, objective
+
+
+def complete_batch(batch: Batch) -> dict[str, np.ndarray]:
+    """The three arrays of a step; a stream without EM depth gets zeros."""
+    W = np.asarray(batch["W"], np.float32)
+    visible = np.asarray(batch["visible"], bool)
+    em_depth = batch.get("em_depth")
+    if em_depth is None:
+        em_depth = np.zeros(visible.shape)
+    em_depth = np.asarray(em_depth, np.float32)
+    return {"W": W, "visible": visible, "em_depth": em_depth}
 
 
 def sample_loss(

@@ -205,14 +205,14 @@ def save(
     for name, split in splits.items():
         fields = (f.name for f in dataclasses.fields(split))
         arrays = {field: getattr(split, field) for field in fields}
-        _save_arrays(folder / f"{name}.safetensors", arrays)
+        save_arrays(folder / f"{name}.safetensors", arrays)
     leaves = jax.tree_util.tree_leaves_with_path(teacher.params)
     arrays = {
         "params/" + jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in leaves
     }
     arrays["dictionary"] = teacher.dictionary
-    _save_arrays(folder / "teacher.safetensors", arrays)
+    save_arrays(folder / "teacher.safetensors", arrays)
     record = {
         "format": FORMAT,
         "skeleton": teacher.skeleton,
@@ -227,7 +227,8 @@ def save(
     os.replace(temporary, folder / "teacher.json")
 
 
-def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a safetensors file that is whole or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # safetensors writes memory as it lies: a transposed view would be scrambled.
     save_file({k: np.array(v, order="C") for k, v in arrays.items()}, temporary)
@@ -244,7 +245,7 @@ def load(folder: str | Path) -> Teacher:
     folder = Path(folder)
     record = read_record(folder)
     path = folder / "teacher.safetensors"
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
     if "dictionary" not in arrays:
         raise ValueError(f"{path} has no 'dictionary'; train the teacher again")
     dictionary = arrays.pop("dictionary")
@@ -295,7 +296,7 @@ def load_reconstruction(folder: str | Path, split: str) -> Reconstruction:
         ValueError: it is missing or damaged, lacks an array, or their lengths differ.
     """
     path = Path(folder) / f"{split}.safetensors"
-    arrays = _load_arrays(path)
+    arrays = load_arrays(path)
     names = [field.name for field in dataclasses.fields(Reconstruction)]
     missing = [name for name in names if name not in arrays]
     if missing:
@@ -306,7 +307,8 @@ def load_reconstruction(folder: str | Path, split: str) -> Reconstruction:
     return Reconstruction(**{name: arrays[name] for name in names})
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads a safetensors file; ValueError where there is none."""
     try:
         return load_file(path)
     except FileNotFoundError as error:

@@ -10,23 +10,28 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key
-from safetensors.numpy import load_file, save_file
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.gaussian_shape import fit_gaussian_shape, posterior_depth
 from nrsfm_jax.model import Params
-from nrsfm_jax.objective import Batch, Objective, batch_loss, choose_member
+from nrsfm_jax.objective import (
+    Batch,
+    Objective,
+    batch_loss,
+    check_data,
+    choose_member,
+    complete_batch,
+)
 from runtime import run_files
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel
@@ -89,7 +94,8 @@ def train_step(
         # Adam of optax raises a Python float to an integer count.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = objective.optimizer.update(gradients, opt_state)
-        return optax.apply_updates(params, updates), opt_state, metrics
+        params = cast(Params, optax.apply_updates(params, updates))
+        return params, opt_state, metrics
 
     params, opt_state, metrics = jax.vmap(update)(state.params, state.opt_state)
     return TrainState(params, opt_state, state.step + 1), metrics
@@ -195,7 +201,7 @@ def fit(
         ValueError: arrays that do not fit together, fewer samples than a batch,
             a batch that the devices cannot share, a loss that is not finite.
     """
-    data, objective = _check(W, visible, em_depth, objective)
+    data, objective = check_data(W, visible, em_depth, objective)
     init_key, batch_key = jax.random.split(key)
     if state is None:
         state = init_state(
@@ -259,7 +265,7 @@ def fit_stream(
                 f"the stream of batches ended before step {step} of {objective.steps}; "
                 "give an endless one or fewer steps"
             )
-        state, raw = run(state, run.shard(_complete(batch)))
+        state, raw = run(state, run.shard(complete_batch(batch)))
         pending.append(raw)
         if step % chunk == 0 or step == objective.steps:
             mean = jax.tree.map(lambda *x: sum(x) / len(x), *pending)
@@ -287,42 +293,6 @@ def _checked_metrics(
             "outliers among the landmarks (--stage=check)"
         )
     return metrics
-
-
-def _check(W, visible, em_depth, objective) -> tuple[dict[str, Any], Objective]:
-    """Arrays in the dtypes of the loop; without an EM depth there is no guide."""
-    W, visible = np.asarray(W, np.float32), np.asarray(visible, bool)
-    if W.ndim != 3 or W.shape[2] != 2 or visible.shape != W.shape[:2]:
-        raise ValueError(
-            f"W has shape {W.shape} and visible {visible.shape}; expected (N, P, 2) "
-            "and (N, P)"
-        )
-    bad = np.flatnonzero(~np.isfinite(W).all((1, 2)))
-    if bad.size:
-        raise ValueError(f"W[{bad[0]}] is not finite; missing landmarks must be 0")
-    if len(W) < objective.batch_size:
-        raise ValueError(
-            f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
-            "config.teacher.batch_size"
-        )
-    if em_depth is None:
-        em_depth = np.zeros(visible.shape, np.float32)
-        objective = dataclasses.replace(objective, guide_fraction=0.0)
-    if em_depth.shape != visible.shape:
-        raise ValueError(f"em_depth has shape {em_depth.shape}, not {visible.shape}")
-    data = {"W": W, "visible": visible, "em_depth": np.asarray(em_depth, np.float32)}
-    return data, objective
-
-
-def _complete(batch: Batch) -> dict[str, np.ndarray]:
-    """The three arrays of a step; a stream without EM depth gets zeros."""
-    W = np.asarray(batch["W"], np.float32)
-    visible = np.asarray(batch["visible"], bool)
-    em_depth = batch.get("em_depth")
-    if em_depth is None:
-        em_depth = np.zeros(visible.shape)
-    em_depth = np.asarray(em_depth, np.float32)
-    return {"W": W, "visible": visible, "em_depth": em_depth}
 
 
 # --- a run in a folder --------------------------------------------------------------
@@ -383,7 +353,7 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     objective = _objective(config.teacher)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
     W, _ = train.centred
-    _check(W, train.visible, None, objective)  # before the minutes of the EM
+    check_data(W, train.visible, None, objective)  # before the minutes of the EM
     em_depth = _em_depth(
         workdir / "teacher" / "em.safetensors",
         W,
@@ -430,7 +400,7 @@ def _em_depth(
     if settings.guide_fraction <= 0:
         return None
     if path.exists():
-        return load_file(path)["depth"]
+        return teacher_files.load_arrays(path)["depth"]
     with progress("teacher: EM", total=1) as bar:
         shape = fit_gaussian_shape(
             W,
@@ -443,17 +413,9 @@ def _em_depth(
         depth, _, log_likelihood = posterior_depth(shape, W, visible)
         bar.update(1, log_likelihood=float(log_likelihood.mean()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.asarray(value) for name, value in shape._asdict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(
-        {"depth": depth, "log_likelihood": log_likelihood}
-        | {
-            f"shape/{name}": np.array(value, order="C")
-            for name, value in arrays.items()
-        },
-        temporary,
-    )
-    os.replace(temporary, path)
+    arrays = {"depth": depth, "log_likelihood": log_likelihood}
+    shape_arrays = {f"shape/{k}": v for k, v in shape._asdict().items()}
+    teacher_files.save_arrays(path, arrays | shape_arrays)
     return depth
 
 

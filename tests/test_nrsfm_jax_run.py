@@ -1,0 +1,240 @@
+"""A whole teacher run in a folder: files, resume after a kill, evaluation."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from input_pipeline.ground_truth import GroundTruth, read_ground_truth
+from input_pipeline.skeleton import H36M_17
+from nrsfm_jax import evaluate, model, train
+from nrsfm_jax import teacher as teacher_files
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def mocap_file(tmp_path_factory):
+    """Motion of two stick figures in the layout of the motion-capture file."""
+    rng = np.random.default_rng(0)
+    count, parents = 240, np.full(17, -1)
+    for parent, child in H36M_17.edges:
+        parents[child] = parent
+    bones = rng.normal(size=(17, 3)) * 200
+    S = np.zeros((count, 17, 3))
+    for joint, parent in enumerate(parents):
+        bend = rng.normal(size=(count, 3)) * 40
+        S[:, joint] = bones[joint] + bend + (S[:, parent] if parent >= 0 else 0)
+    path = tmp_path_factory.mktemp("motion") / "motion.npz"
+    np.savez(
+        path,
+        positions=S.astype(np.float32),
+        subject=np.repeat([1, 2], count // 2),
+        trial=np.ones(count, np.int32),
+        action=np.full(count, "walk"),
+        frame=np.arange(count),
+        joint_names=np.array(H36M_17.joints),
+        parents=parents,
+    )
+    return path
+
+
+def _config(mocap_file):
+    config = default.get_config()
+    config.data.name = "mocap"
+    config.data.mocap_file = str(mocap_file)
+    config.data.num_train, config.data.num_val = 100, 40
+    config.teacher.dictionary_sizes = (16, 6)
+    config.teacher.batch_size, config.teacher.steps = 16, 40
+    config.teacher.checkpoint_every, config.teacher.log_every = 10, 5
+    config.teacher.em.num_samples, config.teacher.em.num_yaws = 60, 6
+    config.teacher.em.elevations_deg = (0.0, 20.0)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(mocap_file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    config = _config(mocap_file)
+    return config, workdir, train.train_and_evaluate(config, workdir)
+
+
+def test_results_have_every_number_and_say_how_they_were_made(finished):
+    _, workdir, results = finished
+    written = json.loads((workdir / "teacher" / "results.json").read_text())
+    assert written == results
+    for split, count in (("train", 100), ("val", 40)):
+        numbers = results[split]
+        assert numbers["count"] == count
+        for each in (numbers, numbers["annotated_xy"], numbers["baselines"]["z_zero"]):
+            for name in ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "depth_error_mm"):
+                assert np.isfinite(each[name])
+        assert numbers["sign"] == "depth sign +1, given by the config"
+        assert numbers["alignment"]
+        assert "mean_pose" in numbers["baselines"]
+
+
+def test_predictions_are_in_the_frame_of_the_patch(finished):
+    from input_pipeline.landmarks import read_landmarks
+
+    config, workdir, results = finished
+    saved = np.load(workdir / "teacher" / "predictions_val.npz")
+    landmarks = read_landmarks(config.data, "val")
+    np.testing.assert_array_equal(saved["sample_ids"], landmarks.sample_ids)
+    error = np.linalg.norm(saved["pose"][..., :2] - landmarks.patch, axis=(1, 2))
+    np.testing.assert_allclose(error.mean(), results["val"]["reprojection"], rtol=1e-4)
+
+
+def test_metrics_have_one_line_for_each_chunk(finished):
+    _, workdir, _ = finished
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == list(range(5, 41, 5))
+
+
+def test_a_finished_run_is_not_repeated(finished, monkeypatch):
+    config, workdir, results = finished
+    monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert train.train_and_evaluate(config, workdir) == results
+
+
+def test_a_folder_of_another_config_is_refused(finished):
+    config, workdir, _ = finished
+    other = copy.deepcopy(config)
+    other.teacher.steps = 41
+    with pytest.raises(ValueError, match=r"teacher.steps: 40 there, 41 now"):
+        train.train_and_evaluate(other, workdir)
+
+
+def test_how_often_things_are_written_may_change(finished):
+    config, workdir, results = finished
+    other = copy.deepcopy(config)
+    other.teacher.log_every = 7
+    assert train.train_and_evaluate(other, workdir) == results
+
+
+_RUN = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+from ml_collections import ConfigDict
+from nrsfm_jax import train
+train.train_and_evaluate(ConfigDict(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path):
+    config, workdir, results = finished
+    command = [sys.executable, "-c", _RUN, config.to_json(), str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
+    checkpoints = tmp_path / "teacher" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.name.isdecimal() for path in checkpoints.glob("*")):
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "teacher" / "results.json").exists()
+    assert train.train_and_evaluate(config, tmp_path) == results
+    for split in ("train", "val"):
+        a = teacher_files.load_reconstruction(workdir / "teacher", split)
+        b = teacher_files.load_reconstruction(tmp_path / "teacher", split)
+        for name, value in vars(a).items():
+            np.testing.assert_array_equal(getattr(b, name), value)
+
+
+def _untrained(config, workdir, truth):
+    """The files of a teacher whose depth is that of the truth, mirrored."""
+    from input_pipeline.landmarks import read_landmarks
+
+    params = model.init(jax.random.key(0), num_landmarks=17, dictionary_sizes=(16, 6))
+    teacher = teacher_files.from_params(
+        params, skeleton=H36M_17.to_dict(), config=train._settings(config)
+    )
+    splits = {}
+    for split in ("train", "val"):
+        marks = read_landmarks(config.data, split)
+        splits[split] = teacher.reconstruct(
+            marks.centred[0], marks.visible, marks.sample_ids
+        )
+    depth = splits["train"].poses(teacher.dictionary)
+    flipped = evaluate.metrics.flip_fraction(depth, truth.positions_mm)
+    if flipped <= 0.5:
+        teacher = teacher.mirrored()
+        splits = {name: split.mirrored() for name, split in splits.items()}
+    teacher_files.save(workdir / "teacher", teacher, splits)
+    return teacher
+
+
+def test_the_sign_is_chosen_once_for_all_samples_and_said(mocap_file, tmp_path):
+    config = _config(mocap_file)
+    config.teacher.depth_sign_source = "evaluate"
+    truth = read_ground_truth(config.data, "train")
+    assert isinstance(truth, GroundTruth)
+    before = _untrained(config, tmp_path, truth)
+    results = train.train_and_evaluate(config, tmp_path)
+    after = teacher_files.load(tmp_path / "teacher")
+    assert after.depth_sign == -before.depth_sign
+    assert after.depth_sign_source == "evaluate"
+    assert "chosen against ground truth" in results["val"]["sign"]
+    assert results["train"]["flip_fraction"] <= 0.5
+
+
+def test_without_truth_there_are_two_dimensional_numbers(
+    finished, tmp_path, monkeypatch
+):
+    config, workdir, results = finished
+    teacher = teacher_files.load(workdir / "teacher")
+    splits = {
+        s: teacher_files.load_reconstruction(workdir / "teacher", s)
+        for s in ("train", "val")
+    }
+    teacher_files.save(tmp_path / "teacher", teacher, splits)
+    monkeypatch.setattr(evaluate, "_read_truth", lambda *_: None)
+    blind = evaluate.evaluate(config, tmp_path)
+    assert blind["val"]["message"].startswith("no 3D ground truth")
+    assert blind["val"]["reprojection"] == results["val"]["reprojection"]
+    assert "mpjpe_mm" not in blind["val"]
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    mocap_file, tmp_path, monkeypatch
+):
+    config = _config(mocap_file)
+    config.teacher.em.guide_fraction = 0.0
+    real = train.fit
+
+    def breaks_after_the_first_checkpoint(*args, after_chunk, **options):
+        def limited(state, metrics):
+            after_chunk(state, metrics)
+            if int(state.step) == 20:
+                raise train.NonFiniteLoss("the teacher's loss is [nan] in 21..25")
+
+        return real(*args, after_chunk=limited, **options)
+
+    monkeypatch.setattr(train, "fit", breaks_after_the_first_checkpoint)
+    with pytest.raises(ValueError, match=r"last good checkpoint is step 20"):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_procrustes_mean_undoes_rotation_scale_and_shift():
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(6, 3))
+    turns = np.linalg.qr(rng.normal(size=(20, 3, 3)))[0]
+    turns *= np.sign(np.linalg.det(turns))[:, None, None]
+    poses = rng.uniform(1, 3, (20, 1, 1)) * shape @ turns + rng.normal(size=(20, 1, 3))
+    mean = evaluate.procrustes_mean(poses)
+    error = evaluate.metrics.pa_mpjpe(mean[None].astype(np.float64), shape[None])
+    assert error < 1e-5
