@@ -7,6 +7,7 @@ step without reading what came before, and N hosts together see what one would.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -264,11 +265,26 @@ def _make_draw(
 
 def _iterate(dataset: Any, folder: Path) -> Iterator[Batch]:
     failure = load_tensorflow().errors.OpError
+    batches = dataset.as_numpy_iterator()
+    # The threads of an iterator call Python to read. Left until the interpreter is
+    # taken down, they would wait for it, and it for them, for ever.
+    holder = [batches]
+    atexit.register(holder.clear)
+    unregister = atexit.unregister  # by now or never: at the very end it is gone
+    del batches
     try:
-        yield from dataset.as_numpy_iterator()
+        while holder:
+            try:
+                batch = next(holder[0])
+            except StopIteration:
+                return
+            yield batch
     except failure as error:
         reason = str(error.message).splitlines()[0]
         raise ValueError(
             f"{folder}: prepared data cannot be read ({reason}); delete the folder, "
             "and it is prepared again"
         ) from error
+    finally:
+        holder.clear()
+        unregister(holder.clear)
