@@ -73,6 +73,15 @@ def dense_log_p(shape, w, shown):
 PATTERNS = [np.ones(P, bool), np.arange(P) != 2, np.isin(np.arange(P), (0, 1, 5))]
 
 
+def test_inverse_and_log_determinant():
+    """Condition 1e4, as C_g has with little noise."""
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(34, 34)))[0]
+    C = (Q * np.geomspace(1e-4, 1, 34)) @ Q.T
+    inverse, log_det = gs._inverse(jnp.asarray(C, jnp.float32))
+    np.testing.assert_allclose(inverse @ C, np.eye(34), atol=5e-3)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(C)[1], atol=5e-3)
+
+
 @pytest.mark.parametrize("shown", PATTERNS)
 def test_view_log_likelihoods_match_scipy(shape, shown):
     w = sample(shape, 40)[0].reshape(40, -1) * np.repeat(shown, 2)
