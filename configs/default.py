@@ -35,7 +35,7 @@ def _data() -> ConfigDict:
     data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
     data.num_train = 4000
     data.num_val = 500
-    data.render_size = 128
+    data.render_size = 128  # pixels
     data.elevation_deg = (-10.0, 30.0)
     # The square crop: around the landmarks or the annotated box, with this margin.
     data.box = "landmarks"  # or 'annotation'
@@ -68,6 +68,7 @@ def _student() -> ConfigDict:
     student = ConfigDict()
     # Any of 'weaksup_bs', 'weaksup_residual', 'distill' and 'supervised' (reads 3D).
     student.modes = ("weaksup_bs", "distill")
+    student.mode = "distill"  # the one in training; main goes through ``modes``
     student.depth = 50  # layers of the ResNet
     student.width = 1.0
     student.stem = "imagenet"

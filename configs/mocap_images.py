@@ -1,0 +1,23 @@
+"""Pictures with 2D landmarks in COCO form: teacher and both students, on a CPU.
+
+python main.py --config=configs/mocap_images.py --workdir=runs/mocap_images \
+    --config.data.annotations=person_keypoints_train.json \
+    --config.data.annotations_val=person_keypoints_val.json \
+    --config.data.images=images_train --config.data.images_val=images_val
+
+3D, where there is some, is named by ``data.ground_truth`` and ``data.ground_truth_val``
+and read by the evaluation alone. What to expect: configs/README.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config() -> ConfigDict:
+    """The quickstart's small network, trained for longer on pictures of one's own."""
+    config = quickstart.get_config()
+    config.data.name = "coco"
+    config.teacher.steps = 6000
+    config.student.steps = 12_000
+    return config
