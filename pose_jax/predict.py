@@ -30,7 +30,7 @@ from view.overlay import draw_skeleton
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # As input_pipeline.augment draws what lies outside a picture, and how far past the
 # crop its window reaches.
-FILL = (124, 124, 124)
+FILL = 124.0
 MARGIN_PX = 2.0
 
 
@@ -172,7 +172,8 @@ class PoseEstimator:
 
     def _cut(self, person: Person, picture: Image.Image) -> tuple[Any, Any, Any]:
         centre, half = person.crop(picture.size)
-        return cut_patch(picture, centre[0], half[0], self.image_size), centre, half
+        patch = cut_patch(picture, centre[0], float(half[0]), self.image_size)
+        return patch, centre, half
 
     def _of_cut(self, cut: Sequence[tuple[Any, Any, Any]]) -> Poses:
         patches, centres, halves = zip(*cut, strict=True)
@@ -252,7 +253,7 @@ def _as_picture(source: str | Path | np.ndarray, index: int) -> Image.Image:
     array = np.asarray(source)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(
-            f"pictures[{index}] is an array {array.dtype}{list(array.shape)}; "
+            f"pictures[{index}] is an array of {array.dtype}, {array.shape}; "
             "give uint8 of shape (height, width, 3)"
         )
     return Image.fromarray(array)
@@ -281,20 +282,39 @@ def cut_patch(
     high = np.clip(np.ceil(centre + reach), low + 1, limit).astype(int)
     shape = high - low
     step = 2.0 * float(half_side) / size  # pixels of the picture per patch pixel
-    reduced = np.maximum(np.round(shape / max(step, 1.0)), 1).astype(int)
     box = (*low.tolist(), *high.tolist())
-    window = picture.resize(tuple(reduced.tolist()), Image.Resampling.BOX, box=box)
-    ratio = reduced / shape
-    start = ratio * (centre - half_side - low)
-    step_x, step_y = ratio * step
-    patch = window.transform(
-        (size, size),
-        Image.Transform.AFFINE,
-        (step_x, 0.0, start[0], 0.0, step_y, start[1]),
-        resample=Image.Resampling.BILINEAR,
-        fillcolor=FILL,
+    window = np.asarray(picture.crop(box).convert("RGB"), np.float64)
+    corner = centre - half_side - low
+    rows, columns = (
+        _resampling(int(shape[axis]), float(corner[axis]), step, size)
+        for axis in (1, 0)
     )
-    return np.asarray(patch)
+    drawn = np.einsum("iy,yxc->ixc", rows, window)
+    drawn = np.einsum("jx,ixc->ijc", columns, drawn)
+    # What the weights of a pixel lack in the picture lies outside of it.
+    inside = rows.sum(1)[:, None] * columns.sum(1)
+    drawn += FILL * (1.0 - inside)[..., None]
+    return np.clip(np.round(drawn), 0, 255).astype(np.uint8)
+
+
+def _resampling(count: int, start: float, step: float, size: int) -> np.ndarray:
+    """(size, count) weights along one axis: area averages, then linear interpolation.
+
+    Args:
+        count: pixels of the window.
+        start: where in it the patch begins.
+        step: pixels of the window per pixel of the patch.
+        size: pixels of the patch.
+    """
+    reduced = max(round(count / max(step, 1.0)), 1)
+    edges = np.linspace(0, count, reduced + 1)
+    pixels = np.arange(count)
+    low = np.maximum(edges[:-1, None], pixels)
+    high = np.minimum(edges[1:, None], pixels + 1)
+    area = np.maximum(high - low, 0.0) * (reduced / count)
+    at = (start + step * (np.arange(size) + 0.5)) * (reduced / count) - 0.5
+    linear = np.maximum(1.0 - np.abs(at[:, None] - np.arange(reduced)), 0.0)
+    return linear @ area
 
 
 # --- the stage ---------------------------------------------------------------------

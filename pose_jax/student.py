@@ -79,14 +79,14 @@ class StudentRecord:
         record["skeleton"] = Skeleton.from_dict(record["skeleton"])
         return cls(**record)
 
-    def make_net(self, axis_name: str | None = None) -> PoseNet:
+    def make_net(self, axis_name: str | None = None) -> nn.Module:
         """The network, without weights; see :func:`make_net`."""
         return make_net(
             self.net, num_joints=self.skeleton.num_joints, axis_name=axis_name
         )
 
 
-def net_fields(student: Mapping[str, Any]) -> dict[str, Any]:
+def net_fields(student: Any) -> dict[str, Any]:
     """The fields of ``config.student`` that name a network, with plain types."""
     fields = {name: student[name] for name in NET_FIELDS}
     return fields | {"width": float(fields["width"]), "dtype": str(fields["dtype"])}

@@ -124,6 +124,7 @@ class TinyNet(nn.Module):
     """In place of a PoseNet where a test is about the loop: compiles in a second."""
 
     axis_name: str | None = None
+    num_joints: int = P
 
     @nn.compact
     def __call__(self, images, train):
@@ -131,8 +132,9 @@ class TinyNet(nn.Module):
         x = Conv(16, 4, 4, name="conv1")(x)
         x = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(x))
         x = x.reshape(len(x), -1)
-        kernel = self.param("kernel", nn.initializers.normal(0.01), (x.shape[1], 3 * P))
-        return jnp.tanh(x @ kernel).reshape(-1, P, 3)
+        shape = (x.shape[1], 3 * self.num_joints)
+        kernel = self.param("kernel", nn.initializers.normal(0.01), shape)
+        return jnp.tanh(x @ kernel).reshape(-1, self.num_joints, 3)
 
 
 @functools.cache
