@@ -65,9 +65,7 @@ def test_is_idempotent_and_equivariant():
     A = _random(1, seed=5)[0]
     turn = _polar_square(_random(1, seed=6)[0])
     turned = _project(turn @ A)
-    np.testing.assert_allclose(
-        turned, turn @ np.asarray(_project(A)), atol=2e-6
-    )
+    np.testing.assert_allclose(turned, turn @ np.asarray(_project(A)), atol=2e-6)
 
 
 def _project(A):
