@@ -1,0 +1,171 @@
+"""NRSfM on one data set: the teacher, the EM that starts it, and what both must beat.
+
+python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=5
+
+All rows see the same 2D landmarks and are scored by the same code: MPJPE and depth
+error after scaling by the mean bone length, PA-MPJPE by a similarity without
+reflection, flip fraction as the share of samples whose depth is mirrored. The sign of
+depth is that of the run (the camera looks down on average), never chosen by the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.common import DATA, Row, finish, parse_args, summarise
+from configs import default
+from input_pipeline.ground_truth import read_ground_truth
+from input_pipeline.landmarks import Landmarks, read_landmarks
+from losses import metrics
+from nrsfm_jax import gaussian_shape, teacher, train
+from nrsfm_jax.objective import Objective
+
+UNITS = {
+    "mpjpe": "mm",
+    "pa_mpjpe": "mm",
+    "depth_error": "mm",
+    "flip_fraction": "",
+    "seconds": "s",
+    "peak_memory": "MiB",
+}
+DATASETS = ("cmu_mocap", "mh_mocap", "mannequin")
+
+
+def main() -> None:
+    """Runs every method for every seed and prints the table."""
+    args = parse_args(__doc__, add_flags)
+    data = data_config(args)
+    landmarks = read_landmarks(data, "train")
+    truth = read_ground_truth(data, "train")
+    if truth is None:
+        sys.exit("error: this data set has no 3D truth to score against")
+    truth = truth.align(landmarks.sample_ids)
+    steps = 1500 if args.quick else args.steps
+    methods = {
+        "z = 0": zero_depth,
+        "EM": em_alone,
+        "plain teacher": functools.partial(teacher_depth, steps=steps, guided=False),
+        "teacher": functools.partial(teacher_depth, steps=steps, guided=True),
+    }
+    chosen = args.method or list(methods)
+    rows: list[Row] = []
+    for name in chosen:
+        repeats = 1 if name == "z = 0" else (2 if args.quick else args.seeds)
+        scores = [
+            run(methods[name], landmarks, truth, args.first_seed + i)
+            for i in range(repeats)
+        ]
+        for metric, unit in UNITS.items():
+            values = [score[metric] for score in scores]
+            rows.append(summarise("nrsfm", args.dataset, name, metric, unit, values))
+            print(name, metric, *(f"{v:.4g}" for v in values), flush=True)
+    finish(rows, args.json)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this benchmark."""
+    parser.add_argument("--dataset", choices=DATASETS, default="cmu_mocap")
+    parser.add_argument("--data", type=Path, help="a file of cmu_mocap17.npz's layout")
+    parser.add_argument("--method", action="append", help="only these rows")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--samples", type=int, default=15_000)
+
+
+def data_config(args: argparse.Namespace) -> ConfigDict:
+    """``config.data`` of the data set that the flags name."""
+    data = default.get_config().data
+    data.num_train = 3000 if args.quick else args.samples
+    if args.dataset == "cmu_mocap":
+        data.name = "mocap"
+        data.mocap_file = str(args.data or DATA / "cmu_mocap17.npz")
+    elif args.dataset == "mh_mocap":
+        folder = DATA / "mh_mocap"
+        data.name = "coco"
+        for field, suffix in (("", "train"), ("_val", "val")):
+            data[f"annotations{field}"] = str(
+                folder / f"person_keypoints_{suffix}.json"
+            )
+            data[f"images{field}"] = str(folder / f"images_{suffix}")
+            data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
+    elif not args.quick:
+        data.num_train = 4000
+    return data
+
+
+def run(method: Any, landmarks: Landmarks, truth: Any, seed: int) -> dict[str, float]:
+    """One method and seed: the metrics, the seconds and the peak memory so far."""
+    began = time.monotonic()
+    pose = method(landmarks, seed)
+    seconds = time.monotonic() - began
+    scores = metrics.evaluate_poses(
+        pose,
+        truth.positions_mm,
+        edges=landmarks.skeleton.edges,
+        root=landmarks.skeleton.root,
+        visible=landmarks.visible,
+    )
+    return {
+        "mpjpe": scores["mpjpe_mm"],
+        "pa_mpjpe": scores["pa_mpjpe_mm"],
+        "depth_error": scores["depth_error_mm"],
+        "flip_fraction": scores["flip_fraction"],
+        "seconds": seconds,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def zero_depth(landmarks: Landmarks, seed: int) -> np.ndarray:
+    """The annotated landmarks in the picture plane."""
+    W, _ = landmarks.centred
+    return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
+
+
+def em_alone(landmarks: Landmarks, seed: int) -> np.ndarray:
+    """The annotated landmarks with the depth of the Gaussian shape model."""
+    W, _ = landmarks.centred
+    depth = _em_depth(landmarks, jax.random.split(jax.random.key(seed))[0])
+    return np.concatenate([W, depth[..., None]], axis=-1)
+
+
+def _em_depth(landmarks: Landmarks, key: jax.Array) -> np.ndarray:
+    W, _ = landmarks.centred
+    shape = gaussian_shape.fit_gaussian_shape(W, key=key, visible=landmarks.visible)
+    return gaussian_shape.posterior_depth(shape, W, landmarks.visible)[0]
+
+
+def teacher_depth(
+    landmarks: Landmarks, seed: int, *, steps: int, guided: bool
+) -> np.ndarray:
+    """The teacher's own reconstruction, with or without the EM's guidance."""
+    W, _ = landmarks.centred
+    em_key, fit_key = jax.random.split(jax.random.key(seed))
+    fitted = train.fit(
+        W,
+        landmarks.visible,
+        key=fit_key,
+        em_depth=_em_depth(landmarks, em_key) if guided else None,
+        objective=Objective(steps=steps, guide_fraction=0.4 if guided else 0.0),
+    )
+    record = teacher.from_params(
+        fitted.params, skeleton=landmarks.skeleton.to_dict(), config={}, depth_sign=1
+    )
+    split = record.reconstruct(W, landmarks.visible, landmarks.sample_ids)
+    return split.poses(record.dictionary)
+
+
+if __name__ == "__main__":
+    main()
