@@ -161,7 +161,7 @@ def predict_batches(
     seen = np.zeros(count, bool)
     with progress(label, total=count) as bar:
         for batch in batches:
-            found = run(variables, placed.shard(batch["image"]))
+            found = run(variables, placed.shard(batch["image"]), None)
             keep = np.asarray(batch["weight"]) > 0
             rows = np.asarray(batch["row"])[keep]
             pose[rows], seen[rows] = found[keep], True

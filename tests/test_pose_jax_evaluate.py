@@ -153,7 +153,7 @@ def config(tmp_path_factory):
     config.data.num_train, config.data.num_val = 24, 10
     config.data.render_size = 48
     config.student.update(image_size=32, batch_size=8, steps=6, log_every=2)
-    config.student.update(eval_every=3, checkpoint_every=3, num_devices=2)
+    config.student.update(eval_every=3, checkpoint_every=3, parallel="jit")
     return config
 
 

@@ -86,7 +86,9 @@ def batches(W, *, batch_size, start_step=0, flips=True):
         rows = rng.integers(0, len(W), batch_size)
         keypoints = W[rows]
         flip = rng.random(batch_size) < (0.5 if flips else 0.0)
-        mirrored = keypoints[:, SKELETON.flip_permutation] * np.float32([-1, 1])
+        mirrored = keypoints[:, SKELETON.flip_permutation] * np.array(
+            [-1, 1], np.float32
+        )
         keypoints = np.where(flip[:, None, None], mirrored, keypoints)
         scale = rng.uniform(0.8, 1.2, batch_size).astype(np.float32)
         keypoints = (keypoints * scale[:, None, None]).astype(np.float32)
