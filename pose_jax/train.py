@@ -22,23 +22,20 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.objective import MODES, DepthTarget, student_loss
+from pose_jax.objective import MODES, DepthTarget
+from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.student import (
     CHECKPOINTS,
-    Plateau,
     StudentRecord,
     TrainState,
     init_state,
     make_net,
-    make_optimizer,
     net_fields,
 )
 from pose_jax.targets import (
@@ -47,7 +44,6 @@ from pose_jax.targets import (
     matched_depth_weight,
     no_depth_targets,
     read_teacher,
-    target_rows,
     teacher_targets,
     teacher_trust,
 )
@@ -57,140 +53,7 @@ from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.run_files import mark_finished
 
-Batch = Mapping[str, Any]
 DEVICE_KEYS = ("image", "keypoints", "visible", "row", "flip", "scale")
-SCHEDULES = ("plateau", "cosine")
-# A validation loss counts as better when it is lower by this share.
-IMPROVEMENT = 1e-3
-
-
-# --- one step ----------------------------------------------------------------------
-
-
-def make_loss(
-    skeleton: Skeleton,
-    *,
-    xy_weight: float,
-    depth_weight: float,
-    code_l1_weight: float,
-) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)``."""
-
-    def loss(pose: Any, batch: Mapping[str, Any], targets: DepthTarget) -> Any:
-        def one(*arguments: Any) -> Any:
-            return student_loss(
-                *arguments,
-                permutation=jnp.asarray(skeleton.flip_permutation),
-                xy_weight=xy_weight,
-                depth_weight=depth_weight,
-                code_l1_weight=code_l1_weight,
-            )
-
-        names = ("keypoints", "visible", "flip", "scale")
-        rows = target_rows(targets, batch["row"])
-        return jax.vmap(one)(pose, *(batch[n] for n in names), rows)
-
-    return loss
-
-
-def make_train_step(
-    net: nn.Module,
-    loss: Callable[..., Any],
-    *,
-    schedule: str,
-    num_steps: int,
-    learning_rate: float,
-    end_learning_rate: float,
-) -> Callable[[TrainState, Batch, DepthTarget], tuple[TrainState, dict[str, Any]]]:
-    """The step of one device, averaged over the axis ``data``.
-
-    Args:
-        net: made with ``axis_name="data"``.
-        loss: from :func:`make_loss`.
-        schedule: ``"plateau"`` takes the learning rate of the state, ``"cosine"``
-            lets it fall from the first to the last step.
-        num_steps: length of the cosine.
-        learning_rate: at the start of the cosine.
-        end_learning_rate: at its end.
-    """
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"config.student.schedule = {schedule!r} is not one of {SCHEDULES}"
-        )
-
-    def rate(state: TrainState) -> jax.Array:
-        if schedule == "plateau":
-            return state.plateau.learning_rate
-        done = state.step.astype(jnp.float32) / num_steps
-        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-        return end_learning_rate + (learning_rate - end_learning_rate) * fall
-
-    def step(
-        state: TrainState, batch: Batch, targets: DepthTarget
-    ) -> tuple[TrainState, dict[str, Any]]:
-        def mean_loss(params: Any) -> Any:
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            pose, new = net.apply(
-                variables, batch["image"], train=True, mutable=["batch_stats"]
-            )
-            values, terms = loss(pose, batch, targets)
-            terms = {name: jnp.mean(term) for name, term in terms.items()}
-            return jnp.mean(values), (terms, new["batch_stats"])
-
-        (value, (terms, batch_stats)), gradients = jax.value_and_grad(
-            mean_loss, has_aux=True
-        )(state.params)
-        gradients, batch_stats, metrics = jax.lax.pmean(
-            (gradients, batch_stats, {"loss": value, **terms}), axis_name=AXIS
-        )
-        now = rate(state)
-        # Optax mixes its integer count with floats, which strict promotion rejects.
-        with jax.numpy_dtype_promotion("standard"):
-            direction, opt_state = make_optimizer().update(
-                gradients, state.opt_state, state.params
-            )
-        updates = jax.tree.map(lambda u: -now * u, direction)
-        metrics |= {
-            "learning_rate": now,
-            "gradient_norm": optax.tree.norm(gradients),
-        }
-        state = TrainState(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            plateau=state.plateau,
-        )
-        return state, metrics
-
-    return step
-
-
-def plateau_update(
-    plateau: Plateau, val_loss: float, *, patience: int, end_learning_rate: float
-) -> Plateau:
-    """The drop of Section 5.1: to the last rate when the validation loss saturates.
-
-    Saturated means ``patience`` evaluations in a row without a loss lower by
-    ``IMPROVEMENT`` than the best one.
-
-    Args:
-        plateau: numpy or Python scalars.
-        val_loss: of the validation split, without 3D.
-        patience: evaluations without improvement before the drop.
-        end_learning_rate: the rate after it.
-    """
-    best = float(plateau.best_loss)
-    if val_loss < best * (1.0 - IMPROVEMENT) or not math.isfinite(best):
-        best, stale = val_loss, 0
-    else:
-        stale = int(plateau.stale_evals) + 1
-    rate = float(plateau.learning_rate)
-    return Plateau(
-        learning_rate=np.float32(end_learning_rate if stale >= patience else rate),
-        best_loss=np.float32(best),
-        stale_evals=np.int32(stale),
-    )
 
 
 # --- the loop ----------------------------------------------------------------------

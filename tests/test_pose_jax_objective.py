@@ -92,7 +92,9 @@ def test_the_plain_frame_equals_turning_and_mirroring_the_camera(flip, angle, sc
     M_aug = (H @ M @ A.T).astype(np.float32)
     turned = prepared_record(D_aug, M_aug, scale * phi, W_aug)
     z_aug = scale * z
-    recomputed = losses.prepared_distillation_loss(z_aug, turned, code_l1_weight=0.15)
+    recomputed = losses.prepared_distillation_loss(
+        jnp.asarray(z_aug), turned, code_l1_weight=0.15
+    )
 
     z_plain = plain_depth(
         jnp.asarray(z_aug),

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from pose_jax import predict
-from pose_jax.predict import PoseEstimator, cut_patch, find_persons, open_picture
+from pose_jax.pictures import FILL, cut_patch, open_picture
+from pose_jax.predict import PoseEstimator, find_persons
 from pose_jax.student import CHECKPOINTS, StudentRecord, init_state
 from runtime.checkpoints import Checkpoints
 
@@ -61,8 +62,8 @@ def test_a_crop_at_full_resolution_is_the_picture_itself():
 
 def test_outside_the_picture_is_the_grey_of_training():
     patch = cut_patch(noise(32, 32), np.array([0.0, 0.0]), 16.0, 32)
-    assert (patch[:15] == predict.FILL).all()
-    assert (patch[:, :15] == predict.FILL).all()
+    assert (patch[:15] == FILL).all()
+    assert (patch[:, :15] == FILL).all()
     assert patch[17:, 17:].std() > 5
 
 
