@@ -29,7 +29,8 @@ from configs import default
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
-from nrsfm_jax import gaussian_shape, teacher, train
+from nrsfm_jax import teacher, train
+from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
 from nrsfm_jax.objective import Objective
 
 UNITS = {
@@ -40,6 +41,8 @@ UNITS = {
     "seconds": "s",
     "peak_memory": "MiB",
 }
+PUBLISHED = (256, 128, 64, 32, 16, 8)
+OURS = tuple(default.get_config().teacher.dictionary_sizes)
 DATASETS = ("cmu_mocap", "mh_mocap", "mannequin")
 
 
@@ -55,7 +58,8 @@ def main() -> None:
     steps = 1500 if args.quick else args.steps
     methods = {
         "z = 0": zero_depth,
-        "EM": em_alone,
+        "EM, 1 Gaussian": functools.partial(em_alone, components=1),
+        "EM": functools.partial(em_alone, components=10),
         "plain teacher": functools.partial(teacher_depth, steps=steps, guided=False),
         "teacher": functools.partial(teacher_depth, steps=steps, guided=True),
     }
@@ -134,23 +138,28 @@ def zero_depth(landmarks: Landmarks, seed: int) -> np.ndarray:
     return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
 
 
-def em_alone(landmarks: Landmarks, seed: int) -> np.ndarray:
-    """The annotated landmarks with the depth of the Gaussian shape model."""
+def em_alone(landmarks: Landmarks, seed: int, *, components: int) -> np.ndarray:
+    """The annotated landmarks with the depth of the Gaussian shapes."""
     W, _ = landmarks.centred
-    depth = _em_depth(landmarks, jax.random.split(jax.random.key(seed))[0])
+    key = jax.random.split(jax.random.key(seed))[0]
+    depth = _em_depth(landmarks, key, components)
     return np.concatenate([W, depth[..., None]], axis=-1)
 
 
-def _em_depth(landmarks: Landmarks, key: jax.Array) -> np.ndarray:
+def _em_depth(landmarks: Landmarks, key: jax.Array, components: int = 10) -> np.ndarray:
     W, _ = landmarks.centred
-    shape = gaussian_shape.fit_gaussian_shape(W, key=key, visible=landmarks.visible)
-    return gaussian_shape.posterior_depth(shape, W, landmarks.visible)[0]
+    shape = fit_shapes(W, landmarks.visible, key=key, components=components)
+    return expected_depth(shape, W, landmarks.visible)[0]
 
 
 def teacher_depth(
     landmarks: Landmarks, seed: int, *, steps: int, guided: bool
 ) -> np.ndarray:
-    """The teacher's own reconstruction, with or without the EM's guidance."""
+    """The teacher's own reconstruction.
+
+    Guided: the recipe of configs/default.py. Plain: Section 3 as published, with the
+    published dictionaries and nothing but Eq. 4.
+    """
     W, _ = landmarks.centred
     em_key, fit_key = jax.random.split(jax.random.key(seed))
     fitted = train.fit(
@@ -158,7 +167,8 @@ def teacher_depth(
         landmarks.visible,
         key=fit_key,
         em_depth=_em_depth(landmarks, em_key) if guided else None,
-        objective=Objective(steps=steps, guide_fraction=0.4 if guided else 0.0),
+        objective=Objective(steps=steps),
+        dictionary_sizes=OURS if guided else PUBLISHED,
     )
     record = teacher.from_params(
         fitted.params, skeleton=landmarks.skeleton.to_dict(), config={}, depth_sign=1

@@ -45,7 +45,7 @@ def _data() -> ConfigDict:
 
 def _teacher() -> ConfigDict:
     teacher = ConfigDict()
-    teacher.dictionary_sizes = (256, 128, 64, 32, 16, 8)
+    teacher.dictionary_sizes = (256, 128, 64, 32)  # the paper's go on: 16, 8
     teacher.ista_steps = 1
     teacher.sparsity_weight = 0.005  # lambda of Eq. 4 for unit-norm dictionary columns
     teacher.learning_rate = 0.01
@@ -55,7 +55,11 @@ def _teacher() -> ConfigDict:
     teacher.depth_sign = 1  # +1 or -1: the one bit that 2D cannot tell
     teacher.depth_sign_source = "given"  # or 'evaluate': chosen once against the truth
     teacher.em = ConfigDict()
-    teacher.em.guide_fraction = 0.4  # of the steps that the EM depth guides; 0: no EM
+    teacher.em.guide_fraction = (
+        0.4  # of the steps, from weight 1 to the floor; 0: no EM
+    )
+    teacher.em.guide_floor = 0.5  # weight of the EM depth after that
+    teacher.em.components = 10  # Gaussians; 1: a single one
     teacher.em.num_samples = 4000
     teacher.em.num_yaws = 24
     teacher.em.elevations_deg = (-10.0, 0.0, 10.0, 20.0, 30.0)

@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     """Dictionaries 256-128-64-32-16-8, batch 32, Adam 1e-3 dropping to 1e-5."""
     config = default.get_config()
     config.data.name = "coco"
+    config.teacher.dictionary_sizes = (256, 128, 64, 32, 16, 8)
     return config

@@ -5,6 +5,12 @@ by name; what is exported here is mathematics and the teacher's files.
 """
 
 from nrsfm_jax.camera import estimate_camera, orthonormal_projection
+from nrsfm_jax.gaussian_mixture import (
+    GaussianMixture,
+    expected_depth,
+    fit_gaussian_mixture,
+    fit_shapes,
+)
 from nrsfm_jax.gaussian_shape import (
     GaussianShape,
     fit_gaussian_shape,
@@ -29,6 +35,7 @@ from nrsfm_jax.teacher import (
 )
 
 __all__ = [
+    "GaussianMixture",
     "GaussianShape",
     "Objective",
     "Reconstruction",
@@ -37,7 +44,10 @@ __all__ = [
     "encode",
     "estimate_camera",
     "estimate_code",
+    "expected_depth",
+    "fit_gaussian_mixture",
     "fit_gaussian_shape",
+    "fit_shapes",
     "from_params",
     "init",
     "ista_step",

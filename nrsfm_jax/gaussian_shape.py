@@ -17,7 +17,6 @@ Frames: S_cam = S @ R_g and W = S_cam[:, :2]; the body frame has y up (see `view
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nrsfm_jax.view_likelihood import (
+    depth_gain,
+    einsum,
+    features_of,
+    score_sums,
+    updated,
+    view_log_likelihoods,
+    view_terms,
+)
 from nrsfm_jax.views import upright_views
 from nrsfm_jax.visibility import (
     Blocks,
@@ -34,14 +42,8 @@ from nrsfm_jax.visibility import (
     make_blocks,
 )
 
-HIGHEST = jax.lax.Precision.HIGHEST
-# Variance of the shift t, patch units squared. The landmarks are centred over the
-# visible joints, the shape over all of them: t is the difference.
-SHIFT_VARIANCE = 0.1
 # Added to Sigma in every step, so that it stays positive in float32.
 RIDGE = 1e-5
-
-_einsum = functools.partial(jnp.einsum, precision=HIGHEST)
 
 
 class GaussianShape(NamedTuple):
@@ -62,120 +64,7 @@ class GaussianShape(NamedTuple):
     log_likelihood: Float[Array, ""]
 
 
-class _ViewTerms(NamedTuple):
-    """log N(w; A_g mu, C_g) is quadratic in w: its terms, for one pattern."""
-
-    mean: Float[Array, "g e"]  # A_g mu, 0 at missing joints
-    precision: Float[Array, "g e e"]  # C_g^-1, 0 at missing joints
-    constant: Float[Array, " g"]
-
-
 # --- expectation and maximisation -------------------------------------------------
-
-
-def _view_terms(
-    mu: Float[Array, " d"],
-    Sigma: Float[Array, "d d"],
-    sigma: Float[Array, ""],
-    views: Float[Array, "g 3 3"],
-    visible: Bool[Array, " p"],
-) -> _ViewTerms:
-    """C_g = A_g Sigma A_g^T + sigma^2 I + shift, inverted over the visible joints."""
-    P, G = visible.shape[0], views.shape[0]
-    M = views[:, :, :2]
-    shown = jnp.repeat(visible.astype(mu.dtype), 2)
-    mean = _einsum("pa,gai->gpi", mu.reshape(P, 3), M).reshape(G, 2 * P) * shown[None]
-    half = _einsum("paqb,gbj->gpaqj", Sigma.reshape(P, 3, P, 3), M)
-    C = _einsum("gpaqj,gai->gpiqj", half, M).reshape(G, 2 * P, 2 * P)
-    shift = jnp.tile(jnp.eye(2, dtype=mu.dtype), (P, P)) * SHIFT_VARIANCE
-    identity = jnp.eye(2 * P, dtype=mu.dtype)
-    C = C + (shift + jnp.square(sigma) * identity)[None]
-    # A missing coordinate becomes an independent unit one: no effect on the rest.
-    both = shown[:, None] * shown[None, :]
-    # The inverse is formed, because one product with the quadratic features of all
-    # samples then replaces a triangular solve per view.
-    inverse, log_det = jax.vmap(_inverse)(C * both[None] + jnp.diag(1 - shown)[None])
-    precision = 0.5 * (inverse + inverse.mT) * both[None]
-    constant = -0.5 * (log_det + jnp.sum(shown) * jnp.log(2 * jnp.pi))
-    return _ViewTerms(mean, precision, constant)
-
-
-def _inverse(C: Float[Array, "e e"]) -> tuple[Float[Array, "e e"], Float[Array, ""]]:
-    """Inverse and log-determinant of a positive definite matrix (Gauss-Jordan).
-
-    Positive definite matrices need no pivoting. LAPACK is avoided: called for
-    hundreds of small matrices, its threads wait for each other, and on a busy
-    machine the fit took minutes instead of seconds.
-    """
-
-    def eliminate(k, state):
-        C, log_det = state
-        pivot = C[k, k]
-        row = C[k].at[k].set(1) / pivot
-        column = C[:, k].at[k].set(0)
-        C = C.at[:, k].set(0) - column[:, None] * row[None, :]
-        return C.at[k].set(row), log_det + jnp.log(pivot)
-
-    return jax.lax.fori_loop(0, len(C), eliminate, (C, jnp.zeros((), C.dtype)))
-
-
-def _features(w: Float[Array, "n e"]) -> Float[Array, "n f"]:
-    """[w, w_a w_b for a <= b]: log-likelihoods and moments are linear in these."""
-    a, b = np.triu_indices(w.shape[1])
-    return jnp.concatenate([w, w[:, a] * w[:, b]], axis=1)
-
-
-def _view_log_likelihoods(
-    features: Float[Array, "n f"], terms: _ViewTerms
-) -> Float[Array, "n g"]:
-    """log N(w_i; A_g mu, C_g) of all samples and views by one matrix product."""
-    e = terms.mean.shape[1]
-    a, b = np.triu_indices(e)
-    linear = _einsum("gab,gb->ga", terms.precision, terms.mean)
-    # Each pair a < b stands for two entries of the symmetric precision.
-    factor = jnp.asarray(np.where(a == b, -0.5, -1.0), features.dtype)
-    coefficients = jnp.concatenate(
-        [linear, terms.precision[:, a, b] * factor[None]], axis=1
-    )
-    constant = terms.constant - 0.5 * jnp.sum(linear * terms.mean, axis=1)
-    product = jnp.matmul(features, coefficients.T, precision=HIGHEST)
-    return product + constant[None]
-
-
-def _scores(
-    features: Float[Array, "n f"],
-    weight: Float[Array, " n"],
-    terms: _ViewTerms,
-) -> tuple[Float[Array, "g e"], Float[Array, "g e e"], Float[Array, ""]]:
-    """h_g = C_g^-1 sum_i r e and H_g = C_g^-1 (sum_i r e e^T) C_g^-1 - N_g C_g^-1.
-
-    Responsibilities r_ig = softmax_g log N(w_i; A_g mu, C_g), e = w_i - A_g mu.
-    The third result is sum_i log p(w_i).
-    """
-    mean, precision, _ = terms
-    G, e = mean.shape
-    log_joint = _view_log_likelihoods(features, terms) - jnp.log(float(G))
-    log_p = jax.nn.logsumexp(log_joint, axis=1)
-    r = jnp.exp(log_joint - log_p[:, None]) * weight[:, None]
-    N = jnp.sum(r, axis=0)
-    moments = jnp.matmul(r.T, features, precision=HIGHEST)
-    first, second = moments[:, :e], moments[:, e + _packed_index(e)]
-    cross = first[:, :, None] * mean[:, None, :]
-    square = mean[:, :, None] * mean[:, None, :] * N[:, None, None]
-    about_mean = second - cross - cross.mT + square
-    h = _einsum("gab,gb->ga", precision, first - N[:, None] * mean)
-    H = jnp.matmul(precision, about_mean, precision=HIGHEST)
-    H = jnp.matmul(H, precision, precision=HIGHEST) - N[:, None, None] * precision
-    return h, H, jnp.sum(log_p * weight)
-
-
-@functools.cache
-def _packed_index(e: int) -> Int[np.ndarray, "e e"]:
-    """Where entry (a, b) of a symmetric matrix lies in its packed upper triangle."""
-    index = np.zeros((e, e), np.int32)
-    a, b = np.triu_indices(e)
-    index[a, b] = index[b, a] = np.arange(a.size)
-    return index
 
 
 def _em_step(
@@ -189,33 +78,24 @@ def _em_step(
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, ""]]:
     """One step of EM; also the mean log-likelihood of the parameters given to it.
 
-    With K_g = Sigma A_g^T C_g^-1 the step is
-        d = sum_g K_g sum_i r e / n                 = Sigma u,
-        Sigma + sum_g K_g (...) K_g^T / n - ...     = Sigma + Sigma U Sigma - d d^T,
-    with u = sum_g A_g^T h_g / n and U = sum_g A_g^T H_g A_g / n (see `_scores`):
-    K_g itself is never needed, and samples with missing joints add up alike.
+    Responsibilities r_ig = softmax_g log N(w_i; A_g mu, C_g).
     """
     G, P = views.shape[0], visible.shape[1]
-    M = views[:, :, :2]
 
     def add_block(total, block):
         block_features, block_weight, block_visible = block
-        terms = _view_terms(mu, Sigma, sigma, views, block_visible)
-        scores = _scores(block_features, block_weight, terms)
-        return jax.tree.map(jnp.add, total, scores), None
+        terms = view_terms(mu, Sigma, sigma, views, block_visible)
+        log_joint = view_log_likelihoods(block_features, terms) - jnp.log(float(G))
+        log_p = jax.nn.logsumexp(log_joint, axis=1)
+        r = jnp.exp(log_joint - log_p[:, None]) * block_weight[:, None]
+        sums = *score_sums(block_features, r, terms), jnp.sum(log_p * block_weight)
+        return jax.tree.map(jnp.add, total, sums), None
 
     zero = jnp.zeros((G, 2 * P), mu.dtype), jnp.zeros((G, 2 * P, 2 * P), mu.dtype)
     total = (*zero, jnp.zeros((), mu.dtype))
     (h, H, log_p), _ = jax.lax.scan(add_block, total, (features, weight, visible))
     n = jnp.sum(weight)
-    u = _einsum("gpi,gai->pa", h.reshape(G, P, 2), M).reshape(3 * P) / n
-    half = _einsum("gpiqj,gbj->gpiqb", H.reshape(G, P, 2, P, 2), M)
-    U = _einsum("gpiqb,gai->paqb", half, M).reshape(3 * P, 3 * P) / n
-    d = jnp.matmul(Sigma, u, precision=HIGHEST)
-    change = jnp.matmul(Sigma, U, precision=HIGHEST)
-    change = jnp.matmul(change, Sigma, precision=HIGHEST)
-    Sigma = Sigma + change - d[:, None] * d[None, :]
-    return mu + d, 0.5 * (Sigma + Sigma.T), log_p / n
+    return *updated(mu, Sigma, views, h, H, n), log_p / n
 
 
 @jax.jit
@@ -229,9 +109,9 @@ def _run_em(
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, " steps+1"]]:
     """One step for each noise level; log-likelihood before each step and at the end."""
     T, B, P, _ = blocks.W.shape
-    features = jax.vmap(_features)(jnp.reshape(blocks.W, (T, B, 2 * P)))
+    features = jax.vmap(features_of)(jnp.reshape(blocks.W, (T, B, 2 * P)))
     weight, visible = jnp.asarray(blocks.weight), jnp.asarray(blocks.visible)
-    floor = ridge * _centring(P)
+    floor = ridge * centring(P)
 
     def step(state, sigma):
         _, (mu, Sigma) = state
@@ -248,7 +128,7 @@ def _run_em(
     return mu, Sigma, trace
 
 
-def _centring(P: int) -> Float[Array, "d d"]:
+def centring(P: int) -> Float[Array, "d d"]:
     """Projection of vec S that removes the mean over the joints."""
     J = np.eye(P) - 1.0 / P
     return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
@@ -306,7 +186,7 @@ def fit_gaussian_shape(
     level_iterations: int = 60,
     iterations: int = 40,
     first_sigma: float = 0.15,
-    last_sigma: float = 0.01,
+    last_sigma: float = 0.005,
     depth_noise: float = 0.05,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
 ) -> GaussianShape:
@@ -366,7 +246,7 @@ def fit_gaussian_shape(
 
 def _initial(S: Float[np.ndarray, "p 3"]) -> tuple[Array, Array]:
     mu = jnp.asarray((S - S.mean(0)).reshape(-1), jnp.float32)
-    return mu, 0.01 * _centring(len(S))
+    return mu, 0.01 * centring(len(S))
 
 
 def _fit_stage(
@@ -423,31 +303,18 @@ def _posterior_blocks(
 ) -> tuple[Float[Array, "t b p"], Int[Array, "t b"], Float[Array, "t b"]]:
     mu, Sigma, sigma, views, _ = gaussian
     P = mu.shape[0] // 3
-    mean_depth = _einsum("pa,ga->gp", mu.reshape(P, 3), views[:, :, 2])
+    mean_depth = einsum("pa,ga->gp", mu.reshape(P, 3), views[:, :, 2])
 
     def depth_of_block(block):
         W, visible = block
         w = W.reshape(-1, 2 * P)
-        terms = _view_terms(mu, Sigma, sigma, views, visible)
-        log_joint = _view_log_likelihoods(_features(w), terms)
+        terms = view_terms(mu, Sigma, sigma, views, visible)
+        log_joint = view_log_likelihoods(features_of(w), terms)
         best = jnp.argmax(log_joint, axis=1)
         log_p = jax.nn.logsumexp(log_joint, axis=1) - jnp.log(float(len(views)))
-        gain = _depth_gain(Sigma, views, terms.precision)
+        gain = depth_gain(Sigma, views, terms.precision)
         error = w - terms.mean[best]
-        z = mean_depth[best] + _einsum("npe,ne->np", gain[best], error)
+        z = mean_depth[best] + einsum("npe,ne->np", gain[best], error)
         return z - jnp.mean(z, axis=1, keepdims=True), best, log_p
 
     return jax.lax.map(depth_of_block, (blocks.W, blocks.visible))
-
-
-def _depth_gain(
-    Sigma: Float[Array, "d d"],
-    views: Float[Array, "g 3 3"],
-    precision: Float[Array, "g e e"],
-) -> Float[Array, "g p e"]:
-    """Rows of K_g in the camera's z: depth moves by this per error in the image."""
-    P = precision.shape[1] // 2
-    z_axis, M = views[:, :, 2], views[:, :, :2]
-    half = _einsum("paqb,ga->gpqb", Sigma.reshape(P, 3, P, 3), z_axis)
-    covariance = _einsum("gpqb,gbj->gpqj", half, M).reshape(-1, P, 2 * P)
-    return jnp.matmul(covariance, precision, precision=HIGHEST)

@@ -32,7 +32,9 @@ class Objective:
 
     Attributes:
         sparsity_weight: lambda of Eq. 4 in the gauge of unit-norm columns.
-        guide_fraction: share of the steps guided by the EM depth; 0 for none.
+        guide_fraction: share of the steps over which the weight of the EM depth falls
+            from 1 to ``guide_floor``; 0: the EM depth is not used at all.
+        guide_floor: the weight that stays to the end.
         learning_rate: the highest; a cosine decay to zero follows a linear warm-up.
         warmup_fraction: share of the steps of the warm-up. Without it the first
             steps of Adam silence atoms of the deep layers that never return.
@@ -43,6 +45,7 @@ class Objective:
 
     sparsity_weight: float = 0.005
     guide_fraction: float = 0.4
+    guide_floor: float = 0.5
     learning_rate: float = 1e-2
     warmup_fraction: float = 0.05
     steps: int = 6000
@@ -53,6 +56,13 @@ class Objective:
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with warm-up and cosine decay."""
         return optax.adam(self.learning_rate_at)
+
+    def guide_at(self, step: ArrayLike) -> Float[Array, ""]:
+        """Weight of the EM depth: linear from 1 to the floor, then constant."""
+        if self.guide_fraction <= 0:
+            return jnp.float32(0)
+        done = jnp.asarray(step, jnp.float32) / self.steps
+        return jnp.maximum(self.guide_floor, 1 - done / self.guide_fraction)
 
     def learning_rate_at(self, step: ArrayLike) -> Float[Array, ""]:
         """Linear from 0 over the warm-up, times half a cosine over all steps."""

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.gaussian_shape import fit_gaussian_shape, posterior_depth
+from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
 from nrsfm_jax.model import Params
 from nrsfm_jax.objective import (
     Batch,
@@ -82,9 +82,7 @@ def train_step(
     state: TrainState, batch: Batch, *, objective: Objective
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of every member on this device's part of one batch."""
-    done = state.step.astype(jnp.float32) / objective.steps
-    fraction = objective.guide_fraction
-    guide = jnp.maximum(0.0, 1 - done / fraction) if fraction > 0 else jnp.float32(0)
+    guide = objective.guide_at(state.step)
     gradient_of = jax.grad(batch_loss, has_aux=True)
 
     def update(params, opt_state):
@@ -171,7 +169,7 @@ def fit(
     visible: Bool[np.ndarray, "n p"],
     *,
     key: Key[Array, ""],
-    dictionary_sizes: Sequence[int] = (256, 128, 64, 32, 16, 8),
+    dictionary_sizes: Sequence[int] = (256, 128, 64, 32),
     population: int = 1,
     em_depth: Float[np.ndarray, "n p"] | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen)
@@ -381,6 +379,7 @@ def _objective(teacher: Any) -> Objective:
     return Objective(
         sparsity_weight=teacher.sparsity_weight,
         guide_fraction=teacher.em.guide_fraction,
+        guide_floor=teacher.em.guide_floor,
         learning_rate=teacher.learning_rate,
         steps=teacher.steps,
         batch_size=teacher.batch_size,
@@ -402,15 +401,16 @@ def _em_depth(
     if path.exists():
         return teacher_files.load_arrays(path)["depth"]
     with progress("teacher: EM", total=1) as bar:
-        shape = fit_gaussian_shape(
+        shape = fit_shapes(
             W,
+            visible,
             key=key,
-            visible=visible,
+            components=settings.components,
             num_samples=settings.num_samples,
             elevations_deg=tuple(settings.elevations_deg),
             num_yaws=settings.num_yaws,
         )
-        depth, _, log_likelihood = posterior_depth(shape, W, visible)
+        depth, log_likelihood = expected_depth(shape, W, visible)
         bar.update(1, log_likelihood=float(log_likelihood.mean()))
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"depth": depth, "log_likelihood": log_likelihood}

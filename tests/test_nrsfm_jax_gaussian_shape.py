@@ -8,6 +8,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
 from nrsfm_jax import gaussian_shape as gs
+from nrsfm_jax import view_likelihood
 from nrsfm_jax.views import rotation_views, upright_views
 from nrsfm_jax.visibility import make_blocks
 
@@ -53,7 +54,10 @@ def dense(shape, shown):
     out = []
     for R in np.float64(shape.views):
         A = np.kron(np.eye(P), R[:, :2].T)[rows]
-        shift = gs.SHIFT_VARIANCE * np.tile(np.eye(2), (P, P))[np.ix_(rows, rows)]
+        shift = (
+            view_likelihood.SHIFT_VARIANCE
+            * np.tile(np.eye(2), (P, P))[np.ix_(rows, rows)]
+        )
         C = A @ Sigma @ A.T + float(shape.sigma) ** 2 * np.eye(len(A)) + shift
         out.append((A @ mu, C, Sigma @ A.T @ np.linalg.inv(C)))
     return out
@@ -77,7 +81,7 @@ def test_inverse_and_log_determinant():
     """Condition 1e4, as C_g has with little noise."""
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(34, 34)))[0]
     C = (Q * np.geomspace(1e-4, 1, 34)) @ Q.T
-    inverse, log_det = gs._inverse(jnp.asarray(C, jnp.float32))
+    inverse, log_det = view_likelihood.inverse_and_log_det(jnp.asarray(C, jnp.float32))
     np.testing.assert_allclose(inverse @ C, np.eye(34), atol=5e-3)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(C)[1], atol=5e-3)
 
@@ -85,8 +89,10 @@ def test_inverse_and_log_determinant():
 @pytest.mark.parametrize("shown", PATTERNS)
 def test_view_log_likelihoods_match_scipy(shape, shown):
     w = sample(shape, 40)[0].reshape(40, -1) * np.repeat(shown, 2)
-    terms = gs._view_terms(*shape[:4], jnp.asarray(shown))
-    ours = gs._view_log_likelihoods(gs._features(jnp.asarray(w)), terms)
+    terms = view_likelihood.view_terms(*shape[:4], jnp.asarray(shown))
+    ours = view_likelihood.view_log_likelihoods(
+        view_likelihood.features_of(jnp.asarray(w)), terms
+    )
     theirs = dense_log_p(shape, w, shown)
     near = theirs > theirs.max(1, keepdims=True) - 30
     np.testing.assert_allclose(np.asarray(ours)[near], theirs[near], atol=5e-3)
@@ -119,7 +125,9 @@ def test_em_step_matches_textbook_formulas(shape, missing):
     if missing:
         shown[np.arange(20), np.arange(20) % 4] = False
     blocks = jax.tree.map(jnp.asarray, make_blocks(W, shown, complete_size=20))
-    features = jax.vmap(gs._features)(blocks.W.reshape(*blocks.weight.shape, -1))
+    features = jax.vmap(view_likelihood.features_of)(
+        blocks.W.reshape(*blocks.weight.shape, -1)
+    )
     start = shape._replace(mu=shape.mu + 0.02, Sigma=1.5 * shape.Sigma)
     mu, Sigma, _ = gs._em_step(*start[:4], features, blocks.weight, blocks.visible)
     mean, second = np.zeros(3 * P), np.zeros((3 * P, 3 * P))
