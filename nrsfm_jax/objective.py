@@ -107,12 +107,21 @@ def check_data(
     return data, objective
 
 
-def complete_batch(batch: Batch) -> dict[str, np.ndarray]:
-    """The three arrays of a step; a stream without EM depth gets zeros."""
+def complete_batch(batch: Batch, objective: Objective) -> dict[str, np.ndarray]:
+    """The three arrays of a step; a stream that nothing guides needs no EM depth.
+
+    Raises:
+        ValueError: no EM depth where the objective has a weight for it.
+    """
     W = np.asarray(batch["W"], np.float32)
     visible = np.asarray(batch["visible"], bool)
     em_depth = batch.get("em_depth")
     if em_depth is None:
+        if objective.guide_fraction > 0:
+            raise ValueError(
+                f"a batch without 'em_depth', but guide_fraction is "
+                f"{objective.guide_fraction}; add the depth or set the fraction to 0"
+            )
         em_depth = np.zeros(visible.shape)
     em_depth = np.asarray(em_depth, np.float32)
     return {"W": W, "visible": visible, "em_depth": em_depth}

@@ -263,7 +263,7 @@ def fit_stream(
                 f"the stream of batches ended before step {step} of {objective.steps}; "
                 "give an endless one or fewer steps"
             )
-        state, raw = run(state, run.shard(complete_batch(batch)))
+        state, raw = run(state, run.shard(complete_batch(batch, objective)))
         pending.append(raw)
         if step % chunk == 0 or step == objective.steps:
             mean = jax.tree.map(lambda *x: sum(x) / len(x), *pending)

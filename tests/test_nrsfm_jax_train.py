@@ -191,6 +191,28 @@ def test_a_stream_that_ends_early_is_refused(data):
         train.fit_stream(iter(()), start, objective=SHORT)
 
 
+def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
+    W, visible, _ = data
+    start = train.init_state(
+        jax.random.key(0),
+        num_landmarks=8,
+        dictionary_sizes=SIZES,
+        population=1,
+        objective=SHORT,
+    )
+    batch = {"W": W[:16], "visible": visible[:16]}
+    with pytest.raises(ValueError, match="em_depth"):
+        train.fit_stream(iter([batch]), start, objective=SHORT)
+
+
+def test_guide_falls_to_its_floor_and_stays():
+    objective = Objective(steps=100, guide_fraction=0.4, guide_floor=0.25)
+    weights = [float(objective.guide_at(step)) for step in (0, 20, 40, 99)]
+    np.testing.assert_allclose(weights, [1, 0.5, 0.25, 0.25], atol=1e-6)
+    unguided = dataclasses.replace(objective, guide_fraction=0.0)
+    assert float(unguided.guide_at(0)) == 0
+
+
 def test_a_member_of_a_population_is_the_same_seed_trained_alone(data, reference):
     population = _fit(data, population=2)
     assert population.scores.shape == (2,)
