@@ -3,12 +3,9 @@
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -21,7 +18,9 @@ from input_pipeline import validate
 from runtime import devices, run_files
 
 STAGES = ("all", "check", "teacher", "student", "evaluate", "predict")
-CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+CONFIG = config_flags.DEFINE_config_file(  # `parse` reads the overrides
+    "config", help_string="A file of configs/.", sys_argv=["main.py"]
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to.")
 STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to run.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -35,7 +34,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         values = run_files.check_overrides(CONFIG.value, overrides)
         CONFIG.value.update_from_flattened_dict(values)
         if rest[1:]:
-            raise ValueError(f"unexpected argument {rest[1]!r}; flags begin with --")
+            raise ValueError(f"unexpected argument {rest[1]!r}")
     except (flags.Error, ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     return rest

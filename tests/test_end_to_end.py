@@ -1,0 +1,167 @@
+"""The whole chain by main.py on a tiny mannequin set, killed and started again."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.metric_writer import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "data.num_train": "96",
+    "data.num_val": "16",
+    "data.render_size": "32",
+    "teacher.dictionary_sizes": "32,16,8",
+    "teacher.steps": "60",
+    "teacher.batch_size": "32",
+    "teacher.em.num_samples": "96",
+    "teacher.em.num_yaws": "8",
+    "teacher.em.elevations_deg": "0.0,20.0",
+    "teacher.checkpoint_every": "10",
+    "teacher.log_every": "10",
+    "student.image_size": "32",
+    "student.width": "0.125",
+    "student.heatmap_size": "4",
+    "student.depth_bins": "4",
+    "student.deconv_channels": "8",
+    "student.batch_size": "8",
+    "student.steps": "12",
+    "student.eval_every": "4",
+    "student.checkpoint_every": "4",
+    "student.log_every": "2",
+    "cpu_devices": "2",
+}
+
+
+def command(cache: Path, workdir: Path, *more: str) -> list[str]:
+    """The command line of a tiny run."""
+    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    start = [sys.executable, "main.py", "--config=configs/quickstart.py"]
+    place = [f"--workdir={workdir}", f"--config.data.data_dir={cache}"]
+    return [*start, *place, *fields, *more]
+
+
+def run(arguments: list[str]) -> str:
+    """Runs to the end, which must be a good one."""
+    done = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, timeout=420
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def kill_when(arguments: list[str], checkpoint: Path) -> None:
+    """Starts a run and kills it the hard way once ``checkpoint`` is there."""
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        for _ in range(4000):
+            if checkpoint.exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoint.exists()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """A run of all stages that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run(command(cache, workdir))
+    return workdir
+
+
+@pytest.mark.slow
+def test_a_run_leaves_all_that_is_promised(whole):
+    results = json.loads((whole / "results.json").read_text())
+    for method in ("teacher", "weaksup_bs", "distill"):
+        for split, count in (("train", 96), ("val", 16)):
+            row = results[method][split]
+            assert row["count"] == count
+            for metric in ("mpjpe", "pa_mpjpe", "n_mpjpe", "depth_error"):
+                assert 0 < row[f"{metric}_mm"] < 2000
+            assert 0 <= row["flip_fraction"] <= 1
+            assert "bone length" in row["alignment"]
+            assert "depth sign +1" in row["sign"]
+    assert set(results["seconds"]) >= {"teacher", "student_distill"}
+    assert results["environment"]["versions"]["jax"]
+    report = (whole / "report.html").read_text()
+    assert report.count("data:image/") >= 12
+    for folder in ("teacher", "student_distill", "student_weaksup_bs", "tensorboard"):
+        assert any((whole / folder).iterdir())
+    steps = [m["step"] for m in read_metrics(whole / "metrics.jsonl")]
+    assert steps.count(12) == 2
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_repeated(whole, cache):
+    before = (whole / "metrics.jsonl").read_bytes()
+    began = time.monotonic()
+    run(command(cache, whole))
+    assert (whole / "metrics.jsonl").read_bytes() == before
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_with_the_same_numbers(whole, cache, tmp_path):
+    arguments = command(cache, tmp_path)
+    kill_when(arguments, tmp_path / "teacher" / "checkpoints" / "20")
+    kill_when(arguments, tmp_path / "student_distill" / "checkpoints" / "4")
+    run(arguments)
+    for name in ("teacher", "student_weaksup_bs", "student_distill"):
+        for split in ("train", "val"):
+            file = Path(name) / f"predictions_{split}.npz"
+            pose, again = (np.load(w / file)["pose"] for w in (whole, tmp_path))
+            np.testing.assert_array_equal(pose, again)
+    ends = [_numbers(w / "results.json") for w in (whole, tmp_path)]
+    assert ends[0] == ends[1]
+
+
+def _numbers(path: Path) -> str:
+    """A digest of all results but the seconds."""
+    record = json.loads(path.read_text())
+    kept = {k: record[k] for k in ("teacher", "weaksup_bs", "distill")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.slow
+def test_another_config_in_the_same_folder_is_refused(whole, cache):
+    done = subprocess.run(
+        command(cache, whole, "--config.student.learning_rate=0.5"),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "student.learning_rate" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_predict_writes_a_pose_for_every_picture(whole, cache, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (48, 64), (90, 120, 60)).save(folder / name)
+    run(command(cache, whole, "--stage=predict", f"--config.predict.images={folder}"))
+    results = json.loads((whole / "predictions" / "predictions.json").read_text())
+    assert sorted(r["file_name"] for r in results) == ["one.png", "two.png"]
+    assert all(len(r["keypoints_3d"]) == 3 * 17 for r in results)
