@@ -117,6 +117,7 @@ def predict_split(
         count=count,
         parallel=config.student.parallel,
         num_devices=config.student.num_devices,
+        batch_size=config.student.batch_size,
         label=f"student_{record.mode}: {split}",
     )
 
@@ -129,6 +130,7 @@ def predict_batches(
     count: int,
     parallel: str = "jit",
     num_devices: int = 0,
+    batch_size: int = 0,
     label: str = "evaluate",
 ) -> Float[np.ndarray, "n p 3"]:
     """Poses of ``count`` samples by their ``row``.
@@ -140,6 +142,7 @@ def predict_batches(
         count: number of samples.
         parallel: as in training.
         num_devices: as in training.
+        batch_size: if given, no more devices are used than can share it equally.
         label: name of the progress bar.
 
     Raises:
@@ -154,6 +157,7 @@ def predict_batches(
         lambda variables, images, _: (variables, {}),
         mode=parallel,
         num_devices=num_devices,
+        batch_size=batch_size,
     )
     run = placed.per_sample(apply)
     variables = placed.replicate(state.variables)

@@ -337,6 +337,7 @@ def _run(
         ),
         mode=student.parallel,
         num_devices=student.num_devices,
+        batch_size=student.batch_size // jax.process_count(),
     )
     state = init_state(
         net,

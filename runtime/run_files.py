@@ -19,10 +19,11 @@ import numpy as np
 from runtime import devices
 
 # Fields that may change between two runs in one workdir: they say where things are
-# kept, how often something is written, and which students to train, none of which
-# changes a number of a stage.
+# kept, how often something is written, which students to train and what to predict,
+# none of which changes a number of a stage.
 FREE_FIELDS = (
     "data.data_dir",
+    "predict.*",
     "*.log_every",
     "*.checkpoint_every",
     "student.modes",
