@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks.classic import classic_rows
 from benchmarks.common import DATA, Row, finish, parse_args, summarise
 from configs import default
 from input_pipeline.ground_truth import read_ground_truth
@@ -43,12 +44,15 @@ UNITS = {
 }
 PUBLISHED = (256, 128, 64, 32, 16, 8)
 OURS = tuple(default.get_config().teacher.dictionary_sizes)
-DATASETS = ("cmu_mocap", "mh_mocap", "mannequin")
+DATASETS = ("cmu_mocap", "mh_mocap", "mannequin", "classic")
 
 
 def main() -> None:
     """Runs every method for every seed and prints the table."""
     args = parse_args(__doc__, add_flags)
+    if args.dataset == "classic":
+        finish(classic_rows(args), args.json)
+        return
     data = data_config(args)
     landmarks = read_landmarks(data, "train")
     truth = read_ground_truth(data, "train")
