@@ -6,9 +6,10 @@ python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 import nrsfm_jax.train
 import pose_jax.predict
@@ -23,7 +24,7 @@ CONFIG = config_flags.DEFINE_config_file(  # `parse` reads the overrides
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to.")
 STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to run.")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flags_as_required([CONFIG, WORKDIR])
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -45,14 +46,14 @@ def main(_: Sequence[str]) -> None:
     if not flags.FLAGS.verbosity:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file it writes
     try:
-        run(CONFIG.value, Path(WORKDIR.value), STAGE.value)
+        run(CONFIG.value, Path(str(WORKDIR.value)), STAGE.value)
     except ValueError as error:
         if flags.FLAGS.verbosity > 0:  # --verbosity=1: with the traceback
             raise
         sys.exit(f"error: {error}")
 
 
-def run(config: ConfigDict, workdir: Path, stage: str) -> None:
+def run(config: Any, workdir: Path, stage: str) -> None:
     """Dispatches on ``stage``; each leaves its files in ``workdir``."""
     if stage == "check":
         report = validate.validate(config.data, batch_size=config.student.batch_size)

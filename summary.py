@@ -37,7 +37,9 @@ def write(config: Any, workdir: Path) -> Path:
             pose_jax.evaluate.evaluate(config, workdir)
     run_files.merge_results(workdir)
     landmarks = read_landmarks(config.data, "val")
-    samples = {} if config.data.name == "mocap" else _samples(config, landmarks)
+    samples: dict[str, Any] = (
+        {} if config.data.name == "mocap" else _samples(config, landmarks)
+    )
     path = collect_report(
         workdir,
         skeleton=landmarks.skeleton,
@@ -49,7 +51,7 @@ def write(config: Any, workdir: Path) -> Path:
     return path
 
 
-def _samples(config: Any, landmarks: Any) -> dict[str, list[Any]]:
+def _samples(config: Any, landmarks: Any) -> dict[str, Any]:
     """A few validation samples, evenly spread, as ``collect_report`` takes them."""
     step = max(len(landmarks) // SHOWN, 1)
     rows = list(range(0, step * min(SHOWN, len(landmarks)), step))

@@ -28,6 +28,7 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
+from pose_jax.model import PoseNet
 from pose_jax.objective import MODES, DepthTarget
 from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.student import (
@@ -322,23 +323,9 @@ def _run(
     checkpoints: Checkpoints,
 ) -> None:
     """Puts network, step, data and checkpoint together and calls :func:`fit`."""
-    from input_pipeline.pipeline import image_batches  # imports tensorflow
-
     student = config.student
     net = make_net(net_fields(student), num_joints=skeleton.num_joints, axis_name=AXIS)
-    step = data_parallel(
-        make_train_step(
-            net,
-            loss,
-            schedule=student.schedule,
-            num_steps=student.steps,
-            learning_rate=student.learning_rate,
-            end_learning_rate=student.end_learning_rate,
-        ),
-        mode=student.parallel,
-        num_devices=student.num_devices,
-        batch_size=student.batch_size // jax.process_count(),
-    )
+    step = _place_step(student, net, loss)
     state = init_state(
         net,
         jax.random.fold_in(jax.random.key(config.seed), 1),
@@ -349,39 +336,18 @@ def _run(
     if restored is not None:
         state = restored[1]
     start = int(state.step)
-    common = {
-        "batch_size": student.batch_size // jax.process_count(),
-        "image_size": student.image_size,
-        "seed": config.seed,
-    }
-    batches = image_batches(
-        config.data,
-        "train",
-        train=True,
-        start_step=start,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-        augment=student.augment,
-        **common,
-    )
-    validate = make_validation(
-        step,
-        net,
-        loss,
-        lambda: image_batches(config.data, "val", train=False, **common),
-        targets["val"],
-    )
+    batches, validation = _batches(config, start)
     with contextlib.ExitStack() as stack:
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(MetricWriter(workdir, start))
         fit(
             state,
-            iter(batches),
+            batches,
             targets["train"],
             step=step,
             num_steps=student.steps,
-            validate=validate,
+            validate=make_validation(step, net, loss, validation, targets["val"]),
             patience=student.patience,
             end_learning_rate=student.end_learning_rate,
             log_every=student.log_every,
@@ -391,6 +357,48 @@ def _run(
             writer=writer,
             stage=stage,
         )
+
+
+def _place_step(student: Any, net: PoseNet, loss: Callable[..., Any]) -> DataParallel:
+    """The training step on the devices that ``config.student`` names."""
+    step = make_train_step(
+        net,
+        loss,
+        schedule=student.schedule,
+        num_steps=student.steps,
+        learning_rate=student.learning_rate,
+        end_learning_rate=student.end_learning_rate,
+    )
+    return data_parallel(
+        step,
+        mode=student.parallel,
+        num_devices=student.num_devices,
+        batch_size=student.batch_size // jax.process_count(),
+    )
+
+
+def _batches(
+    config: Any, start: int
+) -> tuple[Iterator[Batch], Callable[[], Iterator[Batch]]]:
+    """Training batches of this process from a step on, and a pass over validation."""
+    from input_pipeline.pipeline import image_batches  # imports tensorflow
+
+    common = {
+        "batch_size": config.student.batch_size // jax.process_count(),
+        "image_size": config.student.image_size,
+        "seed": config.seed,
+    }
+    train = image_batches(
+        config.data,
+        "train",
+        train=True,
+        start_step=start,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        augment=config.student.augment,
+        **common,
+    )
+    return iter(train), lambda: image_batches(config.data, "val", train=False, **common)
 
 
 def _check_batch(batch_size: int, count: int) -> None:
