@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,9 @@ from nrsfm_jax import model
 from nrsfm_jax.model import Params
 
 Batch = Mapping[str, Any]
+# On a CPU a batch is taken in pieces whose activations stay in a core's cache: these
+# sizes. In one piece, 1024 samples take 1.5 times as long.
+PIECE_SIZES = range(128, 31, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,7 @@ def check_data(
 
     Raises:
         ValueError: shapes that do not fit together, a landmark that is not finite,
-            fewer samples than a batch.
+            fewer samples than a batch, a joint that no sample shows.
     """
     W, visible = np.asarray(W, np.float32), np.asarray(visible, bool)
     if W.ndim != 3 or W.shape[2] != 2 or visible.shape != W.shape[:2]:
@@ -98,6 +101,9 @@ def check_data(
             f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
             "config.teacher.batch_size"
         )
+    unseen = np.flatnonzero(~visible.any(0))
+    if unseen.size:
+        raise ValueError(unseen_message(unseen.tolist(), len(visible)))
     if em_depth is None:
         em_depth = np.zeros(visible.shape, np.float32)
         objective = dataclasses.replace(objective, guide_fraction=0.0)
@@ -105,6 +111,15 @@ def check_data(
         raise ValueError(f"em_depth has shape {em_depth.shape}, not {visible.shape}")
     data = {"W": W, "visible": visible, "em_depth": np.asarray(em_depth, np.float32)}
     return data, objective
+
+
+def unseen_message(joints: Sequence[int] | Sequence[str], count: int) -> str:
+    """What is wrong with joints, by number or name, that no sample shows."""
+    return (
+        f"joint {', '.join(str(joint) for joint in joints)}: labelled in none of the "
+        f"{count} training samples, so its depth cannot be learned; label it in some "
+        "of them or leave it out of the skeleton"
+    )
 
 
 def complete_batch(batch: Batch, objective: Objective) -> dict[str, np.ndarray]:
@@ -140,15 +155,16 @@ def sample_loss(
 
     Args:
         params: of one member.
-        W: (P, 2) centred landmarks; missing ones are 0.
+        W: (P, 2) centred landmarks; missing ones are 0 or filled by the EM, which
+            the network sees and the reprojection error does not.
         visible: (P,) joints that have a landmark.
         em_depth: (P,) z away from the camera.
         sparsity_weight: on the L1 norm in the gauge of unit-norm columns.
         ista_steps: ISTA steps of every coding layer.
 
     Returns:
-        ``||S M - W||_F + sparsity_weight ||phi_1||_1`` and ``||z - z_EM||_2``, both
-        over the visible joints, depths centred over them.
+        ``||S M - W||_F + sparsity_weight ||phi_1||_1`` over the visible joints, and
+        ``||z - z_EM||_2`` over all, depths centred: the EM gives each joint one.
     """
     phi, M, S = model.reconstruct(params, W, ista_steps=ista_steps)
     norms = model.column_norms(params["dictionaries"][0])
@@ -157,7 +173,7 @@ def sample_loss(
     )
     z_axis = rotation_from_camera(M)[:, 2]
     z = jnp.dot(S, z_axis, precision=jax.lax.Precision.HIGHEST) - em_depth
-    return loss, norm(keep_visible(z - visible_mean(z, visible), visible))
+    return loss, norm(z - jnp.mean(z))
 
 
 def batch_loss(
@@ -174,6 +190,39 @@ def batch_loss(
     loss, difference = jnp.mean(losses), jnp.mean(differences)
     metrics = {"loss": loss, "em_difference": difference}
     return loss + guide * difference, metrics
+
+
+def batch_gradient(
+    params: Params, batch: Batch, guide: Float[Array, ""], *, objective: Objective
+) -> tuple[Params, dict[str, Float[Array, ""]]]:
+    """Gradient of :func:`batch_loss`, and its metrics."""
+    gradient_of = jax.grad(batch_loss, has_aux=True)
+    size = len(batch["W"])
+    piece = size
+    if on_cpu() and size > PIECE_SIZES[0]:
+        piece = next((n for n in PIECE_SIZES if size % n == 0), size)
+    if piece == size:
+        return gradient_of(params, batch, guide, objective=objective)
+    pieces = {k: v.reshape(-1, piece, *v.shape[1:]) for k, v in batch.items()}
+    parts = jax.lax.map(
+        lambda part: gradient_of(params, part, guide, objective=objective), pieces
+    )
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), parts)
+
+
+def over_members(function: Callable[[Params], Any], params: Params) -> Any:
+    """``function`` of every member of a population, stacked on the first axis.
+
+    One after the other on a CPU, whose products of stacked matrices are slow.
+    """
+    if on_cpu():
+        return jax.lax.map(function, params)
+    return jax.vmap(function)(params)
+
+
+def on_cpu() -> bool:
+    """Whether the program that is being traced will run on the CPU."""
+    return jax.default_backend() == "cpu"
 
 
 def choose_member(

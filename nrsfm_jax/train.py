@@ -22,15 +22,17 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
+from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
 from nrsfm_jax.model import Params
 from nrsfm_jax.objective import (
     Batch,
     Objective,
-    batch_loss,
+    batch_gradient,
     check_data,
     choose_member,
     complete_batch,
+    unseen_message,
+    over_members,
 )
 from runtime import run_files
 from runtime.checkpoints import Checkpoints
@@ -83,19 +85,23 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of every member on this device's part of one batch."""
     guide = objective.guide_at(state.step)
-    gradient_of = jax.grad(batch_loss, has_aux=True)
+    gradients, metrics = over_members(
+        lambda params: batch_gradient(params, batch, guide, objective=objective),
+        state.params,
+    )
+    gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name=AXIS)
 
-    def update(params, opt_state):
-        gradients, metrics = gradient_of(params, batch, guide, objective=objective)
-        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name=AXIS)
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
+    def update(params, opt_state, gradients):
         # Adam of optax raises a Python float to an integer count.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = objective.optimizer.update(gradients, opt_state)
-        params = cast(Params, optax.apply_updates(params, updates))
-        return params, opt_state, metrics
+        norm = optax.tree.norm(gradients)
+        return cast(Params, optax.apply_updates(params, updates)), opt_state, norm
 
-    params, opt_state, metrics = jax.vmap(update)(state.params, state.opt_state)
+    params, opt_state, norms = jax.vmap(update)(
+        state.params, state.opt_state, gradients
+    )
+    metrics["gradient_norm"] = norms
     return TrainState(params, opt_state, state.step + 1), metrics
 
 
@@ -182,7 +188,8 @@ def fit(
     """Trains a population of teachers with all samples on the device.
 
     Args:
-        W: (N, P, 2) centred landmarks in patch units; missing ones are 0.
+        W: (N, P, 2) centred landmarks in patch units; missing ones are 0 or, better,
+            what the EM expects (`gaussian_mixture.expected_pose`).
         visible: (N, P) joints that have a landmark.
         key: seeds the networks and the batches.
         dictionary_sizes: K_1 ... K_n.
@@ -350,17 +357,28 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     train = landmarks["train"]
     objective = _objective(config.teacher)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    unseen = np.flatnonzero(~train.visible.any(0))
+    if unseen.size:
+        names = [train.skeleton.joints[joint] for joint in unseen]
+        raise ValueError(unseen_message(names, len(train)))
     W, _ = train.centred
     check_data(W, train.visible, None, objective)  # before the minutes of the EM
-    em_depth = _em_depth(
+    shape = _shapes(
         workdir / "teacher" / "em.safetensors",
         W,
         train.visible,
         key=em_key,
         settings=config.teacher.em,
     )
+    pose = {split: _first_pose(shape, marks) for split, marks in landmarks.items()}
     fitted = _fit_with_checkpoints(
-        config, workdir, W, train.visible, em_depth, fit_key, objective
+        config,
+        workdir,
+        pose["train"][..., :2],
+        train.visible,
+        None if shape is None else pose["train"][..., 2],
+        fit_key,
+        objective,
     )
     teacher = teacher_files.from_params(
         fitted.params,
@@ -369,7 +387,9 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
         config=settings,
     )
     splits = {
-        split: teacher.reconstruct(marks.centred[0], marks.visible, marks.sample_ids)
+        split: teacher.reconstruct(
+            pose[split][..., :2], marks.visible, marks.sample_ids
+        )
         for split, marks in landmarks.items()
     }
     teacher_files.save(workdir / "teacher", teacher, splits)
@@ -387,19 +407,20 @@ def _objective(teacher: Any) -> Objective:
     )
 
 
-def _em_depth(
+def _shapes(
     path: Path,
     W: Float[np.ndarray, "n p 2"],
     visible: Bool[np.ndarray, "n p"],
     *,
     key: Key[Array, ""],
     settings: Any,
-) -> Float[np.ndarray, "n p"] | None:
-    """Depth by the EM, kept on disk so that a resumed run need not repeat it."""
+) -> GaussianMixture | None:
+    """The shapes of the EM, kept on disk so that a resumed run need not fit again."""
     if settings.guide_fraction <= 0:
         return None
     if path.exists():
-        return teacher_files.load_arrays(path)["depth"]
+        arrays = teacher_files.load_arrays(path)
+        return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
     with progress("teacher: EM", total=1) as bar:
         shape = fit_shapes(
             W,
@@ -410,13 +431,20 @@ def _em_depth(
             elevations_deg=tuple(settings.elevations_deg),
             num_yaws=settings.num_yaws,
         )
-        depth, log_likelihood = expected_depth(shape, W, visible)
-        bar.update(1, log_likelihood=float(log_likelihood.mean()))
+        bar.update(1, log_likelihood=float(shape.log_likelihood))
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {"depth": depth, "log_likelihood": log_likelihood}
-    shape_arrays = {f"shape/{k}": v for k, v in shape._asdict().items()}
-    teacher_files.save_arrays(path, arrays | shape_arrays)
-    return depth
+    teacher_files.save_arrays(path, shape._asdict())
+    return shape
+
+
+def _first_pose(
+    shape: GaussianMixture | None, landmarks: Any
+) -> Float[np.ndarray, "n p 3"]:
+    """Landmarks, missing ones as the EM expects them, and its depth; 0 without."""
+    W, _ = landmarks.centred
+    if shape is None or not len(W):
+        return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
+    return expected_pose(shape, W, landmarks.visible)[0]
 
 
 def _fit_with_checkpoints(
