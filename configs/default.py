@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     """All fields; the values are those of the paper (Section 5.1) where it has one."""
     config = ConfigDict()
     config.seed = 0
-    config.cpu_devices = 0  # virtual CPU devices to train on; 0: one per core
+    config.cpu_devices = 1  # virtual CPU devices to train on; 0: one per core
     config.data = _data()
     config.teacher = _teacher()
     config.student = _student()

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.data.name = "coco"
     config.teacher.steps = 6000
-    config.student.steps = 10_000
+    config.student.steps = 5000
     config.student.augment.scale = 0.15
     config.student.augment.rotation_deg = 30.0
     config.student.eval_every = 1000

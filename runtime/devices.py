@@ -112,7 +112,12 @@ class DataParallel:
         self, state: PyTree, batch: PyTree, shared: PyTree = None
     ) -> tuple[PyTree, PyTree]:
         """One step; arguments placed by ``replicate`` and ``shard``."""
-        return self._step(state, batch, shared)
+        result = self._step(state, batch, shared)
+        if self.num_devices > 1 and self.devices[0].platform == "cpu":
+            # Virtual CPU devices wait for each other on the threads that a second
+            # step in flight would fill: they can starve one another for good.
+            jax.block_until_ready(result)
+        return result
 
     @property
     def num_devices(self) -> int:
