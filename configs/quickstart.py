@@ -28,11 +28,11 @@ def get_config() -> ConfigDict:
     student.deconv_channels = 64
     student.num_deconv = 1
     student.batch_size = 32
-    student.steps = 3000
+    student.steps = 2200
     student.learning_rate = 4e-3
     student.schedule = "cosine"
-    student.augment.scale = 0.05
-    student.augment.rotation_deg = 0.0
+    student.augment.scale = 0.1
+    student.augment.rotation_deg = 10.0
     student.eval_every = 500
     student.checkpoint_every = 500
     return config
