@@ -12,6 +12,7 @@ rigid, low rank and the plain teacher leave it open, and are given the better on
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import resource
 import sys
@@ -33,7 +34,7 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from nrsfm_jax import teacher, train
-from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
+from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
 from nrsfm_jax.objective import Objective
 
 UNITS = {
@@ -48,6 +49,7 @@ SEEDLESS = ("z = 0", "rigid", "low rank")
 EITHER_SIGN = ("rigid", "low rank", "plain teacher")
 PUBLISHED = (256, 128, 64, 32, 16, 8)
 OURS = tuple(default.get_config().teacher.dictionary_sizes)
+_MISSING_STREAM = 99  # seeds the choice of removed landmarks
 DATASETS = ("cmu_mocap", "mh_mocap", "mannequin", "classic")
 
 
@@ -63,6 +65,7 @@ def main() -> None:
     if truth is None:
         sys.exit("error: this data set has no 3D truth to score against")
     truth = truth.align(landmarks.sample_ids)
+    scored, landmarks = landmarks.visible, without(landmarks, args.missing)
     steps = 1500 if args.quick else args.steps
     methods = {
         "z = 0": zero_depth,
@@ -75,6 +78,9 @@ def main() -> None:
     }
     chosen = args.method or list(methods)
     rows: list[Row] = []
+    case = args.dataset
+    if args.missing:
+        case = f"{case}, {args.missing:.0%} missing"
     for name in chosen:
         repeats = 1 if name in SEEDLESS else (2 if args.quick else args.seeds)
         scores = [
@@ -82,6 +88,7 @@ def main() -> None:
                 methods[name],
                 landmarks,
                 truth,
+                scored,
                 args.first_seed + i,
                 name in EITHER_SIGN,
             )
@@ -89,7 +96,7 @@ def main() -> None:
         ]
         for metric, unit in UNITS.items():
             values = [score[metric] for score in scores]
-            rows.append(summarise("nrsfm", args.dataset, name, metric, unit, values))
+            rows.append(summarise("nrsfm", case, name, metric, unit, values))
             print(name, metric, *(f"{v:.4g}" for v in values), flush=True)
     finish(rows, args.json)
 
@@ -103,6 +110,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--samples", type=int, default=15_000)
+    parser.add_argument(
+        "--missing",
+        type=float,
+        default=0.0,
+        help="share of the landmarks removed at random; all joints are scored",
+    )
 
 
 def data_config(args: argparse.Namespace) -> ConfigDict:
@@ -126,10 +139,28 @@ def data_config(args: argparse.Namespace) -> ConfigDict:
     return data
 
 
+def without(landmarks: Landmarks, share: float) -> Landmarks:
+    """The landmarks less a random share of them, the same for every method and seed."""
+    if share == 0:
+        return landmarks
+    drop = np.random.default_rng(_MISSING_STREAM).random(landmarks.visible.shape)
+    visible = landmarks.visible & (drop >= share)
+    keypoints = np.where(visible[..., None], landmarks.keypoints, np.float32(0))
+    return dataclasses.replace(landmarks, keypoints=keypoints, visible=visible)
+
+
 def run(
-    method: Any, landmarks: Landmarks, truth: Any, seed: int, either_sign: bool
+    method: Any,
+    landmarks: Landmarks,
+    truth: Any,
+    scored: np.ndarray,
+    seed: int,
+    either_sign: bool,
 ) -> dict[str, float]:
-    """One method and seed: the metrics, the seconds and the peak memory so far."""
+    """One method and seed: the metrics, the seconds and the peak memory so far.
+
+    ``scored`` (N, P) are the joints that count, whether the method saw them or not.
+    """
     began = time.monotonic()
     pose = method(landmarks, seed)
     seconds = time.monotonic() - began
@@ -138,7 +169,7 @@ def run(
         truth_mm=truth.positions_mm,
         edges=landmarks.skeleton.edges,
         root=landmarks.skeleton.root,
-        visible=landmarks.visible,
+        visible=scored,
     )
     scores = measure(pose)
     if either_sign and scores["flip_fraction"] > 0.5:
@@ -167,16 +198,14 @@ def factorised(landmarks: Landmarks, seed: int, *, method: Any) -> np.ndarray:
 
 def em_alone(landmarks: Landmarks, seed: int, *, components: int) -> np.ndarray:
     """The annotated landmarks with the depth of the Gaussian shapes."""
-    W, _ = landmarks.centred
     key = jax.random.split(jax.random.key(seed))[0]
-    depth = _em_depth(landmarks, key, components)
-    return np.concatenate([W, depth[..., None]], axis=-1)
+    return _em_pose(landmarks, key, components)
 
 
-def _em_depth(landmarks: Landmarks, key: jax.Array, components: int = 10) -> np.ndarray:
+def _em_pose(landmarks: Landmarks, key: jax.Array, components: int = 10) -> np.ndarray:
     W, _ = landmarks.centred
     shape = fit_shapes(W, landmarks.visible, key=key, components=components)
-    return expected_depth(shape, W, landmarks.visible)[0]
+    return expected_pose(shape, W, landmarks.visible)[0]
 
 
 def teacher_depth(
@@ -189,11 +218,13 @@ def teacher_depth(
     """
     W, _ = landmarks.centred
     em_key, fit_key = jax.random.split(jax.random.key(seed))
+    first = _em_pose(landmarks, em_key) if guided else None
+    W = W if first is None else first[..., :2]
     fitted = train.fit(
         W,
         landmarks.visible,
         key=fit_key,
-        em_depth=_em_depth(landmarks, em_key) if guided else None,
+        em_depth=None if first is None else first[..., 2],
         objective=Objective(steps=steps),
         dictionary_sizes=OURS if guided else PUBLISHED,
     )

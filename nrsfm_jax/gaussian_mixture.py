@@ -14,6 +14,7 @@ Paper: no such step; here: it was added (see `gaussian_shape`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nrsfm_jax.gaussian_shape import RIDGE, GaussianShape, centring, fit_gaussian_shape
+from nrsfm_jax.missing import completed_pose, equal_gaps, responsibilities
 from nrsfm_jax.view_likelihood import (
     HIGHEST,
     ViewTerms,
@@ -34,12 +36,7 @@ from nrsfm_jax.view_likelihood import (
     view_log_likelihoods,
     view_terms,
 )
-from nrsfm_jax.visibility import (
-    Blocks,
-    check_landmarks,
-    choose_samples,
-    make_blocks,
-)
+from nrsfm_jax.visibility import Samples, check_landmarks, choose_samples
 
 # The components start with this share of the single Gaussian's covariance.
 _FIRST_SPREAD = 0.5
@@ -133,9 +130,11 @@ def fit_gaussian_mixture(
         raise ValueError(f"components={components}: give at least one")
     landmarks, shown = check_landmarks(W, visible)
     choose, pick = jax.random.split(key)
-    blocks = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
-    start = _split(shape, blocks, pick, components)
-    fitted, log_p = _run_em(start, blocks, jnp.float32(pooling), jnp.int32(iterations))
+    samples = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
+    start, features = _split(shape, samples, pick, components)
+    fitted, log_p = _run_em(
+        start, features, samples, jnp.float32(pooling), jnp.int32(iterations)
+    )
     return fitted._replace(log_likelihood=log_p)
 
 
@@ -160,15 +159,31 @@ def expected_depth(
         z, (N, P) away from the camera, mean 0 over all joints, also for missing ones;
         and log p(w), nats (it counts visible landmarks only).
     """
+    pose, log_p = expected_pose(mixture, W, visible, chunk=chunk)
+    return pose[..., 2], log_p
+
+
+def expected_pose(
+    mixture: GaussianMixture,
+    W: Float[Array | np.ndarray, "n p 2"],
+    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    chunk: int = 1024,
+) -> tuple[Float[np.ndarray, "n p 3"], Float[np.ndarray, " n"]]:
+    """:func:`expected_depth` beside the landmarks, missing ones as they are expected.
+
+    Returns:
+        (N, P, 3): the landmarks as given, posterior means in place of missing ones,
+        and z; and log p(w).
+    """
     landmarks, shown = check_landmarks(W, visible)
     n, P, _ = landmarks.shape
-    blocks = make_blocks(landmarks, shown, complete_size=min(chunk, n))
-    z, log_p = _expected_blocks(mixture, blocks)
-    used = np.asarray(blocks.weight) > 0
-    rows = np.asarray(blocks.row)[used]
-    depth, log_likelihood = np.empty((n, P), np.float32), np.empty(n, np.float32)
-    depth[rows], log_likelihood[rows] = np.asarray(z)[used], np.asarray(log_p)[used]
-    return depth, log_likelihood
+    pose, log_p = np.empty((n, P, 3), np.float32), np.empty(n, np.float32)
+    for rows, count in equal_gaps(shown, chunk=chunk):
+        pose[rows], log_p[rows] = _expected_rows(
+            mixture, landmarks[rows], shown[rows], count
+        )
+    return pose, log_p
 
 
 def as_mixture(shape: GaussianShape) -> GaussianMixture:
@@ -179,41 +194,40 @@ def as_mixture(shape: GaussianShape) -> GaussianMixture:
 
 
 def _split(
-    shape: GaussianShape, blocks: Blocks, key: Key[Array, ""], components: int
-) -> GaussianMixture:
-    """Means: posterior shapes of random samples; covariances: narrower ones."""
+    shape: GaussianShape, samples: Samples, key: Key[Array, ""], components: int
+) -> tuple[GaussianMixture, Float[Array, "n f"]]:
+    """Means: posterior shapes of random samples; covariances: narrower ones.
+
+    Also the features of the samples, missing landmarks as ``shape`` expects them.
+    """
+    single = as_mixture(shape)
+    w = samples.W
+    if samples.visible is not None:
+        w = expected_pose(single, w, samples.visible)[0][..., :2]
+    w = np.reshape(w, (len(w), -1))
+    features = jax.jit(features_of)(jnp.asarray(w))
     if components == 1:
-        return as_mixture(shape)
-    weight = np.asarray(blocks.weight).reshape(-1)
-    count = min(components, int(weight.sum()))
-    index = jax.random.choice(
-        key, weight.size, (count,), replace=False, p=jnp.asarray(weight / weight.sum())
-    )
-    block, row = np.unravel_index(np.asarray(index), np.shape(blocks.weight))
-    w = np.asarray(blocks.W)[block, row].reshape(count, -1)
-    means = _posterior_shapes(shape, jnp.asarray(w), jnp.asarray(blocks.visible)[block])
+        return single, features
+    count = min(components, len(samples.W))
+    rows = jax.random.choice(key, len(samples.W), (count,), replace=False)
+    means = _posterior_shapes(shape, jnp.asarray(w)[rows])
     Sigma = jnp.tile(_FIRST_SPREAD * shape.Sigma, (count, 1, 1))
     even = jnp.full(count, -np.log(count), means.dtype)
-    return GaussianMixture(means, Sigma, even, *shape[2:])
+    return GaussianMixture(means, Sigma, even, *shape[2:]), features
 
 
 @jax.jit
 def _posterior_shapes(
-    shape: GaussianShape, w: Float[Array, "n e"], visible: Bool[Array, "n p"]
+    shape: GaussianShape, w: Float[Array, "n e"]
 ) -> Float[Array, "n d"]:
     """mu + K_g (w - A_g mu) at the likeliest view of each sample."""
-    P = visible.shape[1]
-
-    def one(sample):
-        w, visible = sample
-        terms = view_terms(*shape[:4], visible)
-        g = jnp.argmax(view_log_likelihoods(features_of(w[None]), terms)[0])
-        error = jnp.dot(terms.precision[g], w - terms.mean[g], precision=HIGHEST)
-        M = shape.views[g, :, :2]
-        back = einsum("pi,ai->pa", error.reshape(P, 2), M).reshape(3 * P)
-        return shape.mu + jnp.dot(shape.Sigma, back, precision=HIGHEST)
-
-    return jax.lax.map(one, (w, visible))
+    P = w.shape[1] // 2
+    terms = view_terms(*shape[:4], jnp.ones(P, bool))
+    g = jnp.argmax(view_log_likelihoods(features_of(w), terms), axis=1)
+    error = einsum("nab,nb->na", terms.precision[g], w - terms.mean[g])
+    back = einsum("npi,nai->npa", error.reshape(-1, P, 2), shape.views[g, :, :2])
+    back = back.reshape(-1, 3 * P)
+    return shape.mu[None] + jnp.matmul(back, shape.Sigma, precision=HIGHEST)
 
 
 def _terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerms:
@@ -232,27 +246,18 @@ def _terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerms:
 
 def _em_step(
     mixture: GaussianMixture,
-    features: Float[Array, "t b f"],
-    weight: Float[Array, "t b"],
-    visible: Bool[Array, "t p"],
+    features: Float[Array, "n f"],
+    samples: Samples,
     pooling: Float[Array, ""],
-) -> tuple[GaussianMixture, Float[Array, ""]]:
+) -> tuple[GaussianMixture, Float[Array, "n f"], Float[Array, ""]]:
     """One step; also the mean log-likelihood of the mixture given to it."""
     K, d = mixture.mu.shape
     G, e = len(mixture.views), d // 3 * 2
-
-    def add_block(total, block):
-        block_features, block_weight, block_visible = block
-        terms = _terms(mixture, block_visible)
-        log_joint = view_log_likelihoods(block_features, terms)
-        log_p = jax.nn.logsumexp(log_joint, axis=1)
-        r = jnp.exp(log_joint - log_p[:, None]) * block_weight[:, None]
-        sums = *score_sums(block_features, r, terms), r.sum(0), log_p @ block_weight
-        return jax.tree.map(jnp.add, total, sums), None
-
-    sizes = (K * G, e), (K * G, e, e), (K * G,), ()
-    total = tuple(jnp.zeros(size, features.dtype) for size in sizes)
-    (h, H, N, log_p), _ = jax.lax.scan(add_block, total, (features, weight, visible))
+    terms = _terms(mixture, jnp.ones(d // 3, bool))
+    log_joint = view_log_likelihoods(features, terms)
+    r, log_p, features = responsibilities(log_joint, features, samples, terms)
+    h, H = score_sums(features, r, terms)
+    N = jnp.sum(r, axis=0)
     N = N.reshape(K, G).sum(1)
     mu, Sigma = jax.vmap(updated, (0, 0, None, 0, 0, 0))(
         mixture.mu,
@@ -262,65 +267,68 @@ def _em_step(
         H.reshape(K, G, e, e),
         jnp.maximum(N, 1.0),
     )
-    n = jnp.sum(weight)
+    n = jnp.float32(len(features))
     pool = einsum("k,kab->ab", N / n, Sigma)
     share = (N / (N + pooling))[:, None, None]
     Sigma = share * Sigma + (1 - share) * pool[None]
     log_weight = jnp.log((N + 1) / (n + K))
-    return mixture._replace(mu=mu, Sigma=Sigma, log_weight=log_weight), log_p / n
+    return mixture._replace(mu=mu, Sigma=Sigma, log_weight=log_weight), features, log_p
 
 
 @jax.jit
 def _run_em(
     mixture: GaussianMixture,
-    blocks: Blocks,
+    features: Float[Array, "n f"],
+    samples: Samples,
     pooling: Float[Array, ""],
     iterations: Int[Array, ""],
 ) -> tuple[GaussianMixture, Float[Array, ""]]:
     """``iterations`` steps, and the mean log-likelihood of the outcome."""
-    T, B, P, _ = blocks.W.shape
-    features = jax.vmap(features_of)(jnp.reshape(blocks.W, (T, B, 2 * P)))
-    weight, visible = jnp.asarray(blocks.weight), jnp.asarray(blocks.visible)
-    floor = RIDGE * centring(P)
+    floor = RIDGE * centring(samples.W.shape[1])
 
     def step(_, state):
-        (mixture, _), _ = state
-        new, log_p = _em_step(mixture, features, weight, visible, pooling)
+        (mixture, _), features, _ = state
+        new, features, log_p = _em_step(mixture, features, samples, pooling)
         new = new._replace(Sigma=new.Sigma + floor[None])
-        return (new, mixture), log_p
+        return (new, mixture), features, log_p
 
     # One step more than asked for: it scores the last mixture and is then dropped.
-    start = (mixture, mixture), jnp.zeros((), features.dtype)
-    (_, mixture), log_p = jax.lax.fori_loop(0, iterations + 1, step, start)
+    start = (mixture, mixture), features, jnp.zeros((), features.dtype)
+    (_, mixture), _, log_p = jax.lax.fori_loop(0, iterations + 1, step, start)
     return mixture, log_p
 
 
-@jax.jit
-def _expected_blocks(
-    mixture: GaussianMixture, blocks: Blocks
-) -> tuple[Float[Array, "t b p"], Float[Array, "t b"]]:
+@functools.partial(jax.jit, static_argnames="gaps")
+def _expected_rows(
+    mixture: GaussianMixture,
+    W: Float[Array | np.ndarray, "n p 2"],
+    visible: Bool[Array | np.ndarray, "n p"],
+    gaps: int,
+) -> tuple[Float[Array, "n p 3"], Float[Array, " n"]]:
+    """:func:`expected_pose` of samples with at most ``gaps`` missing joints."""
     mu, Sigma, _, _, views, _ = mixture
     K, d = mu.shape
     G, P = len(views), d // 3
+    w = jnp.asarray(W).reshape(-1, 2 * P)
+    terms = _terms(mixture, jnp.ones(P, bool))
+    precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
+    gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
+    gain = gain.reshape(K * G, P, 2 * P)
     mean_depth = einsum("kpa,ga->kgp", mu.reshape(K, P, 3), views[:, :, 2])
-
-    def depth_of_block(block):
-        W, visible = block
-        w = W.reshape(-1, 2 * P)
-        terms = _terms(mixture, visible)
+    mean_depth = mean_depth.reshape(K * G, P)
+    if gaps == 0:
         log_joint = view_log_likelihoods(features_of(w), terms)
         log_p = jax.nn.logsumexp(log_joint, axis=1)
         r = jnp.exp(log_joint - log_p[:, None])
-        precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
-        gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
-        gain = gain.reshape(K * G, P, 2 * P)
         # Linear in w for each pair: constants and gains are summed apart.
-        constant = mean_depth.reshape(K * G, P) - einsum("cpe,ce->cp", gain, terms.mean)
+        constant = mean_depth - einsum("cpe,ce->cp", gain, terms.mean)
         z = jnp.matmul(r, constant, precision=HIGHEST)
         z = z + _weighted_gains(r, gain, w)
-        return z - jnp.mean(z, axis=1, keepdims=True), log_p
-
-    return jax.lax.map(depth_of_block, (blocks.W, blocks.visible))
+    else:
+        one = functools.partial(completed_pose, terms, gain, mean_depth, gaps=gaps)
+        z, w, log_p = jax.lax.map(lambda x: one(*x), (w, jnp.asarray(visible)))
+    z = z - jnp.mean(z, axis=1, keepdims=True)
+    return jnp.concatenate([w.reshape(-1, P, 2), z[..., None]], axis=2), log_p
 
 
 def _weighted_gains(

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nrsfm_jax.missing import responsibilities, start_features
 from nrsfm_jax.view_likelihood import (
     depth_gain,
     einsum,
@@ -37,6 +38,7 @@ from nrsfm_jax.view_likelihood import (
 from nrsfm_jax.views import upright_views
 from nrsfm_jax.visibility import (
     Blocks,
+    Samples,
     check_landmarks,
     choose_samples,
     make_blocks,
@@ -72,30 +74,21 @@ def _em_step(
     Sigma: Float[Array, "d d"],
     sigma: Float[Array, ""],
     views: Float[Array, "g 3 3"],
-    features: Float[Array, "t b f"],
-    weight: Float[Array, "t b"],
-    visible: Bool[Array, "t p"],
-) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, ""]]:
+    features: Float[Array, "n f"],
+    samples: Samples,
+) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, "n f"], Array]:
     """One step of EM; also the mean log-likelihood of the parameters given to it.
 
-    Responsibilities r_ig = softmax_g log N(w_i; A_g mu, C_g).
+    Responsibilities r_ig = softmax_g log N(w_i; A_g mu, C_g). Where landmarks are
+    missing it is a lower bound of the likelihood, see `view_likelihood.complete`.
     """
-    G, P = views.shape[0], visible.shape[1]
-
-    def add_block(total, block):
-        block_features, block_weight, block_visible = block
-        terms = view_terms(mu, Sigma, sigma, views, block_visible)
-        log_joint = view_log_likelihoods(block_features, terms) - jnp.log(float(G))
-        log_p = jax.nn.logsumexp(log_joint, axis=1)
-        r = jnp.exp(log_joint - log_p[:, None]) * block_weight[:, None]
-        sums = *score_sums(block_features, r, terms), jnp.sum(log_p * block_weight)
-        return jax.tree.map(jnp.add, total, sums), None
-
-    zero = jnp.zeros((G, 2 * P), mu.dtype), jnp.zeros((G, 2 * P, 2 * P), mu.dtype)
-    total = (*zero, jnp.zeros((), mu.dtype))
-    (h, H, log_p), _ = jax.lax.scan(add_block, total, (features, weight, visible))
-    n = jnp.sum(weight)
-    return *updated(mu, Sigma, views, h, H, n), log_p / n
+    all_joints = jnp.ones(mu.shape[0] // 3, bool)
+    terms = view_terms(mu, Sigma, sigma, views, all_joints)
+    log_joint = view_log_likelihoods(features, terms) - jnp.log(float(len(views)))
+    r, log_p, features = responsibilities(log_joint, features, samples, terms)
+    h, H = score_sums(features, r, terms)
+    n = jnp.float32(len(features))
+    return *updated(mu, Sigma, views, h, H, n), features, log_p
 
 
 @jax.jit
@@ -104,28 +97,27 @@ def _run_em(
     Sigma: Float[Array, "d d"],
     sigmas: Float[Array, " steps"],
     views: Float[Array, "g 3 3"],
-    blocks: Blocks,
+    samples: Samples,
     ridge: Float[Array, ""],
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"], Float[Array, " steps+1"]]:
     """One step for each noise level; log-likelihood before each step and at the end."""
-    T, B, P, _ = blocks.W.shape
-    features = jax.vmap(features_of)(jnp.reshape(blocks.W, (T, B, 2 * P)))
-    weight, visible = jnp.asarray(blocks.weight), jnp.asarray(blocks.visible)
-    floor = ridge * centring(P)
+    floor = ridge * centring(mu.shape[0] // 3)
 
     def step(state, sigma):
-        _, (mu, Sigma) = state
-        new_mu, new_Sigma, log_p = _em_step(
-            mu, Sigma, sigma, views, features, weight, visible
+        _, (mu, Sigma), features = state
+        new_mu, new_Sigma, features, log_p = _em_step(
+            mu, Sigma, sigma, views, features, samples
         )
-        return ((mu, Sigma), (new_mu, new_Sigma + floor)), log_p
+        return ((mu, Sigma), (new_mu, new_Sigma + floor), features), log_p
 
     # The last noise level comes once more, to score the result: the outcome of
     # this extra step is dropped, and compiling a second body is saved.
     levels = jnp.concatenate([sigmas, sigmas[-1:]])
     start = mu, Sigma
-    ((mu, Sigma), _), trace = jax.lax.scan(step, (start, start), levels)
-    return mu, Sigma, trace
+    (final, _, _), trace = jax.lax.scan(
+        step, (start, start, start_features(samples)), levels
+    )
+    return *final, trace
 
 
 def centring(P: int) -> Float[Array, "d d"]:
@@ -147,32 +139,24 @@ def _profiles(
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def _upright_start(blocks: Blocks) -> Float[np.ndarray, "p 3"]:
+def _upright_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
     """Mean shape of a body that turns about its vertical axis.
 
     x and z: the two main profiles s v / sqrt(n) of the image's x, times sqrt(2),
     since a turning point shows each with a mean square of one half. y: minus the
     mean of the image's y.
     """
-    W, shown = _samples_of(blocks)
+    W, shown = np.asarray(samples.W), samples.shown
     side = np.sqrt(2) * _profiles(W[..., 0], shown, count=2)
     height = -W[..., 1].sum(0) / np.maximum(shown.sum(0), 1)
     return np.stack([side[:, 0], height, side[:, 1]], axis=1)
 
 
-def _free_start(blocks: Blocks) -> Float[np.ndarray, "p 3"]:
+def _free_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
     """Mean shape of a body in any rotation: main profiles of x and y together."""
-    W, shown = _samples_of(blocks)
+    W, shown = np.asarray(samples.W), samples.shown
     both = np.concatenate([W[..., 0], W[..., 1]])
     return np.sqrt(3) * _profiles(both, np.concatenate([shown, shown]), count=3)
-
-
-def _samples_of(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    used = np.asarray(blocks.weight) > 0
-    shown = np.broadcast_to(
-        np.asarray(blocks.visible)[:, None], (*used.shape, blocks.W.shape[2])
-    )
-    return np.asarray(blocks.W)[used], shown[used]
 
 
 def fit_gaussian_shape(
@@ -202,8 +186,8 @@ def fit_gaussian_shape(
     Args:
         W: landmarks centred over the visible joints, patch units, y down.
         key: chooses the samples and the noise on the first depths.
-        visible: True where a landmark is known. With 500 complete samples, only
-            complete ones are used; else missing landmarks are marginalised exactly.
+        visible: True where a landmark is known. With ``num_samples`` complete ones,
+            only these are used; else missing landmarks are latent as well.
         num_samples: size of the random subset that is used.
         elevations_deg: elevations of the camera, positive: looks down.
         num_yaws: even rotations about the vertical axis.
@@ -224,21 +208,21 @@ def fit_gaussian_shape(
     """
     landmarks, shown = check_landmarks(W, visible)
     choose, noise = jax.random.split(key)
-    blocks = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
+    samples = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
     falling = np.geomspace(first_sigma, last_sigma, level_iterations)
     steady = np.full(iterations, last_sigma)
     jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
-    start = _upright_start(blocks) if views is None else _free_start(blocks)
+    start = _upright_start(samples) if views is None else _free_start(samples)
     start[:, 2] += jitter
     first = upright_views((0.0,), num_yaws) if views is None else np.asarray(views)
-    shape = _fit_stage(*_initial(start), falling, first, blocks)
+    shape = _fit_stage(*_initial(start), falling, first, samples)
     if views is not None:
         return shape
     grid = upright_views(elevations_deg, num_yaws)
     mirror = np.tile(np.array([1, 1, -1], np.float32), landmarks.shape[1])
     mirrored = shape.mu * mirror, shape.Sigma * np.outer(mirror, mirror)
     fits = [
-        _fit_stage(mu, Sigma, steady, grid, blocks)
+        _fit_stage(mu, Sigma, steady, grid, samples)
         for mu, Sigma in ((shape.mu, shape.Sigma), mirrored)
     ]
     return max(fits, key=lambda fit: float(fit.log_likelihood))
@@ -254,11 +238,11 @@ def _fit_stage(
     Sigma: Float[Array, "d d"],
     sigmas: Float[np.ndarray, " steps"],
     views: Float[np.ndarray, "g 3 3"],
-    blocks: Blocks,
+    samples: Samples,
 ) -> GaussianShape:
     levels = jnp.asarray(sigmas, jnp.float32)
     grid, floor = jnp.asarray(views, jnp.float32), jnp.float32(RIDGE)
-    mu, Sigma, trace = _run_em(mu, Sigma, levels, grid, blocks, floor)
+    mu, Sigma, trace = _run_em(mu, Sigma, levels, grid, samples, floor)
     return GaussianShape(mu, Sigma, levels[-1], grid, trace[-1])
 
 

@@ -83,7 +83,11 @@ class Teacher:
         *,
         chunk: int = 2048,
     ) -> Reconstruction:
-        """Cameras and codes of any samples; ``chunk`` at a time bounds the memory."""
+        """Cameras and codes of any samples; ``chunk`` at a time bounds the memory.
+
+        ``W`` at a missing landmark is 0 or, as in training, what the EM expects there:
+        the network sees it, the residual does not.
+        """
         # Padded to whole chunks, so that one program serves all of them.
         chunk = max(1, min(chunk, len(W)))
         pad = -len(W) % chunk
@@ -111,7 +115,7 @@ class Teacher:
             camera=camera,
             code=code,
             residual=residual,
-            W=np.asarray(W, np.float32),
+            W=np.where(visible[..., None], W, 0).astype(np.float32),
             visible=np.asarray(visible, bool),
         )
 
@@ -137,7 +141,7 @@ class Reconstruction:
         camera: M (N, 3, 2).
         code: phi_1 (N, K) in the gauge of unit-norm columns.
         residual: (N,) ``||B_xy phi - w||_2`` over the visible joints.
-        W: (N, P, 2) centred landmarks.
+        W: (N, P, 2) centred landmarks, 0 where missing.
         visible: (N, P).
     """
 
@@ -289,13 +293,38 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
+def shard_name(split: str, index: int, count: int) -> str:
+    """Of one of the files that hold a split together."""
+    return f"{split}-{index:05d}-of-{count:05d}.safetensors"
+
+
 def load_reconstruction(folder: str | Path, split: str) -> Reconstruction:
-    """Reads ``{split}.safetensors``.
+    """Reads ``{split}.safetensors``, or the shards that stand for it.
 
     Raises:
-        ValueError: it is missing or damaged, lacks an array, or their lengths differ.
+        ValueError: a file is missing or damaged, lacks an array, or the lengths of
+            its arrays differ.
     """
     path = Path(folder) / f"{split}.safetensors"
+    shards = sorted(Path(folder).glob(f"{split}-?????-of-?????.safetensors"))
+    if path.exists() or not shards:
+        return _load_part(path)
+    count = int(shards[0].stem.rsplit("-", 1)[1])
+    wanted = [Path(folder) / shard_name(split, i, count) for i in range(count)]
+    if shards != wanted:
+        odd = sorted({p.name for p in shards} ^ {p.name for p in wanted})
+        raise ValueError(
+            f"{folder} should hold {count} shards of {split!r} and no other; missing "
+            f"or too many: {odd}; write them again"
+        )
+    parts = [_load_part(shard) for shard in shards]
+    names = [field.name for field in dataclasses.fields(Reconstruction)]
+    return Reconstruction(
+        **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    )
+
+
+def _load_part(path: Path) -> Reconstruction:
     arrays = load_arrays(path)
     names = [field.name for field in dataclasses.fields(Reconstruction)]
     missing = [name for name in names if name not in arrays]

@@ -31,8 +31,8 @@ from nrsfm_jax.objective import (
     check_data,
     choose_member,
     complete_batch,
-    unseen_message,
     over_members,
+    unseen_message,
 )
 from runtime import run_files
 from runtime.checkpoints import Checkpoints

@@ -12,10 +12,26 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-# Fewer complete samples than this, and the incomplete ones join the fit.
-ENOUGH_COMPLETE = 500
 BLOCK_INCOMPLETE = 16
-MAX_BLOCKS = 1000
+
+
+class Samples(NamedTuple):
+    """Samples of a fit.
+
+    Attributes:
+        W: (N, P, 2) landmarks, 0 where missing.
+        visible: (N, P), or None where every landmark is known.
+    """
+
+    W: Float[Array | np.ndarray, "n p 2"]
+    visible: Bool[Array | np.ndarray, "n p"] | None
+
+    @property
+    def shown(self) -> Bool[np.ndarray, "n p"]:
+        """(N, P), also where every landmark is known."""
+        if self.visible is None:
+            return np.ones(self.W.shape[:2], bool)
+        return np.asarray(self.visible)
 
 
 class Blocks(NamedTuple):
@@ -95,14 +111,13 @@ def choose_samples(
     *,
     key: Key[Array, ""],
     num_samples: int,
-) -> Blocks:
-    """A random subset: complete samples where there are enough, else any."""
+) -> Samples:
+    """A random subset: complete samples where they are as many, else any."""
     complete = np.flatnonzero(visible.all(1))
-    enough = len(complete) >= min(ENOUGH_COMPLETE, len(W))
+    enough = len(complete) >= min(num_samples, len(W))
     pool = complete if enough else np.flatnonzero(visible.any(1))
     pick = np.asarray(jax.random.permutation(key, len(pool)))[:num_samples]
     rows = pool[pick]
-    blocks = make_blocks(W[rows], visible[rows], complete_size=len(rows))
-    # Each pattern costs a factorisation per view: the fullest blocks are kept.
-    keep = np.argsort(-blocks.weight.sum(1), kind="stable")[:MAX_BLOCKS]
-    return jax.tree.map(lambda field: field[keep], blocks)
+    if enough:
+        return Samples(W[rows], None)
+    return Samples(np.where(visible[rows][..., None], W[rows], 0), visible[rows])
