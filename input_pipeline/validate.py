@@ -172,6 +172,7 @@ def _check_coco(
         _check_pictures(index.persons, path, report)
         _check_truth(settings, split, index, report)
     if "train" in splits:
+        _check_joints(splits["train"], settings.annotations, report)
         _note_sides(splits["train"].skeleton, settings.annotations, report)
     if len(splits) == 2:
         _note_shared_pictures(settings, splits, report)
@@ -216,6 +217,18 @@ def _check_truth(
         file,
         report,
     )
+
+
+def _check_joints(index: CocoIndex, where: str, report: Reporter) -> None:
+    """Joints without a single landmark: nothing can be learned about them."""
+    seen = np.zeros(len(index.skeleton.joints), bool)
+    for person in index.persons:
+        seen |= np.asarray(person.visible, bool)
+    for joint in np.flatnonzero(~seen) if index.persons else ():
+        name = index.skeleton.joints[joint]
+        value = f"labelled in none of the {len(index.persons)} training samples"
+        remedy = "label it in some of them or leave it out of the skeleton"
+        report(Problem("joint never seen", where, f"joint {name}", value, remedy))
 
 
 def _note_sides(skeleton: Skeleton, where: str, report: Reporter) -> None:

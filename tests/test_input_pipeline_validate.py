@@ -231,3 +231,13 @@ def test_long_tables_are_cut():
     text = str(Report(problems, {"train": 1}, {}))
     assert "and 30 more" in text
     assert text.endswith("50 errors, 0 notes: not ok")
+
+
+def test_a_joint_that_nobody_shows_is_named(tmp_path, record):
+    for annotation in range(len(record["annotations"])):
+        keypoints = _keypoints(record, annotation, 2, 0, 0, v=0)
+        record = changed(record, annotation, keypoints=keypoints)
+    report = validate(write_coco(tmp_path, record))
+    assert _kinds(report) == ["joint never seen"]
+    assert JOINTS[2] in str(report)
+    assert not report.ok

@@ -1,6 +1,7 @@
 """A whole teacher run in a folder: files, resume after a kill, evaluation."""
 
 import copy
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from configs import default
 from input_pipeline.ground_truth import GroundTruth, read_ground_truth
+from input_pipeline.landmarks import read_landmarks
 from input_pipeline.skeleton import H36M_17
 from nrsfm_jax import evaluate, model, train
 from nrsfm_jax import teacher as teacher_files
@@ -123,11 +125,21 @@ def test_how_often_things_are_written_may_change(finished):
 
 
 _RUN = """
-import json, sys
+import json, sys, time
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 from ml_collections import ConfigDict
 from nrsfm_jax import train
+from runtime.checkpoints import Checkpoints
+
+save = Checkpoints.save
+
+def save_and_hang(self, *arguments):  # so that the kill comes in the middle
+    save(self, *arguments)
+    self.wait()
+    time.sleep(600)
+
+Checkpoints.save = save_and_hang
 train.train_and_evaluate(ConfigDict(json.loads(sys.argv[1])), sys.argv[2])
 """
 
@@ -238,3 +250,15 @@ def test_procrustes_mean_undoes_rotation_scale_and_shift():
     mean = evaluate.procrustes_mean(poses)
     error = evaluate.metrics.pa_mpjpe(mean[None].astype(np.float64), shape[None])
     assert error < 1e-5
+
+
+def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
+    def hidden(data, split):
+        marks = read_landmarks(data, split)
+        visible = marks.visible.copy()
+        visible[:, 4] = False
+        return dataclasses.replace(marks, visible=visible)
+
+    monkeypatch.setattr("input_pipeline.landmarks.read_landmarks", hidden)
+    with pytest.raises(ValueError, match=f"joint {H36M_17.joints[4]}: labelled in"):
+        train.train_and_evaluate(_config(mocap_file), tmp_path)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from losses.camera_frame import rotation_from_camera
-from nrsfm_jax import model, train
+from nrsfm_jax import model, teacher, train
+from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
 from nrsfm_jax.objective import Objective, batch_loss, choose_member
 
 SIZES = (24, 8)
@@ -286,3 +287,53 @@ def test_landmarks_that_are_not_finite_are_refused(data):
     broken[7, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"W\[7\]"):
         _fit((broken, visible, z))
+
+
+def _with_gaps(count, *, seed=0):
+    """:func:`articulated` where every sample misses one to three of the 8 joints."""
+    W, z = articulated(count, seed=seed)
+    order = np.argsort(np.random.default_rng(seed).random((count, 8)), axis=1)
+    visible = order >= 1 + np.arange(count)[:, None] % 3
+    mean = np.sum(W * visible[..., None], 1) / visible.sum(1)[:, None]
+    W = np.where(visible[..., None], W - mean[:, None], np.float32(0))
+    return W.astype(np.float32), visible, z
+
+
+def test_depth_where_every_sample_misses_joints():
+    """The depth of seen and of missing joints, from no complete sample at all."""
+    W, visible, z = _with_gaps(600)
+    options = {"num_yaws": 12, "elevations_deg": (0.0, 10.0, 20.0)}
+    shape = fit_shapes(W, visible, key=jax.random.key(1), components=2, **options)
+    pose, _ = expected_pose(shape, W, visible)
+    np.testing.assert_array_equal(pose[visible][:, :2], W[visible])
+    objective = dataclasses.replace(LONG, steps=600)
+    fitted = _fit((pose[..., :2], visible, pose[..., 2]), objective=objective)
+    record = teacher.from_params(fitted.params, skeleton={})
+    split = record.reconstruct(pose[..., :2], visible, np.arange(len(W)))
+    assert not split.W[~visible].any()
+    depth = split.poses(record.dictionary)[..., 2]
+    depth = depth - depth.mean(1, keepdims=True)
+    assert np.mean(np.sum(depth * z, axis=1) < 0) < 0.05
+    for joints in (visible, ~visible):
+        assert np.abs(depth - z)[joints].mean() < 0.4 * np.abs(z[joints]).mean()
+
+
+def test_the_value_at_a_missing_joint_has_no_influence():
+    W, visible, _ = _with_gaps(200)
+    noise = np.where(visible[..., None], W, np.float32(7))
+    options = {"num_yaws": 8, "elevations_deg": (0.0, 20.0), "components": 2}
+    shapes, poses = [], []
+    for landmarks in (W, noise):
+        shape = fit_shapes(landmarks, visible, key=jax.random.key(1), **options)
+        shapes.append(shape)
+        poses.append(expected_pose(shape, landmarks, visible)[0])
+    _assert_same(*shapes, atol=0)
+    np.testing.assert_array_equal(*poses)
+
+
+def test_a_joint_that_is_never_seen_is_named(data):
+    W, visible, z = data
+    hidden = visible.copy()
+    hidden[:, 5] = False
+    with pytest.raises(ValueError, match="joint 5: labelled in none of the 100"):
+        _fit((W, hidden, z))
