@@ -101,9 +101,7 @@ def check_data(
             f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
             "config.teacher.batch_size"
         )
-    unseen = np.flatnonzero(~visible.any(0))
-    if unseen.size:
-        raise ValueError(unseen_message(unseen.tolist(), len(visible)))
+    check_seen(visible, range(visible.shape[1]))
     if em_depth is None:
         em_depth = np.zeros(visible.shape, np.float32)
         objective = dataclasses.replace(objective, guide_fraction=0.0)
@@ -113,13 +111,15 @@ def check_data(
     return data, objective
 
 
-def unseen_message(joints: Sequence[int] | Sequence[str], count: int) -> str:
-    """What is wrong with joints, by number or name, that no sample shows."""
-    return (
-        f"joint {', '.join(str(joint) for joint in joints)}: labelled in none of the "
-        f"{count} training samples, so its depth cannot be learned; label it in some "
-        "of them or leave it out of the skeleton"
-    )
+def check_seen(visible: Bool[np.ndarray, "n p"], names: Sequence[object]) -> None:
+    """Raises a ValueError with the names of the joints that no sample shows."""
+    unseen = [str(names[int(joint)]) for joint in np.flatnonzero(~visible.any(0))]
+    if unseen:
+        raise ValueError(
+            f"joint {', '.join(unseen)}: labelled in none of the {len(visible)} "
+            "training samples, so its depth cannot be learned; label it in some of "
+            "them or leave it out of the skeleton"
+        )
 
 
 def complete_batch(batch: Batch, objective: Objective) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,17 +23,18 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
+from nrsfm_jax.first_pose import first_pose, kept_shapes
+from nrsfm_jax.gaussian_mixture import GaussianMixture
 from nrsfm_jax.model import Params
 from nrsfm_jax.objective import (
     Batch,
     Objective,
     batch_gradient,
     check_data,
+    check_seen,
     choose_member,
     complete_batch,
     over_members,
-    unseen_message,
 )
 from runtime import run_files
 from runtime.checkpoints import Checkpoints
@@ -323,7 +325,10 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     folder = Path(workdir) / "teacher"
     settings = _settings(config)
     if not (folder / "teacher.json").exists():
+        began = time.monotonic()
         _train(config, Path(workdir), settings)
+        seconds = round(time.monotonic() - began, 1)
+        run_files.mark_finished(workdir, "teacher", seconds=seconds)
     saved = teacher_files.read_record(folder)["config"]
     if saved != settings:
         raise ValueError(
@@ -357,20 +362,19 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     train = landmarks["train"]
     objective = _objective(config.teacher)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    unseen = np.flatnonzero(~train.visible.any(0))
-    if unseen.size:
-        names = [train.skeleton.joints[joint] for joint in unseen]
-        raise ValueError(unseen_message(names, len(train)))
-    W, _ = train.centred
-    check_data(W, train.visible, None, objective)  # before the minutes of the EM
+    # Before the minutes of the EM.
+    check_seen(train.visible, train.skeleton.joints)
+    check_data(train.centred[0], train.visible, None, objective)
     shape = _shapes(
         workdir / "teacher" / "em.safetensors",
-        W,
-        train.visible,
+        train,
         key=em_key,
         settings=config.teacher.em,
     )
-    pose = {split: _first_pose(shape, marks) for split, marks in landmarks.items()}
+    pose = {
+        split: first_pose(shape, marks.centred[0], marks.visible)
+        for split, marks in landmarks.items()
+    }
     fitted = _fit_with_checkpoints(
         config,
         workdir,
@@ -408,23 +412,15 @@ def _objective(teacher: Any) -> Objective:
 
 
 def _shapes(
-    path: Path,
-    W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
-    *,
-    key: Key[Array, ""],
-    settings: Any,
+    path: Path, landmarks: Any, *, key: Key[Array, ""], settings: Any
 ) -> GaussianMixture | None:
-    """The shapes of the EM, kept on disk so that a resumed run need not fit again."""
     if settings.guide_fraction <= 0:
         return None
-    if path.exists():
-        arrays = teacher_files.load_arrays(path)
-        return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
     with progress("teacher: EM", total=1) as bar:
-        shape = fit_shapes(
-            W,
-            visible,
+        shape = kept_shapes(
+            path,
+            landmarks.centred[0],
+            landmarks.visible,
             key=key,
             components=settings.components,
             num_samples=settings.num_samples,
@@ -432,19 +428,7 @@ def _shapes(
             num_yaws=settings.num_yaws,
         )
         bar.update(1, log_likelihood=float(shape.log_likelihood))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    teacher_files.save_arrays(path, shape._asdict())
     return shape
-
-
-def _first_pose(
-    shape: GaussianMixture | None, landmarks: Any
-) -> Float[np.ndarray, "n p 3"]:
-    """Landmarks, missing ones as the EM expects them, and its depth; 0 without."""
-    W, _ = landmarks.centred
-    if shape is None or not len(W):
-        return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
-    return expected_pose(shape, W, landmarks.visible)[0]
 
 
 def _fit_with_checkpoints(

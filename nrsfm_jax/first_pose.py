@@ -1,0 +1,42 @@
+"""The first guess of every pose, by the EM: what guides the teacher, and fills gaps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from nrsfm_jax import teacher as teacher_files
+from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
+
+
+def kept_shapes(
+    path: Path,
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    **options: Any,
+) -> GaussianMixture:
+    """`fit_shapes`, kept on disk so that a resumed run need not fit again."""
+    if path.exists():
+        arrays = teacher_files.load_arrays(path)
+        return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
+    shape = fit_shapes(W, visible, key=key, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    teacher_files.save_arrays(path, shape._asdict())
+    return shape
+
+
+def first_pose(
+    shape: GaussianMixture | None,
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
+) -> Float[np.ndarray, "n p 3"]:
+    """Landmarks, missing ones as the EM expects them, and its depth; 0 without it."""
+    if shape is None or not len(W):
+        return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
+    return expected_pose(shape, W, visible)[0]
