@@ -66,10 +66,12 @@ def summarise(
     )
 
 
-def finish(rows: Sequence[Row], path: Path | None) -> None:
+def finish(
+    rows: Sequence[Row], path: Path | None, *, spread: str = "mean [lowest, highest]"
+) -> None:
     """Prints the table (methods down, metrics across) and writes the JSON rows."""
     metrics = list(dict.fromkeys((r.metric, r.unit) for r in rows))
-    table = Table(title=f"{rows[0].benchmark}: mean [lowest, highest]")
+    table = Table(title=f"{rows[0].benchmark}: {spread}")
     for name in ("case", "method", "n", *(f"{m} ({u})" for m, u in metrics)):
         table.add_column(
             name, justify="left" if name in ("case", "method") else "right"

@@ -1,11 +1,16 @@
 """Landmarks that do not fit in memory: a folder of arrays, read by the row.
 
 ``W.npy`` (N, P, 2) float32, ``visible.npy`` (N, P) bool, ``sample_ids.npy`` (N,)
-int64 and, once :func:`write_em_depth` has run, ``em_depth.npy`` (N, P) float32; all
+int64 and, once :func:`write_em_pose` has run, ``em_pose.npy`` (N, P, 3) float32; all
 with the conventions of :func:`nrsfm_jax.train.fit`. NumPy maps them into memory, so
 that a batch costs the pages of its rows and nothing grows with N::
 
     folder = landmark_folder.open_folder("landmarks")
+    some = landmark_folder.random_rows(folder, 4000, seed=0)
+    shape = fit_shapes(some["W"], some["visible"], key=key)
+    folder = landmark_folder.write_em_pose(
+        folder, lambda W, visible: expected_pose(shape, W, visible)[0]
+    )
     stream = landmark_folder.batches(folder, batch_size=128, seed=0)
     with contextlib.closing(stream):
         state = train.fit_stream(stream, state, objective=objective)
@@ -29,27 +34,30 @@ from jaxtyping import Bool, Float, Int
 from nrsfm_jax import teacher as teacher_files
 
 Batch = dict[str, np.ndarray]
-# Depth of (W, visible) of some rows.
-DepthOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# (n, P, 3) of (W, visible) of some rows: see `gaussian_mixture.expected_pose`.
+PoseOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class LandmarkFolder:
-    """The mapped arrays of a folder; ``em_depth`` is None where there is none."""
+    """The mapped arrays of a folder; ``em_pose`` is None where there is none."""
 
     path: Path
     W: Float[np.ndarray, "n p 2"]
     visible: Bool[np.ndarray, "n p"]
     sample_ids: Int[np.ndarray, " n"]
-    em_depth: Float[np.ndarray, "n p"] | None
+    em_pose: Float[np.ndarray, "n p 3"] | None
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def rows(self, index: Any) -> Batch:
         """Some rows in memory, ready for a step."""
-        arrays = {"W": self.W, "visible": self.visible, "em_depth": self.em_depth}
-        return {k: np.array(v[index]) for k, v in arrays.items() if v is not None}
+        visible = np.array(self.visible[index])
+        if self.em_pose is None:
+            return {"W": np.array(self.W[index]), "visible": visible}
+        pose = np.array(self.em_pose[index])
+        return {"W": pose[..., :2], "visible": visible, "em_depth": pose[..., 2]}
 
 
 def open_folder(path: str | Path) -> LandmarkFolder:
@@ -60,9 +68,9 @@ def open_folder(path: str | Path) -> LandmarkFolder:
     """
     path = Path(path)
     wanted = {"W": np.float32, "visible": np.bool_, "sample_ids": np.int64}
-    arrays: dict[str, Any] = {"em_depth": None}
-    if (path / "em_depth.npy").exists():
-        wanted["em_depth"] = np.float32
+    arrays: dict[str, Any] = {"em_pose": None}
+    if (path / "em_pose.npy").exists():
+        wanted["em_pose"] = np.float32
     for name, dtype in wanted.items():
         file = path / f"{name}.npy"
         if not file.exists():
@@ -73,7 +81,11 @@ def open_folder(path: str | Path) -> LandmarkFolder:
                 f"{file} is {arrays[name].dtype}; save it as {np.dtype(dtype)}"
             )
     visible = arrays["visible"].shape
-    shapes = {"W": (*visible, 2), "sample_ids": visible[:1], "em_depth": visible}
+    shapes = {
+        "W": (*visible, 2),
+        "sample_ids": visible[:1],
+        "em_pose": (*visible, 3),
+    }
     for name, shape in shapes.items():
         if arrays[name] is not None and arrays[name].shape != shape:
             raise ValueError(
@@ -83,26 +95,25 @@ def open_folder(path: str | Path) -> LandmarkFolder:
     return LandmarkFolder(path, **arrays)
 
 
-def write_em_depth(
-    folder: LandmarkFolder, depth_of: DepthOf, *, chunk: int = 4096
+def write_em_pose(
+    folder: LandmarkFolder, pose_of: PoseOf, *, chunk: int = 4096
 ) -> LandmarkFolder:
-    """Writes the depth of all samples, ``chunk`` at a time, and opens the folder again.
+    """Writes what the EM expects of all samples, and opens the folder again.
 
     Args:
-        folder: without or with an older depth.
-        depth_of: from the EM of a subset, for example ``lambda W, visible:
-            expected_depth(fit_shapes(...), W, visible)[0]``.
+        folder: without or with an older ``em_pose``.
+        pose_of: landmarks, missing ones filled in, and depth of some rows.
         chunk: rows in memory at a time.
     """
-    temporary = folder.path / f".em_depth.{os.getpid()}.npy"
-    depth = np.lib.format.open_memmap(
-        temporary, mode="w+", dtype=np.float32, shape=folder.visible.shape
+    temporary = folder.path / f".em_pose.{os.getpid()}.npy"
+    pose = np.lib.format.open_memmap(
+        temporary, mode="w+", dtype=np.float32, shape=(*folder.visible.shape, 3)
     )
     for start in range(0, len(folder), chunk):
         rows = slice(start, start + chunk)
-        depth[rows] = depth_of(np.array(folder.W[rows]), np.array(folder.visible[rows]))
-    depth.flush()
-    os.replace(temporary, folder.path / "em_depth.npy")
+        pose[rows] = pose_of(np.array(folder.W[rows]), np.array(folder.visible[rows]))
+    pose.flush()
+    os.replace(temporary, folder.path / "em_pose.npy")
     return open_folder(folder.path)
 
 
@@ -196,10 +207,9 @@ def reconstruct(
     written = []
     for i in range(count):
         rows = slice(i * shard_size, (i + 1) * shard_size)
+        batch = folder.rows(rows)
         shard = teacher.reconstruct(
-            np.array(folder.W[rows]),
-            np.array(folder.visible[rows]),
-            np.array(folder.sample_ids[rows]),
+            batch["W"], batch["visible"], np.array(folder.sample_ids[rows])
         )
         path = Path(output) / teacher_files.shard_name(split, i, count)
         teacher_files.save_arrays(path, dataclasses.asdict(shard))

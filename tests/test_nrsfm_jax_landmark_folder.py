@@ -24,7 +24,13 @@ def folder(tmp_path):
     np.save(tmp_path / "visible.npy", visible)
     np.save(tmp_path / "sample_ids.npy", np.arange(COUNT, dtype=np.int64) * 3)
     opened = landmark_folder.open_folder(tmp_path)
-    return landmark_folder.write_em_depth(opened, lambda W, v: W[..., 0] * v, chunk=16)
+    return landmark_folder.write_em_pose(opened, _pose, chunk=16)
+
+
+def _pose(W, visible):
+    """Missing landmarks are filled with 7; the depth is u."""
+    filled = np.where(visible[..., None], W, np.float32(7))
+    return np.concatenate([filled, W[..., :1]], -1)
 
 
 def _take(folder, count, start=0):
@@ -33,14 +39,23 @@ def _take(folder, count, start=0):
         return [next(stream) for _ in range(count)]
 
 
-def test_rows_fit_together_and_depth_is_written_for_all(folder):
+def test_rows_fit_together_and_the_pose_is_written_for_all(folder):
     assert isinstance(folder.W, np.memmap)
-    np.testing.assert_array_equal(folder.em_depth, folder.W[..., 0] * folder.visible)
+    np.testing.assert_array_equal(folder.em_pose, _pose(folder.W, folder.visible))
     for batch in _take(folder, 3):
         assert batch["W"].shape == (16, LANDMARKS, 2)
+        shown = batch["visible"]
+        assert (batch["W"][~shown] == 7).all()
         np.testing.assert_array_equal(
-            batch["em_depth"], batch["W"][..., 0] * batch["visible"]
+            batch["em_depth"], np.where(shown, batch["W"][..., 0], 0)
         )
+
+
+def test_without_the_em_rows_are_as_given(folder):
+    (folder.path / "em_pose.npy").unlink()
+    rows = landmark_folder.open_folder(folder.path).rows(slice(3, 9))
+    assert sorted(rows) == ["W", "visible"]
+    np.testing.assert_array_equal(rows["W"], folder.W[3:9])
 
 
 def test_a_restart_sees_the_batches_it_would_have_seen(folder):
@@ -108,8 +123,9 @@ def test_shards_hold_what_one_file_would(folder, tmp_path):
     )
     assert [f.name for f in files][-1] == "train-00002-of-00003.safetensors"
     read = teacher.load_reconstruction(tmp_path / "out", "train")
+    rows = folder.rows(slice(None))
     whole = _teacher().reconstruct(
-        np.array(folder.W), np.array(folder.visible), np.array(folder.sample_ids)
+        rows["W"], rows["visible"], np.array(folder.sample_ids)
     )
     np.testing.assert_array_equal(read.sample_ids, whole.sample_ids)
     for name in ("camera", "code", "residual", "W", "visible"):
@@ -130,8 +146,8 @@ def test_the_subset_for_the_em_has_no_row_twice(folder):
 def test_folders_that_cannot_be_read(folder):
     with pytest.raises(ValueError, match="holds 70 samples, fewer than"):
         landmark_folder.batches(folder, batch_size=71, seed=0)
-    np.save(folder.path / "em_depth.npy", np.zeros((COUNT, 3), np.float32))
-    with pytest.raises(ValueError, match=r"em_depth\.npy has shape \(70, 3\)"):
+    np.save(folder.path / "em_pose.npy", np.zeros((COUNT, 3), np.float32))
+    with pytest.raises(ValueError, match=r"em_pose\.npy has shape \(70, 3\)"):
         landmark_folder.open_folder(folder.path)
     np.save(folder.path / "W.npy", np.zeros((COUNT, LANDMARKS, 2)))
     with pytest.raises(ValueError, match=r"W\.npy is float64; save it as float32"):
