@@ -93,7 +93,8 @@ def _evaluate_split(
 
     flat = np.concatenate([split.W, np.zeros_like(split.W[..., :1])], axis=-1)
     annotated = np.concatenate([split.W, pose[..., 2:]], axis=-1)
-    baselines = {"z_zero": measure(flat, "no depth")}
+    zero = measure(flat, "no depth")
+    baselines = {"z_zero": zero | {"annotated_xy": zero}}  # its xy are the annotated
     if mean_pose is not None:
         same = np.broadcast_to(mean_pose, truth.positions_mm.shape)
         baselines["mean_pose"] = measure(np.ascontiguousarray(same), MEAN_POSE)

@@ -28,7 +28,6 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.model import PoseNet
 from pose_jax.objective import MODES, DepthTarget
 from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.student import (
@@ -359,7 +358,7 @@ def _run(
         )
 
 
-def _place_step(student: Any, net: PoseNet, loss: Callable[..., Any]) -> DataParallel:
+def _place_step(student: Any, net: Any, loss: Callable[..., Any]) -> DataParallel:
     """The training step on the devices that ``config.student`` names."""
     step = make_train_step(
         net,

@@ -42,6 +42,9 @@ _DEFINITIONS = {
     "joints.",
     "Flip": "share of samples whose depth is mirrored: the predicted and the true "
     "centred depths have a negative inner product.",
+    "z = 0": "no depth at all: with the xy of a student (the distilled one, if "
+    "trained) and with the annotated xy.",
+    "Mean pose": "the Procrustes mean of the true training poses, at its best.",
     "annotated xy": "the same with the image coordinates replaced by the annotation: "
     "what is left is the error of the depth.",
 }
@@ -64,7 +67,9 @@ def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     them, under ``baselines`` of a split. Splits without 3D are left out.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, record in results.items():
+    # Last, so that z = 0 stands with the xy of the distilled student, if trained.
+    last = sorted(results.items(), key=lambda item: method_name(item[0]) == "distill")
+    for name, record in last:
         for split in _SPLITS:
             metrics = record.get(split) if isinstance(record, Mapping) else None
             if not isinstance(metrics, Mapping):
@@ -72,7 +77,8 @@ def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             rows = {name: metrics, **(metrics.get("baselines") or {})}
             for row, values in rows.items():
                 if any(values.get(key) is not None for key in COLUMNS):
-                    found.setdefault(method_name(row), {})[split] = values
+                    splits = found.setdefault(method_name(row), {})
+                    splits[split] = {**splits.get(split, {}), **values}
     order = [n for n in LABELS if n in found] + [n for n in found if n not in LABELS]
     return {name: found[name] for name in order}
 
