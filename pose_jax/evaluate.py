@@ -213,9 +213,8 @@ def score_split(
     scores |= metrics.evaluate_poses(pose, positions, **how)
     scores["annotated_xy"] = metrics.evaluate_poses(annotated, positions, **how)
     flat = pose * np.array([1, 1, 0], pose.dtype)
-    scores["baselines"] = {
-        "z_zero": metrics.evaluate_poses(flat, positions, **how | {"sign": "no depth"})
-    }
+    zero = metrics.evaluate_poses(flat, positions, **how) | {"sign": "no depth"}
+    scores["baselines"] = {"z_zero": zero}
     if len(np.unique(truth.action)) > 1:
         scores["per_action"] = metrics.per_action_table(
             pose, positions, truth.action, **how
