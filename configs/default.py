@@ -55,10 +55,9 @@ def _teacher() -> ConfigDict:
     teacher.depth_sign = 1  # +1 or -1: the one bit that 2D cannot tell
     teacher.depth_sign_source = "given"  # or 'evaluate': chosen once against the truth
     teacher.em = ConfigDict()
-    teacher.em.guide_fraction = (
-        0.4  # of the steps, from weight 1 to the floor; 0: no EM
-    )
-    teacher.em.guide_floor = 0.5  # weight of the EM depth after that
+    # The weight of the EM depth falls from 1 to the floor in this part of the steps.
+    teacher.em.guide_fraction = 0.4  # 0: no EM
+    teacher.em.guide_floor = 0.5
     teacher.em.components = 10  # Gaussians; 1: a single one
     teacher.em.num_samples = 4000
     teacher.em.num_yaws = 24

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from jaxtyping import Float
 from losses import metrics
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.teacher import Reconstruction, Teacher
+from runtime import run_files
 
 SPLITS = ("train", "val")
 GIVEN = "depth sign {sign:+d}, given by the config"
@@ -59,11 +59,15 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     for name, split in splits.items():
         pose = split.poses(teacher.dictionary)
         patch_pose = _in_patch(config.data, name, split, pose)
-        _save_predictions(folder, name, split.sample_ids, patch_pose)
+        run_files.write_npz_atomic(
+            folder / f"predictions_{name}.npz",
+            sample_ids=split.sample_ids,
+            pose=patch_pose,
+        )
         results[name] = _fit_to_landmarks(split) | _evaluate_split(
             split, pose, truth[name], teacher, mean_pose
         )
-    _write_json(path, results)
+    run_files.write_json_atomic(path, results)
     return results
 
 
@@ -153,20 +157,6 @@ def _in_patch(
     moved = np.array(pose, np.float32)
     moved[..., :2] += landmarks.centred[1][:, None]
     return moved
-
-
-def _save_predictions(
-    folder: Path, split: str, sample_ids: np.ndarray, pose: np.ndarray
-) -> None:
-    temporary = folder / f".predictions_{split}.{os.getpid()}.npz"
-    np.savez(temporary, sample_ids=sample_ids, pose=pose)
-    os.replace(temporary, folder / f"predictions_{split}.npz")
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _mean_pose(truth: Any) -> Float[np.ndarray, "p 3"] | None:

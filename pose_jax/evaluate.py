@@ -8,7 +8,6 @@ teacher as a whole, the same for every sample.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from pose_jax.student import StudentRecord, TrainState
 from pose_jax.targets import read_teacher
 from runtime.devices import data_parallel
 from runtime.progress import progress
-from runtime.run_files import write_json_atomic
+from runtime.run_files import write_json_atomic, write_npz_atomic
 
 SPLITS = ("train", "val")
 SIGNS = {
@@ -74,7 +73,9 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         marks = read_landmarks(config.data, split)
         pose = predict_split(config, record, state, split, len(marks))
         pose[..., 2] *= sign
-        _save_predictions(folder, split, marks.sample_ids, pose)
+        write_npz_atomic(
+            folder / f"predictions_{split}.npz", sample_ids=marks.sample_ids, pose=pose
+        )
         truth = read_ground_truth(config.data, split)
         if truth is not None:
             truth = truth.align(marks.sample_ids)
@@ -220,11 +221,3 @@ def score_split(
             pose, positions, truth.action, **how
         )
     return scores
-
-
-def _save_predictions(
-    folder: Path, split: str, sample_ids: np.ndarray, pose: np.ndarray
-) -> None:
-    temporary = folder / f".predictions_{split}.{os.getpid()}.npz"
-    np.savez(temporary, sample_ids=sample_ids, pose=pose)
-    os.replace(temporary, folder / f"predictions_{split}.npz")

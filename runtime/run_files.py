@@ -48,6 +48,14 @@ def write_json_atomic(path: str | Path, record: Any) -> None:
     os.replace(temporary, path)
 
 
+def write_npz_atomic(path: str | Path, **arrays: Any) -> None:
+    """Writes an ``.npz`` so that a reader, or a kill, sees the old file or the new."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, path)
+
+
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
