@@ -8,6 +8,7 @@ checkpoint before it as the latest.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -54,13 +55,14 @@ class Checkpoints:
     ) -> None:
         """Saves ``state`` (any pytree of arrays and PRNG keys) and a JSON record.
 
-        The arrays are copied before this returns, so the caller may donate them.
+        Both are copied before this returns, so the caller may donate or change them.
         A step that is already saved is left as it is.
         """
         if step in self._manager.all_steps():
             return
         arrays = _to_numpy(state)
-        record = {"structure": _structure(state), "extra": extra or {}}
+        # Orbax writes the record in a thread of its own, later.
+        record = {"structure": _structure(state), "extra": copy.deepcopy(extra or {})}
         with _quiet():
             self._manager.save(
                 step,

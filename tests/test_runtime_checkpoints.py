@@ -51,6 +51,16 @@ def _bits(tree) -> list:
     return leaves
 
 
+def test_what_changes_after_a_save_is_not_in_it(tmp_path):
+    for step in range(1, 6):  # the record is written later, by a thread
+        losses = [float(step)]
+        with Checkpoints(tmp_path / str(step)) as checkpoints:
+            checkpoints.save(step, _state(), {"losses": losses})
+            losses.extend([0.5] * 1000)
+            checkpoints.wait()
+            assert checkpoints.extra() == {"losses": [float(step)]}
+
+
 def test_roundtrip_is_exact_in_every_dtype(tmp_path):
     state = _state()
     with Checkpoints(tmp_path / "ck") as checkpoints:
