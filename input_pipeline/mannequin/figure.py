@@ -8,6 +8,7 @@ torsos, heads and hands from the same primitive.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Cones:
     ``frame`` (N, 3, 3); ``colours`` (N, 2, 3) before and after the share ``split``
     (N,) of the length; ``pattern`` (N,) which painting the shader applies;
     ``height`` (N, 2) where the ends are on the wearer's shirt, mm; ``clear``
-    (N, 17): joints which this cone belongs to and does not hide.
+    (N, P): joints which this cone belongs to and does not hide.
     """
 
     start: np.ndarray
@@ -55,10 +56,11 @@ class Cones:
 _ROUND = (1.0, 1.0, 1.0)
 
 
-class _Builder:
-    """Collects cones one by one."""
+class ConeBuilder:
+    """Collects cones one by one; ``joints`` maps the names in ``clear`` to indices."""
 
-    def __init__(self) -> None:
+    def __init__(self, joints: Mapping[str, int]) -> None:
+        self.joints = joints
         self.rows: list[tuple] = []
 
     def add(
@@ -78,8 +80,8 @@ class _Builder:
         """Adds a cone; see :class:`Cones` for the words, ``other`` colour after it."""
         frame = _IDENTITY if frame is None else frame
         colours = (colour, colour if other is None else other)
-        own = np.zeros(17, bool)
-        own[[JOINT[name] for name in clear]] = True
+        own = np.zeros(len(self.joints), bool)
+        own[[self.joints[name] for name in clear]] = True
         self.rows.append(
             (*ends, radii, widths, frame, colours, split, pattern, height, own)
         )
@@ -102,7 +104,7 @@ def build_figure(posture: Posture, body: Body, look: Look) -> Cones:
     Returns:
         The cones, mm.
     """
-    builder = _Builder()
+    builder = ConeBuilder(JOINT)
     _trunk(builder, posture, body, look)
     _head(builder, posture, body, look)
     for side in "LR":
@@ -134,7 +136,7 @@ def joint_radii(body: Body) -> np.ndarray:
     return np.array(radii)
 
 
-def _trunk(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
+def _trunk(builder: ConeBuilder, posture: Posture, body: Body, look: Look) -> None:
     joints, (pelvis, chest) = posture.joints, posture.frames[:2]
     girth, clear = body.girth, ("Pelvis", "Spine", "Thorax")
     spine, thorax = joints[JOINT["Spine"]], joints[JOINT["Thorax"]]
@@ -176,7 +178,7 @@ def _trunk(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
         _backpack(builder, posture, look, 0.75 * chest_wide, girth)
 
 
-def _shoulders(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
+def _shoulders(builder: ConeBuilder, posture: Posture, body: Body, look: Look) -> None:
     joints, chest = posture.joints, posture.frames[_CHEST]
     middle = joints[JOINT["Thorax"]] + 62.0 * chest[:, 1]
     for side in "LR":
@@ -192,7 +194,7 @@ def _shoulders(builder: _Builder, posture: Posture, body: Body, look: Look) -> N
 
 
 def _backpack(
-    builder: _Builder, posture: Posture, look: Look, wide: float, girth: float
+    builder: ConeBuilder, posture: Posture, look: Look, wide: float, girth: float
 ) -> None:
     """Belongs to no joint: it hides the trunk's joints from behind."""
     chest = posture.frames[_CHEST]
@@ -210,7 +212,7 @@ def _backpack(
     )
 
 
-def _head(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
+def _head(builder: ConeBuilder, posture: Posture, body: Body, look: Look) -> None:
     joints, chest, head = posture.joints, posture.frames[_CHEST], posture.frames[_HEAD]
     size, girth = body.head_size, body.girth
     left, up, front = head.T
@@ -239,7 +241,7 @@ def _head(builder: _Builder, posture: Posture, body: Body, look: Look) -> None:
 
 
 def _hair(
-    builder: _Builder,
+    builder: ConeBuilder,
     centre: np.ndarray,
     head: np.ndarray,
     look: Look,
@@ -277,7 +279,7 @@ def _hair(
 
 
 def _cap(
-    builder: _Builder,
+    builder: ConeBuilder,
     centre: np.ndarray,
     head: np.ndarray,
     look: Look,
@@ -306,7 +308,7 @@ def _cap(
 
 
 def _arm(
-    builder: _Builder, posture: Posture, body: Body, look: Look, side: str
+    builder: ConeBuilder, posture: Posture, body: Body, look: Look, side: str
 ) -> None:
     joints, girth = posture.joints, body.girth
     names = [f"{side}{n}" for n in ("Shoulder", "Elbow", "Wrist")]
@@ -339,7 +341,7 @@ def _arm(
 
 
 def _hand(
-    builder: _Builder,
+    builder: ConeBuilder,
     wrist: np.ndarray,
     frame: np.ndarray,
     look: Look,
@@ -364,7 +366,7 @@ def _hand(
 
 
 def _leg(
-    builder: _Builder, posture: Posture, body: Body, look: Look, side: str
+    builder: ConeBuilder, posture: Posture, body: Body, look: Look, side: str
 ) -> None:
     joints, girth = posture.joints, body.girth
     names = [f"{side}{n}" for n in ("Hip", "Knee", "Ankle")]
@@ -407,7 +409,7 @@ def _leg(
 
 
 def _foot(
-    builder: _Builder,
+    builder: ConeBuilder,
     ankle: np.ndarray,
     frame: np.ndarray,
     look: Look,

@@ -210,27 +210,59 @@ def render_sample(
     plan = _plan(
         index, split=split, seed=seed, elevation_deg=elevation_deg, motion=motion
     )
-    rng = _generator(seed, split, index, _PICTURE)
+    image = paint(
+        _generator(seed, split, index, _PICTURE),
+        plan.cones,
+        plan.posture.joints,
+        look=plan.look,
+        up=plan.up,
+        scale=plan.scale,
+        translation=plan.translation,
+        size=size,
+    )
+    return MannequinSample(image=image, **_landmarks(plan, size))
+
+
+def paint(
+    rng: np.random.Generator,
+    cones: Cones,
+    joints: np.ndarray,
+    *,
+    look: scene.Look,
+    up: np.ndarray,
+    scale: float,
+    translation: np.ndarray,
+    size: int,
+) -> np.ndarray:
+    """Draws cones in a room of their own: light, background, shadow, noise.
+
+    Args:
+        rng: the only source of chance.
+        cones: of the figure, camera frame, mm.
+        joints: (P, 3) camera frame, mm; they stand on the floor and cast the shadow.
+        look: the paintings of shirt and face, where the cones ask for them.
+        up: (3,) the world's up in the camera frame.
+        scale: picture sides per mm.
+        translation: (2,) picture sides, where the camera frame's origin lands.
+        size: side of the picture in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
     light = scene.draw_light(rng)
-    scale, translation = plan.scale * size, plan.translation * size
-    joints = plan.posture.joints
-    lowest = plan.translation[1] + plan.scale * float(joints[:, 1].max())
-    horizon = lowest - rng.uniform(0.02, 0.16) - 0.2 * max(plan.up[2] * -1.0, 0.0)
+    lowest = translation[1] + scale * float(joints[:, 1].max())
+    scale, translation = scale * size, translation * size
+    horizon = lowest - rng.uniform(0.02, 0.16) - 0.2 * max(up[2] * -1.0, 0.0)
     background, is_floor = scene.draw_background(rng, size, horizon)
     shadow = scene.ground_shadow(
-        joints, plan.up, light, scale=scale, translation=translation, size=size
+        joints, up, light, scale=scale, translation=translation, size=size
     )
-    shadow *= is_floor[:, None] * np.float32(0.75 * (plan.up[2] < 0.0))
+    shadow *= is_floor[:, None] * np.float32(0.75 * (up[2] < 0.0))
     background *= 1.0 - shadow[:, :, None]
     picture = render(
-        plan.cones.to_pixels(scale, translation),
-        background,
-        look=plan.look,
-        light=light,
-        up=plan.up,
+        cones.to_pixels(scale, translation), background, look=look, light=light, up=up
     )
     picture += rng.uniform(0.0, 0.018) * rng.standard_normal(
         picture.shape, dtype=np.float32
     )
-    image = (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    return MannequinSample(image=image, **_landmarks(plan, size))
+    return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

@@ -258,7 +258,7 @@ def ground_shadow(
     of matrices.
 
     Args:
-        joints: (17, 3) camera frame, mm.
+        joints: (P, 3) camera frame, mm.
         up: (3,) the world's up in the camera frame.
         light: its direction moves the blots.
         scale: pixels per mm.
