@@ -53,14 +53,30 @@ class StudentRecord:
     depth_weight: float
     matched_weight: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        record = {"format": 1, **dataclasses.asdict(self)}
+        return record | {"skeleton": self.skeleton.to_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], source: str | Path) -> StudentRecord:
+        """From what :meth:`to_dict` gave; ``source`` is named in the error.
+
+        Raises:
+            ValueError: a record of another format.
+        """
+        fields = dict(record)
+        if fields.pop("format", None) != 1:
+            raise ValueError(f"{source} is not of format 1; train the student again")
+        fields["skeleton"] = Skeleton.from_dict(fields["skeleton"])
+        return cls(**fields)
+
     def save(self, folder: str | Path) -> None:
         """Writes ``folder/student.json``."""
-        record = {"format": 1, **dataclasses.asdict(self)}
-        record["skeleton"] = self.skeleton.to_dict()
         path = Path(folder) / "student.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
         temporary.replace(path)
 
     @classmethod
@@ -73,11 +89,7 @@ class StudentRecord:
         path = Path(folder) / "student.json"
         if not path.exists():
             raise ValueError(f"{path} does not exist; run --stage=student first")
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("format", None) != 1:
-            raise ValueError(f"{path} is not of format 1; train the student again")
-        record["skeleton"] = Skeleton.from_dict(record["skeleton"])
-        return cls(**record)
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
 
     def make_net(self, axis_name: str | None = None) -> nn.Module:
         """The network, without weights; see :func:`make_net`."""
