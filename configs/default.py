@@ -21,7 +21,8 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    data.name = "mannequin"  # 'mannequin', 'coco' or 'mocap' (landmarks only)
+    # 'mannequin', 'coco', 'mocap' (landmarks only) or 'landmarks' (the folder below).
+    data.name = "mannequin"
     data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
     data.seed = 0
     # coco: a keypoints JSON and its image folder; 3D, if any, is for evaluation.
@@ -31,6 +32,8 @@ def _data() -> ConfigDict:
     data.images_val = ""
     data.ground_truth = ""
     data.ground_truth_val = ""
+    # A folder of landmark shards that the teacher streams from; '': in memory.
+    data.landmarks = ""  # written by --stage=landmarks
     # mannequin and mocap: how many samples, seen from where.
     data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
     data.num_train = 4000

@@ -92,6 +92,8 @@ def read_ground_truth(
             projection.action,
             projection.subject,
         )
+    if settings.name == "landmarks":
+        return None
     from input_pipeline.datasets.prepared import ensure_prepared
 
     if settings.name == "coco" and not settings.ground_truth_file(split):

@@ -74,6 +74,10 @@ def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landma
         from input_pipeline.datasets.mocap import project
 
         return project(settings, split).landmarks
+    if settings.name == "landmarks":
+        from input_pipeline.landmark_shards import open_split
+
+        return open_split(settings.landmarks, split).landmarks()
     from input_pipeline.datasets.prepared import ensure_prepared
 
     file = ensure_prepared(settings).landmarks_file(split)

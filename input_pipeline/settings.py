@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NAMES = ("mannequin", "coco", "mocap")
+NAMES = ("mannequin", "coco", "mocap", "landmarks")
 SPLITS = ("train", "val")
 BOXES = ("landmarks", "annotation")
 
@@ -19,8 +19,9 @@ class DataSettings:
     """One data set and how to crop it; the fields are those of ``config.data``.
 
     Args:
-        name: ``"mannequin"`` (rendered), ``"coco"`` (own pictures) or ``"mocap"``
-            (projected motion, landmarks only).
+        name: ``"mannequin"`` (rendered), ``"coco"`` (own pictures), ``"mocap"``
+            (projected motion, landmarks only) or ``"landmarks"`` (only the folder
+            ``landmarks``).
         data_dir: folder in which TFDS keeps prepared data.
         annotations: COCO keypoints JSON of the training pictures.
         annotations_val: the same for validation; empty holds out pictures.
@@ -28,6 +29,8 @@ class DataSettings:
         images_val: folder of the validation pictures; empty means ``images``.
         ground_truth: ``.npz`` with 3D of the training pictures; evaluation only.
         ground_truth_val: the same for validation.
+        landmarks: folder of shards that the teacher streams from; see
+            ``input_pipeline.landmark_shards``. Empty keeps landmarks in memory.
         mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed).
         num_train: training samples; for ``mocap`` 0 takes all frames.
         num_val: validation samples; the most pictures held out for ``coco``.
@@ -47,6 +50,7 @@ class DataSettings:
     images_val: str = ""
     ground_truth: str = ""
     ground_truth_val: str = ""
+    landmarks: str = ""
     mocap_file: str = ""
     num_train: int = 4000
     num_val: int = 500

@@ -146,6 +146,8 @@ def _check_counts(
 
 def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]:
     """Checks a mannequin or mocap set; nothing is rendered."""
+    if settings.name == "landmarks":
+        return _check_shards(settings, report)
     counts = {"train": settings.num_train, "val": settings.num_val}
     if settings.name == "mannequin" and not settings.mocap_file:
         return counts
@@ -161,6 +163,23 @@ def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]
         )
         if frames is not None:
             found[split] = len(frames)
+    return found
+
+
+def _check_shards(settings: DataSettings, report: Reporter) -> dict[str, int]:
+    """Checks a folder of landmark shards by its index and the files' headers."""
+    from input_pipeline.landmark_shards import open_split
+
+    found = {}
+    for split in SPLITS:
+        shards = _attempt(
+            lambda split=split: open_split(settings.landmarks, split),
+            "landmark shards",
+            settings.landmarks or "config.data.landmarks",
+            report,
+        )
+        if shards is not None:
+            found[split] = len(shards)
     return found
 
 

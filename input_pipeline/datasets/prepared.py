@@ -61,10 +61,10 @@ def locate(settings: DataSettings) -> Prepared:
     Raises:
         ValueError: a source file is missing, or ``mocap`` (has no pictures).
     """
-    if settings.name == "mocap":
+    if settings.name in ("mocap", "landmarks"):
         raise ValueError(
-            "config.data.name = 'mocap' has landmarks only; for pictures of the same "
-            "motion set --config.data.name=mannequin"
+            f"config.data.name = {settings.name!r} has landmarks only; for pictures "
+            "of motion set --config.data.name=mannequin, of your own 'coco'"
         )
     mannequin_data = settings.name == "mannequin"
     builder = "mannequin" if mannequin_data else "coco_keypoints"
