@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/.runtime
 	$(VENV)/bin/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
@@ -15,6 +15,9 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -24,6 +27,10 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.docs: requirements-docs.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 clean:
