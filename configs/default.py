@@ -15,21 +15,25 @@ def get_config() -> ConfigDict:
     config.data = _data()
     config.teacher = _teacher()
     config.student = _student()
-    config.predict = ConfigDict({"images": "", "annotations": "", "mode": "distill"})
+    config.predict = _predict()
     return config
 
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # 'mannequin', 'coco', 'mocap' (landmarks only) or 'landmarks' (the folder below).
+    # 'mannequin', 'mocap' (landmarks only), 'landmarks' (the folder below), or the
+    # format of own labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc' or 'sleap'.
     data.name = "mannequin"
     data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
     data.seed = 0
-    # coco: a keypoints JSON and its image folder; 3D, if any, is for evaluation.
+    # Own labels and the folder of their pictures; 3D, if any, is for evaluation.
     data.annotations = ""
     data.annotations_val = ""
     data.images = ""
     data.images_val = ""
+    data.skeleton = ""  # a built-in one or a JSON file; '': the joints of the file
+    data.joint_names = ConfigDict()  # joint of the file: joint of the skeleton
+    data.min_joints = 1  # persons with fewer labelled joints are left out
     data.ground_truth = ""
     data.ground_truth_val = ""
     # A folder of landmark shards that the teacher streams from; '': in memory.
@@ -43,6 +47,9 @@ def _data() -> ConfigDict:
     # The square crop: around the landmarks or the annotated box, with this margin.
     data.box = "landmarks"  # or 'annotation'
     data.padding = 1.25
+    # Further sources of training pictures: name -> the fields above and a weight.
+    data.also = ConfigDict()
+    data.weight = 1.0  # how often this source is drawn, against those in 'also'
     return data
 
 
@@ -106,3 +113,17 @@ def _student() -> ConfigDict:
     student.parallel = "pmap"  # 'pmap', 'shard_map' or 'jit' (one device)
     student.num_devices = 0  # 0: all
     return student
+
+
+def _predict() -> ConfigDict:
+    predict = ConfigDict()
+    predict.images = ""  # a picture, a folder, a pattern, a video; or with commas
+    predict.annotations = ""  # JSON with boxes; '': the body fills the picture
+    predict.mode = ""  # which student; '': 'distill', or the only one
+    predict.out = ""  # folder of the results; '': predictions/ in the workdir
+    predict.batch_size = 32
+    predict.every = 1  # n: each n-th frame of a video
+    predict.overlays = True  # the skeleton drawn on each picture
+    predict.viewer_samples = 400  # poses in viewer.html at most; 0: no viewer
+    predict.formats = ("stablehlo", "saved_model")  # of --stage=export
+    return predict

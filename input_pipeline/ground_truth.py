@@ -96,11 +96,11 @@ def read_ground_truth(
         return None
     from input_pipeline.datasets.prepared import ensure_prepared
 
-    if settings.name == "coco" and not settings.ground_truth_file(split):
+    if settings.labelled and not settings.ground_truth_file(split):
         return None
     prepared = ensure_prepared(settings)
     table = read_npz(prepared.landmarks_file(split))
-    given = settings.ground_truth_file(split) if settings.name == "coco" else ""
+    given = settings.ground_truth_file(split) if settings.labelled else ""
     file = Path(given).expanduser() if given else prepared.ground_truth_file(split)
     return load_ground_truth(
         file,

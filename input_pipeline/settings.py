@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NAMES = ("mannequin", "coco", "mocap", "landmarks")
+# Own pictures, by the format of their labels; see input_pipeline.datasets.readers.
+FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
+NAMES = ("mannequin", "mocap", "landmarks", *FORMATS)
 SPLITS = ("train", "val")
 BOXES = ("landmarks", "annotation")
 
@@ -19,27 +21,34 @@ class DataSettings:
     """One data set and how to crop it; the fields are those of ``config.data``.
 
     Args:
-        name: ``"mannequin"`` (rendered), ``"coco"`` (own pictures), ``"mocap"``
-            (projected motion, landmarks only) or ``"landmarks"`` (only the folder
-            ``landmarks``).
+        name: ``"mannequin"`` (rendered), ``"mocap"`` (projected motion, landmarks
+            only), ``"landmarks"`` (only the folder ``landmarks``), or the format of
+            own labels: ``"coco"``, ``"mpii"``, ``"h36m"``, ``"lsp"``, ``"dlc"`` or
+            ``"sleap"``.
         data_dir: folder in which TFDS keeps prepared data.
-        annotations: COCO keypoints JSON of the training pictures.
+        annotations: labels of the training pictures.
         annotations_val: the same for validation; empty holds out pictures.
-        images: folder of the training pictures.
+        images: folder of the training pictures; empty means where the format keeps
+            them, which is beside the labels for most.
         images_val: folder of the validation pictures; empty means ``images``.
+        skeleton: the joints to bring own labels to, by name: a built-in skeleton, a
+            JSON file, or JSON; empty keeps those of the file.
+        joint_names: (joint of the file, joint of the skeleton) where names differ.
         ground_truth: ``.npz`` with 3D of the training pictures; evaluation only.
         ground_truth_val: the same for validation.
         landmarks: folder of shards that the teacher streams from; see
             ``input_pipeline.landmark_shards``. Empty keeps landmarks in memory.
         mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed).
         num_train: training samples; for ``mocap`` 0 takes all frames.
-        num_val: validation samples; the most pictures held out for ``coco``.
+        num_val: validation samples; the most pictures held out of labels.
         render_size: side of a rendered picture, pixels.
         elevation_deg: (low, high) of the camera above the horizon.
         box: what the crop surrounds, ``"landmarks"`` or ``"annotation"``.
         padding: side of the crop over the longer side of the box.
         min_joints: persons with fewer labelled joints are left out and counted.
         seed: of the rendering, the projection and the hold-out.
+        also: further sources of training pictures, by name.
+        weight: how often a sample of this source is drawn, against the others.
     """
 
     name: str = "mannequin"
@@ -48,6 +57,8 @@ class DataSettings:
     annotations_val: str = ""
     images: str = ""
     images_val: str = ""
+    skeleton: str = ""
+    joint_names: tuple[tuple[str, str], ...] = ()
     ground_truth: str = ""
     ground_truth_val: str = ""
     landmarks: str = ""
@@ -60,6 +71,8 @@ class DataSettings:
     padding: float = 1.25
     min_joints: int = 1
     seed: int = 0
+    also: tuple[tuple[str, DataSettings], ...] = ()
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         _require("name", self.name, self.name in NAMES, f"one of {NAMES}")
@@ -70,6 +83,9 @@ class DataSettings:
         _require("render_size", self.render_size, self.render_size >= 8, "at least 8")
         _require("min_joints", self.min_joints, self.min_joints >= 1, "at least 1")
         _require("seed", self.seed, self.seed >= 0, "at least 0")
+        _require("weight", self.weight, 0 < self.weight < math.inf, "above 0")
+        own = self.labelled or not (self.skeleton or self.joint_names)
+        _require("skeleton", self.skeleton, own, f"empty, as {self.name!r} has its own")
         _require(
             "elevation_deg",
             self.elevation_deg,
@@ -86,18 +102,46 @@ class DataSettings:
         cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return Path(cache).expanduser() / "nrsfm-distill"
 
+    @property
+    def labelled(self) -> bool:
+        """Whether these are own pictures with labels in a file."""
+        return self.name in FORMATS
+
+    @property
+    def separate_val(self) -> bool:
+        """Whether validation has labels of its own, and is not held out."""
+        folder = Path(self.annotations).expanduser() / "Val"
+        challenge = self.name == "h36m" and bool(self.annotations) and folder.is_dir()
+        return bool(self.annotations_val) or challenge
+
     def annotation_file(self, split: str) -> tuple[Path, Path]:
-        """(JSON, image folder) that ``split`` comes from."""
-        if split == "val" and self.annotations_val:
-            folder = self.images_val or self.images
-            return Path(self.annotations_val).expanduser(), Path(folder).expanduser()
-        return Path(self.annotations).expanduser(), Path(self.images).expanduser()
+        """(labels, folder of the pictures) that ``split`` comes from."""
+        own = split == "val" and bool(self.annotations_val)
+        path = Path(self.annotations_val if own else self.annotations).expanduser()
+        given = (self.images_val or self.images) if own else self.images
+        if given:
+            return path, Path(given).expanduser()
+        if self.name == "h36m" and path.is_dir():
+            return path, path / ("Train" if split == "train" else "Val") / "IMG"
+        if self.name == "lsp":
+            return path, path.parent / "images"
+        if self.name == "dlc":
+            return path, deeplabcut_project(path)
+        return path, path.parent
 
     def ground_truth_file(self, split: str) -> str:
         """Path of the user's 3D file; empty where there is none."""
-        if split == "val" and self.annotations_val:
+        if split == "val" and self.separate_val:
             return self.ground_truth_val
         return self.ground_truth
+
+
+def deeplabcut_project(path: Path) -> Path:
+    """The folder of a project, to which the names of its pictures are relative."""
+    if path.is_dir():
+        return path
+    parents = path.absolute().parents  # labeled-data/<video>/CollectedData.csv
+    return parents[2] if len(parents) > 2 else path.parent
 
 
 def data_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:
@@ -109,13 +153,36 @@ def data_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:
     if isinstance(data, DataSettings):
         return data
     values = dict(data.items())
+    also = values.pop("also", None) or {}
     known = {field.name for field in dataclasses.fields(DataSettings)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"config.data has no field {unknown}; it has {sorted(known)}")
     if "elevation_deg" in values:
         values["elevation_deg"] = tuple(float(v) for v in values["elevation_deg"])
-    return DataSettings(**values)
+    values["joint_names"] = tuple(dict(values.get("joint_names") or {}).items())
+    main = DataSettings(**values)
+    return dataclasses.replace(main, also=_read_also(main, also)) if also else main
+
+
+# What a further source takes from the main one where it does not say otherwise.
+_SHARED = ("data_dir", "box", "padding", "min_joints", "seed", "elevation_deg")
+
+
+def _read_also(
+    main: DataSettings, also: Mapping[str, Any]
+) -> tuple[tuple[str, DataSettings], ...]:
+    sources = []
+    for name, fields in also.items():
+        shared = {field: getattr(main, field) for field in _SHARED}
+        try:
+            source = data_settings(shared | dict(fields.items()))
+            if source.also or source.name in ("mocap", "landmarks"):
+                raise ValueError("a further source has pictures, and none beneath it")
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"config.data.also.{name}: {error}") from error
+        sources.append((str(name), source))
+    return tuple(sources)
 
 
 def check_split(split: str) -> None:

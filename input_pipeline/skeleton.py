@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +105,50 @@ class Skeleton:
         )
 
     @classmethod
+    def from_names(cls, record: Mapping[str, Any]) -> Skeleton:
+        """The skeleton that a person wrote: bones and pairs by the joints' names.
+
+        >>> Skeleton.from_names({"joints": ["nose", "tail"],
+        ...                      "edges": [["nose", "tail"]]}).edges
+        ((0, 1),)
+
+        Args:
+            record: ``joints`` and, where wanted, ``edges`` and ``left_right`` (pairs
+                of names or indices), ``root`` (a name or index) and ``name``. Pairs
+                and root are found by name where they are not given.
+
+        Raises:
+            ValueError: a joint that is not among ``joints``; see :class:`Skeleton`.
+        """
+        given = record.get("joints")
+        if not isinstance(given, list | tuple) or not given:
+            raise ValueError("a skeleton needs 'joints': [names]")
+        joints = tuple(str(joint) for joint in given)
+
+        def place(joint: Any) -> int:
+            if type(joint) is int:
+                return joint
+            if joint not in joints:
+                raise ValueError(f"skeleton: {joint!r} is not one of {list(joints)}")
+            return joints.index(joint)
+
+        def pairs(field: str) -> tuple[tuple[int, int], ...]:
+            return tuple((place(a), place(b)) for a, b in record.get(field) or ())
+
+        try:
+            return cls(
+                name=str(record.get("name", "custom")),
+                joints=joints,
+                edges=pairs("edges"),
+                left_right=pairs("left_right")
+                if "left_right" in record
+                else find_left_right(joints),
+                root=place(record["root"]) if "root" in record else _find_root(joints),
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"skeleton {record.get('name', '')!r}: {error}") from error
+
+    @classmethod
     def from_coco_category(cls, category: Mapping[str, Any]) -> Skeleton:
         """The skeleton named in one entry of a COCO file's ``categories``.
 
@@ -112,13 +159,15 @@ class Skeleton:
         Raises:
             ValueError: ``keypoints`` missing or empty, or an edge out of range.
         """
-        joints = tuple(str(j) for j in category.get("keypoints", ()))
+        named = category.get("keypoints")
+        joints = tuple(str(j) for j in named) if isinstance(named, list | tuple) else ()
         if not joints:
             raise ValueError(
                 f"category {category.get('name', '?')!r} names no keypoints; "
                 "add 'keypoints': [names] to the file's categories"
             )
-        edges = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton", ()))
+        bones = category.get("skeleton") or ()
+        edges = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
         return cls(
             name=str(category.get("name", "coco")),
             joints=joints,
@@ -221,3 +270,124 @@ COCO_17 = Skeleton(
     ),
 )
 BUILT_IN = {s.name: s for s in (H36M_17, COCO_17, MPII_16, LSP_14)}
+
+
+def well_known(skeleton: Skeleton) -> Skeleton:
+    """The built-in skeleton with these joints and bones, else ``skeleton`` itself.
+
+    The direction of a bone does not matter: COCO files do not say what a parent is.
+    """
+    bones = {frozenset(edge) for edge in skeleton.edges}
+    for known in BUILT_IN.values():
+        same_bones = not bones or bones == {frozenset(edge) for edge in known.edges}
+        if known.joints == skeleton.joints and same_bones:
+            return known
+    return skeleton
+
+
+def read_skeleton(text: str) -> Skeleton:
+    """A skeleton by the name of a built-in one, by a JSON file, or as JSON itself.
+
+    Raises:
+        ValueError: none of the three, or a skeleton that does not hold together.
+    """
+    if text in BUILT_IN:
+        return BUILT_IN[text]
+    try:
+        path = Path(text).expanduser()
+        content = text if text.startswith("{") else path.read_text(encoding="utf-8")
+        record = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"config.data.skeleton = {text!r} is neither one of {sorted(BUILT_IN)} nor "
+            f"a readable JSON file ({error})"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(f"config.data.skeleton = {text!r}: no JSON object")
+    return Skeleton.from_names(record)
+
+
+# The same place under another name, where data sets of people disagree.
+_SYNONYMS = {
+    "headtop": "head",
+    "upperneck": "neck",
+    "torso": "spine",
+    "root": "pelvis",
+    "hipcenter": "pelvis",
+    "hipcentre": "pelvis",
+}
+
+
+def match_joints(
+    found: Sequence[str], wanted: Skeleton, names: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """Where each joint of ``wanted`` stands among the joints of a file, by name.
+
+    Names are the same up to case, separators and the way to write left and right
+    (``LHip``, ``left_hip``, ``hip.L``); a few names of people's joints have synonyms
+    (``HeadTop`` is ``Head``).
+
+    >>> match_joints(["right_hip", "HeadTop"], H36M_17)[[1, 10, 4]].tolist()
+    [0, 1, -1]
+
+    Args:
+        found: J names of a file.
+        wanted: the skeleton with P joints.
+        names: name in the file -> name in the skeleton; goes before everything.
+
+    Returns:
+        (P,) int64 places in ``found``, -1 where the file has no such joint.
+
+    Raises:
+        ValueError: an unknown name in ``names``, no joint in common, or two joints
+            of the file for one of the skeleton.
+    """
+    names = dict(names or {})
+    for here, there in names.items():
+        if here not in found or there not in wanted.joints:
+            raise ValueError(
+                f"config.data.joint_names: {here!r} -> {there!r}, but the file has "
+                f"{list(found)} and the skeleton {list(wanted.joints)}"
+            )
+    exact = {joint: place for place, joint in enumerate(wanted.joints)}
+    by_key = {_key(joint): place for joint, place in exact.items()}
+    by_synonym = {_synonym(key): place for key, place in by_key.items()}
+    places = np.full(wanted.num_joints, -1, np.int64)
+    for i, joint in enumerate(found):
+        key = _key(joint)
+        target = exact.get(names.get(joint, joint), by_key.get(key))
+        if target is None:
+            target = by_synonym.get(_synonym(key))
+        if target is None:
+            continue
+        if places[target] >= 0:
+            raise ValueError(
+                f"{found[places[target]]!r} and {joint!r} are both the skeleton's "
+                f"{wanted.joints[target]!r}; name one of them in "
+                "config.data.joint_names"
+            )
+        places[target] = i
+    if (places < 0).all():
+        raise ValueError(
+            f"the file's joints {list(found)} and the skeleton's {list(wanted.joints)} "
+            "have no name in common"
+        )
+    return places
+
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+_SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
+
+
+def _key(joint: str) -> tuple[str, str]:
+    """(side, the rest in lower case without separators) of a joint's name."""
+    # An L or R before a capital is a side: LHip.
+    parted = re.sub(r"^([LR])(?=[A-Z][a-z])", r"\1_", joint)
+    words = [word.lower() for word in _WORDS.findall(parted)]
+    sides = [_SIDES[word] for word in words if word in _SIDES]
+    rest = "".join(word for word in words if word not in _SIDES)
+    return (sides[0] if len(sides) == 1 else "", rest or joint)
+
+
+def _synonym(key: tuple[str, str]) -> tuple[str, str]:
+    return key[0], _SYNONYMS.get(key[1], key[1])

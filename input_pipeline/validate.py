@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from input_pipeline.datasets.coco_json import CocoIndex, Person, check_picture
-from input_pipeline.datasets.coco_splits import read_splits
+from input_pipeline.datasets.annotations import Index, Person
+from input_pipeline.datasets.pictures import check_picture
+from input_pipeline.datasets.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
 from input_pipeline.problems import Problem, Reporter
 from input_pipeline.settings import SPLITS, DataSettings, data_settings
@@ -95,13 +96,13 @@ def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> 
     samples: dict[str, int] = {}
     skipped: dict[str, dict[str, int]] = {}
     settings = _attempt(lambda: data_settings(data), "bad setting", "config", report)
-    if settings is not None and settings.name == "coco":
+    if settings is not None and settings.labelled:
         splits = read_splits(settings, report=report)
         samples = {split: len(index.persons) for split, index in splits.items()}
         skipped = {split: index.skipped for split, index in splits.items()}
-        if not settings.annotations_val:
+        if not settings.separate_val:
             skipped.pop("val", None)  # held out of the same file: counted once
-        _check_coco(settings, splits, report)
+        _check_labelled(settings, splits, report)
     elif settings is not None:
         samples = _check_generated(settings, report)
     if settings is not None and samples:
@@ -138,7 +139,7 @@ def _check_counts(
         remedy = (
             "set --config.data.annotations_val, or num_val above 0 with at least 10 "
             "pictures"
-            if settings.name == "coco"
+            if settings.labelled
             else "set --config.data.num_val above 0"
         )
         report(Problem("no validation samples", where, "val", "0 samples", remedy))
@@ -183,8 +184,8 @@ def _check_shards(settings: DataSettings, report: Reporter) -> dict[str, int]:
     return found
 
 
-def _check_coco(
-    settings: DataSettings, splits: Mapping[str, CocoIndex], report: Reporter
+def _check_labelled(
+    settings: DataSettings, splits: Mapping[str, Index], report: Reporter
 ) -> None:
     for split, index in splits.items():
         path, _ = settings.annotation_file(split)
@@ -217,7 +218,7 @@ def _check_pictures(persons: Sequence[Person], path: Path, report: Reporter) -> 
 
 
 def _check_truth(
-    settings: DataSettings, split: str, index: CocoIndex, report: Reporter
+    settings: DataSettings, split: str, index: Index, report: Reporter
 ) -> None:
     """Only whether the 3D file fits; its numbers are looked at by evaluation."""
     file = settings.ground_truth_file(split)
@@ -238,7 +239,7 @@ def _check_truth(
     )
 
 
-def _check_joints(index: CocoIndex, where: str, report: Reporter) -> None:
+def _check_joints(index: Index, where: str, report: Reporter) -> None:
     """Joints without a single landmark: nothing can be learned about them."""
     seen = np.zeros(len(index.skeleton.joints), bool)
     for person in index.persons:
@@ -258,7 +259,7 @@ def _note_sides(skeleton: Skeleton, where: str, report: Reporter) -> None:
 
 
 def _note_shared_pictures(
-    settings: DataSettings, splits: Mapping[str, CocoIndex], report: Reporter
+    settings: DataSettings, splits: Mapping[str, Index], report: Reporter
 ) -> None:
     files = [{p.file.absolute() for p in splits[s].persons} for s in SPLITS]
     shared = sorted(files[0] & files[1])

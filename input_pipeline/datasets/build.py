@@ -25,7 +25,9 @@ def build(settings: DataSettings, prepared: Prepared, on_progress: Progress) -> 
     if settings.name == "mannequin":
         from input_pipeline.datasets.mannequin import Mannequin as Builder
     else:
-        from input_pipeline.datasets.coco_keypoints import CocoKeypoints as Builder
+        from input_pipeline.datasets.labelled_pictures import (
+            LabelledPictures as Builder,
+        )
     config = tfds.core.BuilderConfig(name=prepared.config, version=VERSION)
     with quiet():
         builder = Builder(

@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from input_pipeline import mannequin
+from input_pipeline.datasets.annotations import is_file
+from input_pipeline.datasets.readers import label_files
 from input_pipeline.settings import DataSettings
+from input_pipeline.skeleton import read_skeleton
 
 VERSION = "1.0.0"
 Progress = Callable[[int], None]  # called with the number of pictures done
@@ -67,8 +70,8 @@ def locate(settings: DataSettings) -> Prepared:
             "of motion set --config.data.name=mannequin, of your own 'coco'"
         )
     mannequin_data = settings.name == "mannequin"
-    builder = "mannequin" if mannequin_data else "coco_keypoints"
-    digest = _mannequin_digest(settings) if mannequin_data else _coco_digest(settings)
+    builder = "mannequin" if mannequin_data else "labelled_pictures"
+    digest = _mannequin_digest(settings) if mannequin_data else _label_digest(settings)
     stem = f"s{settings.render_size}" if mannequin_data else _word(settings.annotations)
     config = f"{stem}_{digest}"
     folder = settings.root / builder / config / VERSION
@@ -128,17 +131,32 @@ def _mannequin_digest(settings: DataSettings) -> str:
     return _digest(chosen, files)
 
 
-def _coco_digest(settings: DataSettings) -> str:
-    chosen: dict[str, object] = {"box": settings.box, "min": settings.min_joints}
+def _label_digest(settings: DataSettings) -> str:
+    chosen: dict[str, object] = {
+        "name": settings.name,
+        "box": settings.box,
+        "min": settings.min_joints,
+        "names": settings.joint_names,
+        "skeleton": _skeleton_state(settings.skeleton),
+    }
     files = []
     for split in ("train", "val"):
         path, folder = settings.annotation_file(split)
-        field = "annotations" if split == "train" else "annotations_val"
-        files.append(existing_path(path, field))
+        own = split == "val" and settings.annotations_val
+        existing_path(path, "annotations_val" if own else "annotations")
+        files.extend(label_files(settings, split))
         chosen[split] = (str(folder.absolute()), _folder_state(folder))
-    if not settings.annotations_val:
+    if not settings.separate_val:
         chosen["hold out"] = (settings.num_val, settings.seed)
-    return _digest(chosen, files)
+    return _digest(chosen, [file for file in files if is_file(file)])
+
+
+def _skeleton_state(text: str) -> dict[str, object]:
+    """What a skeleton file holds; where it is no skeleton, reading says so."""
+    try:
+        return read_skeleton(text).to_dict() if text else {}
+    except ValueError:
+        return {"unreadable": text}
 
 
 def existing_path(path: str | Path, field: str) -> Path:
@@ -173,4 +191,4 @@ def _digest(fields: dict[str, object], files: Iterable[Path]) -> str:
 def _word(path: str) -> str:
     """The stem of a file name with only the characters that TFDS takes in a name."""
     stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in Path(path).stem)
-    return stem[:40] or "coco"
+    return stem[:40] or "labels"

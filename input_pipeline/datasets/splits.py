@@ -1,4 +1,4 @@
-"""The training and validation persons of a COCO data set. No TensorFlow here."""
+"""The training and validation persons of a labelled data set. No TensorFlow here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from input_pipeline.datasets.coco_json import CocoIndex, scan_coco
+from input_pipeline.datasets.annotations import Index
+from input_pipeline.datasets.readers import read_index
 from input_pipeline.problems import Problem, Reporter
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
@@ -14,15 +15,15 @@ from input_pipeline.skeleton import Skeleton
 HELD_OUT = 0.1  # the largest part of the pictures that validation takes
 
 
-def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, CocoIndex]:
+def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, Index]:
     """Reads ``train`` and, where there is one, ``val``.
 
-    Without ``annotations_val`` up to ``num_val`` pictures, at most a tenth, are held
-    out, whole pictures with all their persons, chosen by the seed.
+    Without labels of its own for validation, up to ``num_val`` pictures, at most a
+    tenth, are held out, whole pictures with all their persons, chosen by the seed.
     """
-    train = _scan(settings, "train", report)
-    if settings.annotations_val:
-        val = _scan(settings, "val", report)
+    train = read_index(settings, "train", report=report)
+    if settings.separate_val:
+        val = read_index(settings, "val", report=report)
         if train and val:
             _check_same_skeleton(settings, train.skeleton, val.skeleton, report)
         found = {"train": train, "val": val}
@@ -33,17 +34,6 @@ def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, CocoIn
     return {split: index for split, index in found.items() if index is not None}
 
 
-def _scan(settings: DataSettings, split: str, report: Reporter) -> CocoIndex | None:
-    path, images = settings.annotation_file(split)
-    return scan_coco(
-        path,
-        images,
-        box=settings.box,
-        min_joints=settings.min_joints,
-        report=report,
-    )
-
-
 def _check_same_skeleton(
     settings: DataSettings, train: Skeleton, val: Skeleton, report: Reporter
 ) -> None:
@@ -51,7 +41,7 @@ def _check_same_skeleton(
         report(
             Problem(
                 "skeleton mismatch",
-                settings.annotations_val,
+                str(settings.annotation_file("val")[0]),
                 "categories",
                 f"joints {val.joints} but training has {train.joints}",
                 "label both with the same joints in the same order",
@@ -59,7 +49,7 @@ def _check_same_skeleton(
         )
 
 
-def _hold_out(index: CocoIndex, settings: DataSettings) -> dict[str, CocoIndex]:
+def _hold_out(index: Index, settings: DataSettings) -> dict[str, Index]:
     images = sorted({person.image_id for person in index.persons})
     count = min(settings.num_val, int(len(images) * HELD_OUT))
     if count == 0:

@@ -1,26 +1,24 @@
-"""TFDS builder for own data: COCO keypoints JSON and a folder of pictures."""
+"""TFDS builder for own data: labels in one of the formats, and their pictures."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from PIL import Image
-
+from input_pipeline.datasets.annotations import Person
 from input_pipeline.datasets.build import KeypointBuilder
-from input_pipeline.datasets.coco_json import Person, check_picture
-from input_pipeline.datasets.coco_splits import read_splits
+from input_pipeline.datasets.pictures import check_picture, storable
 from input_pipeline.datasets.records import Record
+from input_pipeline.datasets.splits import read_splits
 from input_pipeline.problems import raise_problem
 from input_pipeline.skeleton import Skeleton
 
 DECODED_AHEAD = 64  # pictures a split holds in memory while it is prepared
 
 
-class CocoKeypoints(KeypointBuilder):
-    """One sample per labelled person; pictures are stored as they are.
+class LabelledPictures(KeypointBuilder):
+    """One sample per labelled person; most pictures are stored as they are.
 
     Every picture is decoded once here, so that no damaged one is met in training.
     """
@@ -48,9 +46,8 @@ def _record(person: Person, annotations: Any) -> Record:
     checked = check_picture(person, annotations, report=raise_problem)
     if checked is None:
         raise AssertionError("raise_problem returned on a fatal problem")
-    encoded, picture = checked
     return Record(
-        encoded=_readable(encoded, picture),
+        encoded=storable(checked),
         keypoints=person.keypoints,
         visible=person.visible,
         box=person.box,
@@ -58,12 +55,3 @@ def _record(person: Person, annotations: Any) -> Record:
         image_id=person.image_id,
         name=person.name,
     )
-
-
-def _readable(encoded: bytes, picture: Image.Image) -> bytes:
-    """The bytes as they are where TensorFlow decodes them, else as PNG."""
-    if picture.format in ("JPEG", "PNG") and picture.mode != "CMYK":
-        return encoded
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, format="PNG")
-    return buffer.getvalue()
