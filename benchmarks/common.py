@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,7 +71,11 @@ def summarise(
 
 
 def finish(
-    rows: Sequence[Row], path: Path | None, *, spread: str = "mean [lowest, highest]"
+    rows: Sequence[Row],
+    path: Path | None,
+    *,
+    spread: str = "mean [lowest, highest]",
+    footer: str = "",
 ) -> None:
     """Prints the table (methods down, metrics across) and writes the JSON rows."""
     metrics = list(dict.fromkeys((r.metric, r.unit) for r in rows))
@@ -78,15 +86,12 @@ def finish(
         )
     for case, method in dict.fromkeys((r.case, r.method) for r in rows):
         mine = {r.metric: r for r in rows if (r.case, r.method) == (case, method)}
-        cells = [
-            f"{mine[m].value:.4g} [{mine[m].low:.4g}, {mine[m].high:.4g}]"
-            if m in mine
-            else ""
-            for m, _ in metrics
-        ]
+        cells = [_cell(mine[m]) if m in mine else "" for m, _ in metrics]
         table.add_row(case, method, str(max(r.n for r in mine.values())), *cells)
     console = Console(width=None if os.isatty(1) else 180)
     console.print(table)
+    if footer:
+        console.print(footer, highlight=False)
     device = jax.devices()[0]
     console.print(
         f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, "
@@ -95,3 +100,85 @@ def finish(
     )
     if path:
         path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
+
+
+def _cell(row: Row) -> str:
+    if row.low == row.high:
+        return f"{row.value:.4g}"
+    return f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]"
+
+
+# --- results that are kept, each from a process of its own ----------------------------
+
+Key = tuple[str, int]
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Adds one result to a file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path, protocol: dict[str, Any]) -> dict[Key, dict[str, Any]]:
+    """The kept results of this protocol, by method and seed; the last one counts.
+
+    A line that an interruption cut short is left out.
+    """
+    kept: dict[Key, dict[str, Any]] = {}
+    if not path.exists():
+        return kept
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["protocol"] == protocol:
+            kept[record["method"], record["seed"]] = record
+    return kept
+
+
+def run_jobs(
+    script: Path,
+    protocol: dict[str, Any],
+    wanted: Sequence[Key],
+    path: Path,
+    *,
+    jobs: int = 1,
+) -> list[dict[str, Any]]:
+    """A process for every wanted result that is not kept yet, ``jobs`` at a time.
+
+    Each is ``script --worker=METHOD --first-seed=SEED --runs=PATH`` with the fields of
+    the protocol as flags, and appends its own result. Compiled programs are kept
+    beside the file: one seed of a method compiles, the others need not.
+
+    Returns:
+        The results, in the order of ``wanted``; those that failed are named on the
+        error output and left out.
+    """
+    common = [f"--runs={path}"]
+    for name, value in protocol.items():
+        if value is True:
+            common.append(f"--{name}")
+        elif value not in (None, False, ""):
+            common.append(f"--{name}={value}")
+
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(path.parent.absolute() / "compiled")}
+
+    def run(key: Key) -> None:
+        method, seed = key
+        own = [f"--worker={method}", f"--first-seed={seed}"]
+        command = [sys.executable, str(script), *common, *own]
+        done = subprocess.run(command, check=False, env=cache | dict(os.environ))
+        record = read_lines(path, protocol).get(key)
+        if done.returncode or record is None:
+            print(f"{method}, seed {seed}: failed", file=sys.stderr, flush=True)
+            return
+        figures = (f"{k} {v:.4g}" for k, v in record["metrics"].items())
+        print(f"{method}, seed {seed}:", *figures, flush=True)
+
+    missing = [key for key in wanted if key not in read_lines(path, protocol)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, missing))
+    kept = read_lines(path, protocol)
+    return [kept[key] for key in wanted if key in kept]

@@ -1,12 +1,14 @@
 """NRSfM on one data set: the teacher, the EM that starts it, and what both must beat.
 
-python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=5
+python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=20 --jobs=2
 
-All rows see the same 2D landmarks and are scored by the same code: MPJPE and depth
-error after scaling by the mean bone length, PA-MPJPE by a similarity without
-reflection, flip fraction as the share of samples whose depth is mirrored. The sign of
-depth is that of the run (the camera looks down on average), never chosen by the truth;
-rigid, low rank and the plain teacher leave it open, and are given the better one.
+All rows see the same 2D landmarks and are scored by the same code; what the columns
+mean stands under the table. Every method and seed runs in a process of its own, so
+that its peak memory is its own; each result is kept in a file (``--runs``), from which
+an interrupted table goes on: delete it after a change of the code.
+
+The sign of depth is that of the run (the camera looks down on average), never chosen
+by the truth; methods that leave it open are given the better of the two.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import functools
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,89 +29,114 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import factorisation
-from benchmarks.classic import classic_rows
-from benchmarks.common import DATA, Row, finish, parse_args, summarise
+from benchmarks import c3dpo, classic, deep_nrsfm, factorisation
+from benchmarks.common import (
+    DATA,
+    Row,
+    append_line,
+    finish,
+    parse_args,
+    run_jobs,
+    summarise,
+)
 from configs import default
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from nrsfm_jax import teacher, train
-from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
-from nrsfm_jax.objective import Objective
+from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
+from nrsfm_jax.objective import Objective, member_terms
 
 UNITS = {
     "mpjpe": "mm",
     "pa_mpjpe": "mm",
     "depth_error": "mm",
     "flip_fraction": "",
+    "coherent": "seeds",
     "seconds": "s",
     "peak_memory": "MiB",
 }
-SEEDLESS = ("z = 0", "rigid", "low rank")
-EITHER_SIGN = ("rigid", "low rank", "plain teacher")
+COLUMNS = """\
+MPJPE: mean distance of the joints, scaled by the mean bone length, roots together
+PA-MPJPE: after the best similarity (rotation, scale, shift), no reflection
+depth error: mean |dz|, scaled by the mean bone length, mean depths together
+flip fraction: share of the samples whose depth is mirrored (<z, z_true> < 0)
+coherent: seeds with a flip fraction under 5 %
+seconds: wall clock of the fit and of all poses; compiled programs are kept between
+  the seeds, so that the highest includes compiling, the lowest does not
+peak memory: of the whole process, interpreter and data included (z = 0 shows those)
+EM, z = 0: the landmarks given, depth alone is estimated; the others: their own poses
+sign: {signs} get the better global sign, the others have their own"""
 PUBLISHED = (256, 128, 64, 32, 16, 8)
 OURS = tuple(default.get_config().teacher.dictionary_sizes)
+COHERENT = 0.05
 _MISSING_STREAM = 99  # seeds the choice of removed landmarks
 DATASETS = ("cmu_mocap", "mh_mocap", "mannequin", "classic")
 
 
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A data set to be solved, and beside it the 3D that scores the solution.
+
+    ``scored`` (N, P) are the joints that count, whether a method saw them or not.
+    """
+
+    landmarks: Landmarks
+    truth_mm: np.ndarray
+    scored: np.ndarray
+    held_out: Landmarks
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row: ``solve(landmarks, seed, args)`` gives (N, P, 3), the camera's frame.
+
+    Attributes:
+        seeds: which flag says how often it runs; None: nothing in it is random.
+        either_sign: it leaves the sign of depth open.
+        by_default: runs where ``--method`` names nothing.
+    """
+
+    solve: Callable[[Problem, int, argparse.Namespace], Any]
+    seeds: str | None = "seeds"
+    either_sign: bool = False
+    by_default: bool = True
+
+
 def main() -> None:
-    """Runs every method for every seed and prints the table."""
+    """Runs what is not yet in the file of results and prints the table."""
     args = parse_args(__doc__, add_flags)
+    if args.runs is None:
+        args.runs = Path("runs/benchmarks") / f"{args.dataset}.jsonl"
+    if args.worker:
+        return work(args)
     if args.dataset == "classic":
-        finish(classic_rows(args), args.json)
-        return
-    data = data_config(args)
-    landmarks = read_landmarks(data, "train")
-    truth = read_ground_truth(data, "train")
-    if truth is None:
-        sys.exit("error: this data set has no 3D truth to score against")
-    truth = truth.align(landmarks.sample_ids)
-    scored, landmarks = landmarks.visible, without(landmarks, args.missing)
-    steps = 1500 if args.quick else args.steps
-    methods = {
-        "z = 0": zero_depth,
-        "rigid": functools.partial(factorised, method=factorisation.rigid),
-        "low rank": functools.partial(factorised, method=factorisation.low_rank),
-        "EM, 1 Gaussian": functools.partial(em_alone, components=1),
-        "EM": functools.partial(em_alone, components=10),
-        "plain teacher": functools.partial(teacher_depth, steps=steps, guided=False),
-        "teacher": functools.partial(teacher_depth, steps=steps, guided=True),
-    }
-    chosen = args.method or list(methods)
-    rows: list[Row] = []
-    case = args.dataset
-    if args.missing:
-        case = f"{case}, {args.missing:.0%} missing"
+        return classic.table(args)
+    chosen = args.method or [name for name, m in METHODS.items() if m.by_default]
     for name in chosen:
-        repeats = 1 if name in SEEDLESS else (2 if args.quick else args.seeds)
-        scores = [
-            run(
-                methods[name],
-                landmarks,
-                truth,
-                scored,
-                args.first_seed + i,
-                name in EITHER_SIGN,
-            )
-            for i in range(repeats)
-        ]
-        for metric, unit in UNITS.items():
-            values = [score[metric] for score in scores]
-            rows.append(summarise("nrsfm", case, name, metric, unit, values))
-            print(name, metric, *(f"{v:.4g}" for v in values), flush=True)
-    finish(rows, args.json)
+        if name not in METHODS:
+            sys.exit(f"error: no method {name!r}; there are {', '.join(METHODS)}")
+    wanted = [(name, seed) for name in chosen for seed in seeds_of(name, args)]
+    records = run_jobs(
+        Path(__file__), protocol(args), wanted, args.runs, jobs=args.jobs
+    )
+    rows = table_rows(records, case_name(args))
+    signs = ", ".join(name for name, m in METHODS.items() if m.either_sign)
+    finish(rows, args.json, footer=COLUMNS.format(signs=signs))
+    return None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
     parser.add_argument("--dataset", choices=DATASETS, default="cmu_mocap")
-    parser.add_argument("--data", type=Path, help="a file of cmu_mocap17.npz's layout")
+    parser.add_argument("--data", type=Path, help="a file of the data set's layout")
     parser.add_argument("--method", action="append", help="only these rows")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--baseline-seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--runs", type=Path, help="the file that keeps the results")
+    parser.add_argument("--steps", type=int, default=6000, help="of the teacher")
     parser.add_argument("--samples", type=int, default=15_000)
     parser.add_argument(
         "--missing",
@@ -116,6 +144,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="share of the landmarks removed at random; all joints are scored",
     )
+    parser.add_argument(
+        "--elevations",
+        help="elevations of the EM's grid in degrees, as 10,20,30,40,50",
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+
+
+# --- the problem ---------------------------------------------------------------------
+
+
+def protocol(args: argparse.Namespace) -> dict[str, Any]:
+    """What two results must share to stand in one table."""
+    names = ("dataset", "samples", "missing", "steps", "elevations", "quick")
+    kept = {name: getattr(args, name) for name in names}
+    return kept | {"data": str(args.data or "")}
+
+
+def case_name(args: argparse.Namespace) -> str:
+    """The data set, and what differs from its usual form."""
+    name = args.dataset
+    if args.missing:
+        name = f"{name}, {args.missing:.0%} missing"
+    return f"{name}, EM at {args.elevations}" if args.elevations else name
+
+
+def seeds_of(name: str, args: argparse.Namespace) -> list[int]:
+    """The seeds that a row has."""
+    flag = METHODS[name].seeds
+    count = 1 if flag is None else getattr(args, flag)
+    count = min(count, 2) if args.quick else count
+    return [args.first_seed + i for i in range(count)]
 
 
 def data_config(args: argparse.Namespace) -> ConfigDict:
@@ -126,7 +185,7 @@ def data_config(args: argparse.Namespace) -> ConfigDict:
         data.name = "mocap"
         data.mocap_file = str(args.data or DATA / "cmu_mocap17.npz")
     elif args.dataset == "mh_mocap":
-        folder = DATA / "mh_mocap"
+        folder = args.data or DATA / "mh_mocap"
         data.name = "coco"
         for field, suffix in (("", "train"), ("_val", "val")):
             data[f"annotations{field}"] = str(
@@ -139,6 +198,21 @@ def data_config(args: argparse.Namespace) -> ConfigDict:
     return data
 
 
+def load(args: argparse.Namespace) -> Problem:
+    """Landmarks, a share of them removed where asked for, and the truth."""
+    data = data_config(args)
+    landmarks = read_landmarks(data, "train")
+    truth = read_ground_truth(data, "train")
+    if truth is None:
+        raise ValueError(f"{args.dataset} has no 3D truth to score against")
+    return Problem(
+        landmarks=without(landmarks, args.missing),
+        truth_mm=truth.align(landmarks.sample_ids).positions_mm,
+        scored=landmarks.visible,
+        held_out=read_landmarks(data, "val"),
+    )
+
+
 def without(landmarks: Landmarks, share: float) -> Landmarks:
     """The landmarks less a random share of them, the same for every method and seed."""
     if share == 0:
@@ -149,90 +223,213 @@ def without(landmarks: Landmarks, share: float) -> Landmarks:
     return dataclasses.replace(landmarks, keypoints=keypoints, visible=visible)
 
 
-def run(
-    method: Any,
-    landmarks: Landmarks,
-    truth: Any,
-    scored: np.ndarray,
-    seed: int,
-    either_sign: bool,
+def measure(
+    pose: np.ndarray, problem: Problem, *, either_sign: bool = False
 ) -> dict[str, float]:
-    """One method and seed: the metrics, the seconds and the peak memory so far.
-
-    ``scored`` (N, P) are the joints that count, whether the method saw them or not.
-    """
-    began = time.monotonic()
-    pose = method(landmarks, seed)
-    seconds = time.monotonic() - began
-    measure = functools.partial(
+    """The columns that need the truth."""
+    score = functools.partial(
         metrics.evaluate_poses,
-        truth_mm=truth.positions_mm,
-        edges=landmarks.skeleton.edges,
-        root=landmarks.skeleton.root,
-        visible=scored,
+        truth_mm=problem.truth_mm,
+        edges=problem.landmarks.skeleton.edges,
+        root=problem.landmarks.skeleton.root,
+        visible=problem.scored,
     )
-    scores = measure(pose)
+    scores = score(pose)
     if either_sign and scores["flip_fraction"] > 0.5:
-        scores = measure(pose * np.array([1, 1, -1], np.float32))
+        scores = score(pose * np.array([1, 1, -1], np.float32))
     return {
         "mpjpe": scores["mpjpe_mm"],
         "pa_mpjpe": scores["pa_mpjpe_mm"],
         "depth_error": scores["depth_error_mm"],
         "flip_fraction": scores["flip_fraction"],
-        "seconds": seconds,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def zero_depth(landmarks: Landmarks, seed: int) -> np.ndarray:
+# --- one process ---------------------------------------------------------------------
+
+
+def work(args: argparse.Namespace) -> None:
+    """One method with one seed; the result is appended to the file of results."""
+    problem = load(args)
+    scores: dict[str, float] = {}
+    began = time.monotonic()
+    pose = METHODS[args.worker].solve(problem, args.first_seed, args)
+    seconds = time.monotonic() - began
+    # In KiB, on Linux; taken before the scores, which are not part of the method.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if isinstance(pose, tuple):
+        pose, scores = pose[0], pose[1]()
+    measured = measure(pose, problem, either_sign=METHODS[args.worker].either_sign)
+    record = {
+        "protocol": protocol(args),
+        "method": args.worker,
+        "seed": args.first_seed,
+        "metrics": measured | {"seconds": seconds, "peak_memory": peak},
+        "scores": scores,
+    }
+    append_line(args.runs, record)
+
+
+def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
+    """Mean and range of every metric of every method."""
+    rows = []
+    for name in dict.fromkeys(record["method"] for record in records):
+        runs = [r["metrics"] for r in records if r["method"] == name]
+        coherent = sum(run["flip_fraction"] < COHERENT for run in runs)
+        for metric, unit in UNITS.items():
+            values = [coherent] if metric == "coherent" else [r[metric] for r in runs]
+            row = summarise("nrsfm", case, name, metric, unit, values)
+            rows.append(dataclasses.replace(row, n=len(runs)))
+    return rows
+
+
+# --- the methods ---------------------------------------------------------------------
+
+
+def zero_depth(problem: Problem, seed: int, args: argparse.Namespace) -> np.ndarray:
     """The annotated landmarks in the picture plane."""
-    W, _ = landmarks.centred
+    W, _ = problem.landmarks.centred
     return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
 
 
-def factorised(landmarks: Landmarks, seed: int, *, method: Any) -> np.ndarray:
+def factorised(
+    problem: Problem, seed: int, args: argparse.Namespace, *, method: Any
+) -> np.ndarray:
     """A factorisation; there is nothing random in it."""
-    W, _ = landmarks.centred
+    W, _ = problem.landmarks.centred
     return factorisation.camera_frame(*method(W))
 
 
-def em_alone(landmarks: Landmarks, seed: int, *, components: int) -> np.ndarray:
+def learned(
+    problem: Problem, seed: int, args: argparse.Namespace, *, module: Any
+) -> np.ndarray:
+    """A network of others, trained by what it minimises."""
+    marks = problem.landmarks
+    options = {"steps": module.STEPS // 10} if args.quick else {}
+    return module.solve(marks.centred[0], marks.visible, seed=seed, **options)
+
+
+def em_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags change in the EM."""
+    if not args.elevations:
+        return {}
+    return {"elevations_deg": tuple(float(e) for e in args.elevations.split(","))}
+
+
+def em_shapes(
+    marks: Landmarks, key: jax.Array, args: argparse.Namespace, components: int = 10
+) -> GaussianMixture:
+    """The fit of the EM."""
+    W, _ = marks.centred
+    options = em_options(args)
+    return fit_shapes(W, marks.visible, key=key, components=components, **options)
+
+
+def em_alone(
+    problem: Problem, seed: int, args: argparse.Namespace, *, components: int
+) -> Any:
     """The annotated landmarks with the depth of the Gaussian shapes."""
-    key = jax.random.split(jax.random.key(seed))[0]
-    return _em_pose(landmarks, key, components)
+    marks = problem.landmarks
+    shape = em_shapes(marks, em_key(seed), args, components)
+    pose = expected_pose(shape, marks.centred[0], marks.visible)[0]
+    return pose, lambda: em_scores(shape, problem)
 
 
-def _em_pose(landmarks: Landmarks, key: jax.Array, components: int = 10) -> np.ndarray:
-    W, _ = landmarks.centred
-    shape = fit_shapes(W, landmarks.visible, key=key, components=components)
-    return expected_pose(shape, W, landmarks.visible)[0]
+def em_key(seed: int) -> jax.Array:
+    """The key of the EM, the same as in a run of main.py."""
+    return jax.random.split(jax.random.key(seed))[0]
+
+
+def em_scores(shape: GaussianMixture, problem: Problem) -> dict[str, float]:
+    """Minus the log-likelihood a sample, of the fit and of samples it has not seen."""
+    held_out = problem.held_out
+    log_p = expected_pose(shape, held_out.centred[0], held_out.visible)[1]
+    return {
+        "em_nats": -float(shape.log_likelihood),
+        "em_nats_held_out": -float(np.mean(log_p)),
+    }
 
 
 def teacher_depth(
-    landmarks: Landmarks, seed: int, *, steps: int, guided: bool
-) -> np.ndarray:
+    problem: Problem, seed: int, args: argparse.Namespace, *, guided: bool
+) -> Any:
     """The teacher's own reconstruction.
 
     Guided: the recipe of configs/default.py. Plain: Section 3 as published, with the
     published dictionaries and nothing but Eq. 4.
     """
-    W, _ = landmarks.centred
-    em_key, fit_key = jax.random.split(jax.random.key(seed))
-    first = _em_pose(landmarks, em_key) if guided else None
-    W = W if first is None else first[..., :2]
+    marks, steps = problem.landmarks, 1500 if args.quick else args.steps
+    W, visible = marks.centred[0], marks.visible
+    fit_key = jax.random.split(jax.random.key(seed))[1]
+    shape = depth = None
+    if guided:
+        shape = em_shapes(marks, em_key(seed), args)
+        first = expected_pose(shape, W, visible)[0]
+        W, depth = first[..., :2], first[..., 2]
     fitted = train.fit(
         W,
-        landmarks.visible,
+        visible,
         key=fit_key,
-        em_depth=None if first is None else first[..., 2],
+        em_depth=depth,
         objective=Objective(steps=steps),
         dictionary_sizes=OURS if guided else PUBLISHED,
     )
     record = teacher.from_params(
-        fitted.params, skeleton=landmarks.skeleton.to_dict(), config={}, depth_sign=1
+        fitted.params, skeleton=marks.skeleton.to_dict(), config={}, depth_sign=1
     )
-    split = record.reconstruct(W, landmarks.visible, landmarks.sample_ids)
-    return split.poses(record.dictionary)
+    split = record.reconstruct(W, visible, marks.sample_ids)
+    pose = split.poses(record.dictionary)
+    if shape is None:
+        return pose
+    return pose, functools.partial(teacher_scores, fitted, shape, W, depth, problem)
+
+
+def teacher_scores(
+    fitted: train.Fit,
+    shape: GaussianMixture,
+    W: np.ndarray,
+    depth: np.ndarray,
+    problem: Problem,
+) -> dict[str, float]:
+    """What can be told of a trained teacher and of its EM without 3D."""
+    data = {"W": W, "visible": problem.landmarks.visible, "em_depth": depth}
+    terms = member_terms(fitted.state.params, data, objective=Objective())
+    return em_scores(shape, problem) | {k: float(v[0]) for k, v in terms.items()}
+
+
+METHODS = {
+    "z = 0": Method(zero_depth, seeds=None),
+    "rigid": Method(
+        functools.partial(factorised, method=factorisation.rigid),
+        seeds=None,
+        either_sign=True,
+    ),
+    "low rank": Method(
+        functools.partial(factorised, method=factorisation.low_rank),
+        seeds=None,
+        either_sign=True,
+    ),
+    "Deep-NRSfM": Method(
+        functools.partial(learned, module=deep_nrsfm),
+        seeds="baseline_seeds",
+        either_sign=True,
+    ),
+    "C3DPO": Method(
+        functools.partial(learned, module=c3dpo),
+        seeds="baseline_seeds",
+        either_sign=True,
+    ),
+    "plain teacher": Method(
+        functools.partial(teacher_depth, guided=False),
+        either_sign=True,
+        by_default=False,
+    ),
+    "EM, 1 Gaussian": Method(
+        functools.partial(em_alone, components=1), by_default=False
+    ),
+    "EM": Method(functools.partial(em_alone, components=10)),
+    "teacher": Method(functools.partial(teacher_depth, guided=True)),
+}
 
 
 if __name__ == "__main__":

@@ -234,10 +234,10 @@ def choose_member(
 ) -> tuple[int, np.ndarray]:
     """Keeps the member with the best score that needs no 3D.
 
-    ``score = Eq. 4 + share of samples whose depth has the other sign than the EM's``
-
-    The share is what tells a member that mirrors part of the samples; Eq. 4 decides
-    between coherent members. Without an EM depth it decides alone.
+    With an EM depth the score is how far the member's depth is from it, the mean of
+    ``||z - z_EM||_2``: a mirrored sample counts, and so does a poor one, which the
+    share of mirrored samples and Eq. 4 do not tell (ranks in docs/teacher.md, by
+    `benchmarks/restart_scores.py`). Without an EM depth it is Eq. 4.
 
     Args:
         params: of all members, stacked on the first axis.
@@ -251,22 +251,45 @@ def choose_member(
     members = jax.tree.leaves(params)[0].shape[0]
     scores = np.zeros(1, np.float32)
     if members > 1:
-        every = -(-len(data["W"]) // max_samples)
-        some = {name: jnp.asarray(values[::every]) for name, values in data.items()}
-        score = jax.jit(functools.partial(_score, objective=objective))
-        scores = np.asarray(jax.lax.map(lambda p: score(p, some), params))
+        terms = member_terms(params, data, objective=objective, max_samples=max_samples)
+        scores = terms["em_difference" if np.any(data["em_depth"]) else "eq_4"]
     return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf))), scores
 
 
-def _score(params: Params, data: Batch, *, objective: Objective) -> Float[Array, ""]:
+def member_terms(
+    params: Params, data: Batch, *, objective: Objective, max_samples: int = 4096
+) -> dict[str, np.ndarray]:
+    """What landmarks alone tell of every member, each (members,).
+
+    Returns:
+        ``eq_4``, the loss; ``em_opposite``, the share of samples whose depth has the
+        other sign than the EM's; ``em_difference``, mean ``||z - z_EM||_2``. Where
+        the EM depth is 0, so is the share, and the difference means nothing.
+    """
+    every = -(-len(data["W"]) // max_samples)
+    some = {name: jnp.asarray(values[::every]) for name, values in data.items()}
+    terms = jax.jit(functools.partial(_member_terms, objective=objective))
+    of_members = jax.lax.map(lambda p: terms(p, some), params)
+    return {name: np.asarray(values) for name, values in of_members.items()}
+
+
+def _member_terms(
+    params: Params, data: Batch, *, objective: Objective
+) -> dict[str, Float[Array, ""]]:
     def one(W, visible, em_depth):
         phi, M, S = model.reconstruct(params, W, ista_steps=objective.ista_steps)
         phi = phi * model.column_norms(params["dictionaries"][0])
         weight = objective.sparsity_weight
         loss = reprojection_loss(S, M, W, phi, sparsity_weight=weight, visible=visible)
         z = jnp.dot(S, rotation_from_camera(M)[:, 2])
-        z = keep_visible(z - visible_mean(z, visible), visible)
-        return loss, jnp.dot(z, em_depth) < 0
+        shown = keep_visible(z - visible_mean(z, visible), visible)
+        difference = z - em_depth
+        return (
+            loss,
+            (jnp.dot(shown, em_depth) < 0).astype(loss.dtype),
+            norm(difference - jnp.mean(difference)),
+        )
 
-    losses, opposite = jax.vmap(one)(data["W"], data["visible"], data["em_depth"])
-    return jnp.mean(losses) + jnp.mean(opposite.astype(jnp.float32))
+    terms = jax.vmap(one)(data["W"], data["visible"], data["em_depth"])
+    names = ("eq_4", "em_opposite", "em_difference")
+    return {name: jnp.mean(x) for name, x in zip(names, terms, strict=True)}
