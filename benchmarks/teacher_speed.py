@@ -1,7 +1,6 @@
 """Speed of a training step of the teacher, beside the same step in other libraries.
 
     python -m benchmarks.teacher_speed [--threads=1] [--rounds=40] [--quick]
-    python -m benchmarks.teacher_speed --stream=1000000
 
 A step is forward, gradient and Adam of the network of ``configs/paper.py`` on 17
 landmarks: ours as ``nrsfm_jax.train.fit`` runs it, several to a call, the choice of
@@ -13,26 +12,19 @@ products over its time, as a share of what a large square float32 product reache
 the same turns. PyTorch and TensorFlow are timed where they are installed; neither is
 a requirement. ``population`` is one step of 16 teachers in one program, ``cost`` its
 time in steps of one teacher.
-
-``--stream=N`` instead times ``fit_stream`` on N samples in a folder against ``fit`` on
-the same samples in memory, and writes cameras and codes of all of them in shards.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.util
 import itertools
 import os
-import resource
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,14 +33,13 @@ import numpy as np
 from benchmarks import teacher_speed_peers as peers
 from benchmarks.common import Row, finish, parse_args
 from configs import paper
-from nrsfm_jax import landmark_folder, train
+from nrsfm_jax import train
 from nrsfm_jax.objective import Objective
-from nrsfm_jax.teacher import from_params
 from runtime.devices import DataParallel
 
 NAME = "teacher_speed"
 LANDMARKS, POPULATION, SQUARE = 17, 16, 2048
-STEPS, CALLS = 4, 3  # to a measurement; of those to one of a stream
+STEPS = 4  # to a measurement
 # The guide's weight stays 1: what the peers compute.
 OBJECTIVE = Objective(
     steps=10**6, guide_floor=1.0, learning_rate=1e-3, warmup_fraction=0.0
@@ -206,72 +197,6 @@ def population_rows(batch_size: int, *, rounds: int) -> list[Row]:
     return [row("step", "ms", 1e3 * many), row("cost", "steps of one", many / one)]
 
 
-def write_folder(path: Path, count: int) -> landmark_folder.LandmarkFolder:
-    """``count`` samples on disk, the pose of the EM taken as known."""
-    base = make_batch(min(count, 10_000))
-    for name, values in (("W", base["W"]), ("visible", base["visible"])):
-        shape = (count, *values.shape[1:])
-        out = np.lib.format.open_memmap(path / f"{name}.npy", "w+", values.dtype, shape)
-        for start in range(0, count, len(values)):
-            out[start : start + len(values)] = values[: count - start]
-        out.flush()
-    np.save(path / "sample_ids.npy", np.arange(count, dtype=np.int64))
-    folder = landmark_folder.open_folder(path)
-    return landmark_folder.write_em_pose(
-        folder, lambda W, visible: np.concatenate([W, W[..., :1]], -1)
-    )
-
-
-def streamed(folder: landmark_folder.LandmarkFolder, batch_size: int, steps: int):
-    """A function that goes on for ``steps`` steps of ``fit_stream``; and its stream."""
-    objective = dataclasses.replace(OBJECTIVE, batch_size=batch_size)
-    stream = landmark_folder.batches(folder, batch_size=batch_size, seed=0)
-    state = train.init_state(
-        jax.random.key(0),
-        num_landmarks=LANDMARKS,
-        dictionary_sizes=dictionary_sizes(),
-        population=1,
-        objective=objective,
-    )
-    # The schedule is not what is timed: each call starts at step 0 again.
-    objective = dataclasses.replace(objective, steps=steps)
-
-    def go() -> None:
-        jax.block_until_ready(train.fit_stream(stream, state, objective=objective))
-
-    return go, stream
-
-
-def stream_rows(count: int, *, rounds: int) -> list[Row]:
-    """Steps from disk against steps in memory; memory and time of the shards."""
-    rows = []
-    with tempfile.TemporaryDirectory() as directory:
-        folder = write_folder(Path(directory), count)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for batch_size in (128, 1024):
-            memory, params = our_step(
-                make_batch(max(batch_size, 10_000)), 1, batch_size
-            )
-            disk, stream = streamed(folder, batch_size, STEPS * CALLS)
-            several = {"memory": lambda run=memory: [run() for _ in range(CALLS)]}
-            with contextlib.closing(stream):
-                timed = in_turns(working(several | {"disk": disk}), rounds=rounds)
-            for name, seconds in timed.items():
-                row = functools.partial(median_row, f"batch {batch_size}", name)
-                rows += [
-                    row("step", "ms", 1e3 * seconds / STEPS / CALLS),
-                    row("time against memory", "x", seconds / timed["memory"]),
-                ]
-        teacher = from_params(params, skeleton={"joints": ["joint"] * LANDMARKS})
-        start = time.perf_counter()
-        files = landmark_folder.reconstruct(folder, teacher, directory, "train")
-        seconds = time.perf_counter() - start
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    case = f"{count} samples in {len(files)} shards"
-    rows.append(median_row(case, "disk", "reconstruct", "samples/s", [count / seconds]))
-    return [*rows, median_row(case, "disk", "memory grown", "MB", [grown / 1024])]
-
-
 def limit_threads(count: int) -> None:
     """The same number of threads for every library, before any of them starts."""
     cores = sorted(os.sched_getaffinity(0))
@@ -287,16 +212,11 @@ def main() -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--threads", type=int, default=1)
         parser.add_argument("--rounds", type=int, default=40)
-        parser.add_argument("--stream", type=int, default=0, metavar="N")
 
     args = parse_args(__doc__, add)
     rounds = 10 if args.quick else args.rounds
     limit_threads(args.threads)
-    if args.stream:
-        rows = stream_rows(args.stream, rounds=rounds)
-    else:
-        rows = all_step_rows(rounds=rounds)
-    finish(rows, args.json, spread="median [quartiles]")
+    finish(all_step_rows(rounds=rounds), args.json, spread="median [quartiles]")
 
 
 def all_step_rows(*, rounds: int) -> list[Row]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from losses import metrics
 from nrsfm_jax import teacher as teacher_files
@@ -50,6 +50,10 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
     teacher = teacher_files.load(folder)
+    if config.data.landmarks:
+        results = _evaluate_shards(config, folder, teacher)
+        run_files.write_json_atomic(path, results)
+        return results
     splits = {s: teacher_files.load_reconstruction(folder, s) for s in SPLITS}
     truth = {s: _read_truth(config.data, s, splits[s]) for s in SPLITS}
     if config.teacher.depth_sign_source == "evaluate" and truth["train"] is not None:
@@ -69,6 +73,72 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         )
     run_files.write_json_atomic(path, results)
     return results
+
+
+def _evaluate_shards(config: Any, folder: Path, teacher: Teacher) -> dict[str, Any]:
+    """:func:`evaluate` with one shard in memory; means over the shards by their size.
+
+    Predictions are written of validation alone: of training samples they follow from
+    the shards, by :meth:`Reconstruction.poses`.
+    """
+    from input_pipeline.landmark_shards import open_split
+
+    if config.teacher.depth_sign_source == "evaluate":
+        raise ValueError(
+            "config.teacher.depth_sign_source = 'evaluate' needs all samples in "
+            "memory; give the sign, or leave config.data.landmarks empty"
+        )
+    results: dict[str, Any] = {}
+    for name in SPLITS:
+        records = open_split(config.data.landmarks, name).records
+        scores, poses, ids, start = [], [], [], 0
+        for part in teacher_files.reconstruction_parts(folder, name):
+            rows = records.rows(slice(start, start + len(part)))
+            start += len(part)
+            _check_same(name, part.sample_ids, rows["sample_id"])
+            truth = _read_truth(config.data, name, part)
+            pose = part.poses(teacher.dictionary)
+            measured = _evaluate_split(part, pose, truth, teacher, None)
+            scores.append((len(part), _fit_to_landmarks(part) | measured))
+            if name == "val":
+                pose[..., :2] += rows["mean"][:, None]
+                poses.append(pose)
+                ids.append(part.sample_ids)
+        results[name] = _mean_scores(scores)
+        if name == "val":
+            run_files.write_npz_atomic(
+                folder / "predictions_val.npz",
+                sample_ids=np.concatenate(ids),
+                pose=np.concatenate(poses),
+            )
+    return results
+
+
+def _mean_scores(scores: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """Means of the numbers, weighted by samples; ``count`` is summed."""
+    total = sum(count for count, _ in scores)
+    mean: dict[str, Any] = {}
+    for name, first in scores[0][1].items():
+        values = [(count, score[name]) for count, score in scores]
+        if name == "count":
+            mean[name] = total
+        elif isinstance(first, dict):
+            mean[name] = _mean_scores(values)
+        elif isinstance(first, float):
+            mean[name] = sum(count * value for count, value in values) / total
+        else:
+            mean[name] = first
+    return mean
+
+
+def _check_same(
+    name: str, found: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " n"]
+) -> None:
+    if not np.array_equal(found, wanted):
+        raise ValueError(
+            f"the {name} shards of the teacher hold other samples than the folder of "
+            "landmarks; train the teacher again"
+        )
 
 
 def _evaluate_split(

@@ -1,217 +1,263 @@
-"""Landmarks that do not fit in memory: a folder of arrays, read by the row.
+"""The teacher's samples streamed from disk, in memory bounded by a batch.
 
-``W.npy`` (N, P, 2) float32, ``visible.npy`` (N, P) bool, ``sample_ids.npy`` (N,)
-int64 and, once :func:`write_em_pose` has run, ``em_pose.npy`` (N, P, 3) float32; all
-with the conventions of :func:`nrsfm_jax.train.fit`. NumPy maps them into memory, so
-that a batch costs the pages of its rows and nothing grows with N::
-
-    folder = landmark_folder.open_folder("landmarks")
-    some = landmark_folder.random_rows(folder, 4000, seed=0)
-    shape = fit_shapes(some["W"], some["visible"], key=key)
-    folder = landmark_folder.write_em_pose(
-        folder, lambda W, visible: expected_pose(shape, W, visible)[0]
-    )
-    stream = landmark_folder.batches(folder, batch_size=128, seed=0)
-    with contextlib.closing(stream):
-        state = train.fit_stream(stream, state, objective=objective)
-    landmark_folder.reconstruct(folder, teacher, "out", "train")
+A :class:`Split` joins the landmarks of a folder with what the EM expects of them,
+both read by the row. The rows of a step are those that training in memory would
+draw (:func:`draw_rows`), so that both end with the same teacher.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import functools
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nrsfm_jax import teacher as teacher_files
 
-Batch = dict[str, np.ndarray]
-# (n, P, 3) of (W, visible) of some rows: see `gaussian_mixture.expected_pose`.
-PoseOf = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Batch = Mapping[str, Any]
+T = TypeVar("T")
+READ_AT_ONCE = 4096  # rows
+DRAWN_AT_ONCE = 64  # steps
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A long array on disk; `input_pipeline.landmark_shards.ShardedArray` is one."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Any) -> np.ndarray:
+        """The rows of an index array or a slice."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class LandmarkFolder:
-    """The mapped arrays of a folder; ``em_pose`` is None where there is none."""
+class Split:
+    """The samples of a split.
 
-    path: Path
-    W: Float[np.ndarray, "n p 2"]
-    visible: Bool[np.ndarray, "n p"]
-    sample_ids: Int[np.ndarray, " n"]
-    em_pose: Float[np.ndarray, "n p 3"] | None
+    Attributes:
+        records: rows with the fields ``W``, ``visible`` and ``sample_id``.
+        pose: (N, P, 3) rows of what the EM expects: landmarks, missing ones filled
+            in, and depth. None trains without the EM, on the landmarks as they are.
+    """
+
+    records: Rows
+    pose: Rows | None = None
 
     def __len__(self) -> int:
-        return len(self.sample_ids)
+        return len(self.records)
 
-    def rows(self, index: Any) -> Batch:
+    def rows(self, index: Any) -> dict[str, np.ndarray]:
         """Some rows in memory, ready for a step."""
-        visible = np.array(self.visible[index])
-        if self.em_pose is None:
-            return {"W": np.array(self.W[index]), "visible": visible}
-        pose = np.array(self.em_pose[index])
+        records = self.records.rows(index)
+        visible = np.ascontiguousarray(records["visible"])
+        if self.pose is None:
+            return {"W": np.ascontiguousarray(records["W"]), "visible": visible}
+        pose = self.pose.rows(index)
         return {"W": pose[..., :2], "visible": visible, "em_depth": pose[..., 2]}
 
-
-def open_folder(path: str | Path) -> LandmarkFolder:
-    """Maps the arrays of a folder.
-
-    Raises:
-        ValueError: an array is missing, or of another type or shape than the others.
-    """
-    path = Path(path)
-    wanted = {"W": np.float32, "visible": np.bool_, "sample_ids": np.int64}
-    arrays: dict[str, Any] = {"em_pose": None}
-    if (path / "em_pose.npy").exists():
-        wanted["em_pose"] = np.float32
-    for name, dtype in wanted.items():
-        file = path / f"{name}.npy"
-        if not file.exists():
-            raise ValueError(f"{file} does not exist; {path} needs {sorted(wanted)}")
-        arrays[name] = np.load(file, mmap_mode="r")
-        if arrays[name].dtype != dtype:
-            raise ValueError(
-                f"{file} is {arrays[name].dtype}; save it as {np.dtype(dtype)}"
-            )
-    visible = arrays["visible"].shape
-    shapes = {
-        "W": (*visible, 2),
-        "sample_ids": visible[:1],
-        "em_pose": (*visible, 3),
-    }
-    for name, shape in shapes.items():
-        if arrays[name] is not None and arrays[name].shape != shape:
-            raise ValueError(
-                f"{path / name}.npy has shape {arrays[name].shape}, but visible.npy "
-                f"{visible} asks for {shape}"
-            )
-    return LandmarkFolder(path, **arrays)
+    def some(self, count: int) -> dict[str, np.ndarray]:
+        """Every n-th row, ``count`` at most."""
+        return self.rows(np.arange(0, len(self), -(-len(self) // count)))
 
 
-def write_em_pose(
-    folder: LandmarkFolder, pose_of: PoseOf, *, chunk: int = 4096
-) -> LandmarkFolder:
-    """Writes what the EM expects of all samples, and opens the folder again.
-
-    Args:
-        folder: without or with an older ``em_pose``.
-        pose_of: landmarks, missing ones filled in, and depth of some rows.
-        chunk: rows in memory at a time.
-    """
-    temporary = folder.path / f".em_pose.{os.getpid()}.npy"
-    pose = np.lib.format.open_memmap(
-        temporary, mode="w+", dtype=np.float32, shape=(*folder.visible.shape, 3)
-    )
-    for start in range(0, len(folder), chunk):
-        rows = slice(start, start + chunk)
-        pose[rows] = pose_of(np.array(folder.W[rows]), np.array(folder.visible[rows]))
-    pose.flush()
-    os.replace(temporary, folder.path / "em_pose.npy")
-    return open_folder(folder.path)
+def draw_rows(
+    key: Key[Array, ""], step: Any, *, batch_size: int, count: int
+) -> Int[Array, " b"]:
+    """The rows of the batch of a step: uniform, with replacement."""
+    return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)
 
 
-def random_rows(folder: LandmarkFolder, count: int, *, seed: int) -> Batch:
-    """``count`` different rows at most, for the EM."""
-    rng = np.random.default_rng(seed)
-    index = rng.choice(len(folder), min(count, len(folder)), replace=False)
-    return folder.rows(np.sort(index))
+def step_rows(
+    key: Key[Array, ""], *, batch_size: int, count: int, start_step: int
+) -> Iterator[Int[np.ndarray, " b"]]:
+    """:func:`draw_rows` of every step from ``start_step`` on, on the host."""
+    one = functools.partial(draw_rows, batch_size=batch_size, count=count)
+    draw = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+    while True:
+        steps = np.arange(start_step, start_step + DRAWN_AT_ONCE, dtype=np.int32)
+        yield from np.asarray(draw(key, steps))
+        start_step += DRAWN_AT_ONCE
 
 
 def batches(
-    folder: LandmarkFolder,
+    split: Split,
     *,
     batch_size: int,
-    seed: int,
+    key: Key[Array, ""],
     start_step: int = 0,
-    ahead: int = 16,
-) -> Generator[Batch, None, None]:
-    """Endless random batches for ``fit_stream``, read ahead by a thread.
+    part: slice = slice(None),
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches for ``fit_stream``.
 
-    The batch of a step depends on ``seed`` and the step alone: a run that starts
-    again at ``start_step`` sees what it would have seen. Close the iterator to end
-    the thread.
+    The batch of a step depends on ``key`` and the step alone: a run that starts
+    again at ``start_step`` sees what it would have seen.
+
+    Args:
+        split: the samples.
+        batch_size: of all processes together.
+        key: of the order.
+        start_step: the first batch is that of this step.
+        part: of every batch, which this process reads.
 
     Raises:
-        ValueError: fewer samples than a batch; or what reading raised.
+        ValueError: fewer samples than a batch.
     """
-    if len(folder) < batch_size:
+    if len(split) < batch_size:
         raise ValueError(
-            f"{folder.path} holds {len(folder)} samples, fewer than "
-            f"batch_size={batch_size}"
+            f"{len(split)} samples are fewer than batch_size={batch_size}; lower "
+            "config.teacher.batch_size"
         )
-
-    def read(step: int) -> Batch:
-        rng = np.random.default_rng((seed, step))
-        # In the order of the disk; a step does not ask for the order of its samples.
-        return folder.rows(np.sort(rng.integers(len(folder), size=batch_size)))
-
-    return _read_ahead(read, start_step, ahead)
+    drawn = step_rows(
+        key, batch_size=batch_size, count=len(split), start_step=start_step
+    )
+    return (split.rows(rows[part]) for rows in drawn)
 
 
-def _read_ahead(
-    read: Callable[[int], Batch], step: int, ahead: int
-) -> Generator[Batch, None, None]:
-    ready: queue.Queue[Batch | Exception] = queue.Queue(ahead)
+def call_sizes(start: int, stop: int, *, chunk: int, most: int) -> Iterator[int]:
+    """Steps of each call from ``start`` to ``stop``, no call across a chunk's end.
+
+    >>> list(call_sizes(3, 12, chunk=5, most=4))
+    [2, 4, 1, 2]
+    """
+    while start < stop:
+        end = min(start - start % chunk + chunk, stop, start + most)
+        yield end - start
+        start = end
+
+
+def stacked(
+    batches: Iterator[Batch], sizes: Iterable[int], *, most: int, done: int = 0
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """For each size as many batches in one, (B, most, ...), what is over left 0.
+
+    ``done`` is the number of steps before.
+
+    Raises:
+        ValueError: the batches end too early.
+    """
+    for size in sizes:
+        arrays: dict[str, np.ndarray] = {}
+        for i in range(size):
+            batch = next(batches, None)
+            if batch is None:
+                raise ValueError(
+                    f"the stream of batches ended before step {done + i + 1}; give "
+                    "an endless one or fewer steps"
+                )
+            for name, values in batch.items():
+                if name not in arrays:
+                    shape = (len(values), most, *values.shape[1:])
+                    arrays[name] = np.zeros(shape, values.dtype)
+                arrays[name][:, i] = values
+        done += size
+        yield size, arrays
+
+
+def read_ahead(items: Iterator[T], *, ahead: int = 2) -> Generator[T, None, None]:
+    """The same items, made by a thread while the caller works on earlier ones.
+
+    Close the generator to end the thread.
+
+    Raises:
+        Exception: what the iterator raised, where the item was due.
+    """
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
     stop = threading.Event()
 
-    def put(item: Batch | Exception) -> None:
+    def put(kind: str, item: Any = None) -> None:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
+                ready.put((kind, item), timeout=0.1)
                 break
 
     def work() -> None:
-        following = step
         try:
-            while not stop.is_set():
-                put(read(following))
-                following += 1
-        except Exception as error:  # raised again where the batch is asked for
-            put(error)
+            for item in items:
+                put("item", item)
+                if stop.is_set():
+                    return
+            put("end")
+        except Exception as error:  # raised again where the item is asked for
+            put("error", error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         while True:
-            item = ready.get()
-            if isinstance(item, Exception):
+            kind, item = ready.get()
+            if kind == "error":
                 raise item
+            if kind == "end":
+                return
             yield item
     finally:
         stop.set()
         thread.join()
 
 
+def pose_parts(
+    records: Rows,
+    rows: slice,
+    pose_of: Callable[
+        [Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]],
+        Float[np.ndarray, "n p 3"],
+    ],
+) -> Iterator[Float[np.ndarray, "n p 3"]]:
+    """What the EM expects of a range of rows, ``READ_AT_ONCE`` at a time."""
+    for start in range(rows.start, rows.stop, READ_AT_ONCE):
+        some = records.rows(slice(start, min(start + READ_AT_ONCE, rows.stop)))
+        yield pose_of(
+            np.ascontiguousarray(some["W"]), np.ascontiguousarray(some["visible"])
+        )
+
+
 def reconstruct(
-    folder: LandmarkFolder,
+    split: Split,
     teacher: teacher_files.Teacher,
     output: str | Path,
-    split: str,
+    name: str,
     *,
-    shard_size: int = 100_000,
+    shard_size: int = 32_768,
+    process: int = 0,
+    processes: int = 1,
 ) -> list[Path]:
     """Cameras and codes of all samples, a file for every ``shard_size`` of them.
 
-    The files ``{split}-00000-of-00010.safetensors`` hold what ``{split}.safetensors``
+    The files ``{name}-00000-of-00010.safetensors`` hold what ``{name}.safetensors``
     would; :func:`nrsfm_jax.teacher.load_reconstruction` reads either.
+
+    Args:
+        split: the samples.
+        teacher: trained.
+        output: folder of the files.
+        name: of the split.
+        shard_size: samples in a file, and so in memory.
+        process: writes every ``processes``-th file, from this one on.
+        processes: how many share the work.
+
+    Returns:
+        The paths of all files.
     """
-    count = -(-len(folder) // shard_size)
+    count = -(-len(split) // shard_size)
     Path(output).mkdir(parents=True, exist_ok=True)
-    written = []
-    for i in range(count):
-        rows = slice(i * shard_size, (i + 1) * shard_size)
-        batch = folder.rows(rows)
+    paths = [
+        Path(output) / teacher_files.shard_name(name, i, count) for i in range(count)
+    ]
+    for i in range(process, count, processes):
+        rows = slice(i * shard_size, min((i + 1) * shard_size, len(split)))
+        batch = split.rows(rows)
+        sample_ids = split.records.rows(rows)["sample_id"]
         shard = teacher.reconstruct(
-            batch["W"], batch["visible"], np.array(folder.sample_ids[rows])
+            batch["W"], batch["visible"], np.array(sample_ids, np.int64)
         )
-        path = Path(output) / teacher_files.shard_name(split, i, count)
-        teacher_files.save_arrays(path, dataclasses.asdict(shard))
-        written.append(path)
-    return written
+        teacher_files.save_arrays(paths[i], vars(shard))
+    return paths

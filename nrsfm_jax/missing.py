@@ -120,7 +120,8 @@ def equal_gaps(
     level = np.searchsorted(steps, missing)
     for i, gaps in enumerate(steps):
         rows = np.flatnonzero(level == i)
-        size = max(1, min(chunk, len(rows)))
+        # A power of two: sets cut in pieces would compile a program for each.
+        size = min(chunk, 1 << max(len(rows) - 1, 0).bit_length())
         for start in range(0, len(rows), size):
             yield np.resize(rows[start : start + size], size), gaps
 

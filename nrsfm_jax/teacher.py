@@ -9,9 +9,10 @@ this package.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,13 @@ class Teacher:
             np.concatenate([x, np.zeros((pad, *x.shape[1:]), x.dtype)])
             for x in (np.asarray(W, np.float32), np.asarray(visible, bool))
         ]
-        run = jax.jit(
-            lambda params, W, visible: _reconstruct_batch(
-                params, W, visible, self.ista_steps, self.depth_sign
-            )
-        )
         parts = [
-            run(self.params, *(x[i : i + chunk] for x in inputs))
+            _reconstruct_batch(
+                self.params,
+                *(x[i : i + chunk] for x in inputs),
+                ista_steps=self.ista_steps,
+                depth_sign=self.depth_sign,
+            )
             for i in range(0, len(W) + pad, chunk)
         ]
         code, camera, residual = (
@@ -120,7 +121,8 @@ class Teacher:
         )
 
 
-def _reconstruct_batch(params, W, visible, ista_steps, depth_sign):
+@functools.partial(jax.jit, static_argnames=("ista_steps", "depth_sign"))
+def _reconstruct_batch(params, W, visible, *, ista_steps, depth_sign):
     def one(W, visible):
         phi, M, S = model.reconstruct(
             params, W, ista_steps=ista_steps, depth_sign=depth_sign
@@ -194,7 +196,11 @@ def from_params(
 
 
 def save(
-    folder: str | Path, teacher: Teacher, splits: Mapping[str, Reconstruction]
+    folder: str | Path,
+    teacher: Teacher,
+    splits: Mapping[str, Reconstruction],
+    *,
+    in_shards: Mapping[str, int] | None = None,
 ) -> None:
     """Writes the teacher's files; ``teacher.json`` last, so that it marks them whole.
 
@@ -202,6 +208,7 @@ def save(
         folder: made if absent.
         teacher: the record.
         splits: name of the split -> reconstruction, normally "train" and "val".
+        in_shards: name -> number of samples of the splits whose shards are there.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +231,8 @@ def save(
         "depth_sign_source": teacher.depth_sign_source,
         "code_gauge": CODE_GAUGE,
         "config": teacher.config,
-        "splits": {name: len(split) for name, split in splits.items()},
+        "splits": {name: len(split) for name, split in splits.items()}
+        | dict(in_shards or {}),
     }
     temporary = folder / f".teacher.{os.getpid()}.json"
     temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -305,10 +313,22 @@ def load_reconstruction(folder: str | Path, split: str) -> Reconstruction:
         ValueError: a file is missing or damaged, lacks an array, or the lengths of
             its arrays differ.
     """
+    parts = list(reconstruction_parts(folder, split))
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in dataclasses.fields(Reconstruction)]
+    return Reconstruction(
+        **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    )
+
+
+def reconstruction_parts(folder: str | Path, split: str) -> Iterator[Reconstruction]:
+    """The same file by file: in memory is one shard at a time."""
     path = Path(folder) / f"{split}.safetensors"
     shards = sorted(Path(folder).glob(f"{split}-?????-of-?????.safetensors"))
     if path.exists() or not shards:
-        return _load_part(path)
+        yield _load_part(path)
+        return
     count = int(shards[0].stem.rsplit("-", 1)[1])
     wanted = [Path(folder) / shard_name(split, i, count) for i in range(count)]
     if shards != wanted:
@@ -317,11 +337,7 @@ def load_reconstruction(folder: str | Path, split: str) -> Reconstruction:
             f"{folder} should hold {count} shards of {split!r} and no other; missing "
             f"or too many: {odd}; write them again"
         )
-    parts = [_load_part(shard) for shard in shards]
-    names = [field.name for field in dataclasses.fields(Reconstruction)]
-    return Reconstruction(
-        **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    )
+    yield from map(_load_part, shards)
 
 
 def _load_part(path: Path) -> Reconstruction:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.first_pose import first_pose, kept_shapes
 from nrsfm_jax.gaussian_mixture import GaussianMixture
+from nrsfm_jax.landmark_folder import draw_rows
 from nrsfm_jax.model import Params
 from nrsfm_jax.objective import (
     Batch,
@@ -33,12 +34,11 @@ from nrsfm_jax.objective import (
     check_data,
     check_seen,
     choose_member,
-    complete_batch,
     over_members,
 )
-from runtime import run_files
+from runtime import processes, run_files
 from runtime.checkpoints import Checkpoints
-from runtime.devices import AXIS, DataParallel, data_parallel
+from runtime.devices import AXIS, DataParallel, data_parallel, sharing
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 
@@ -118,29 +118,25 @@ def _resident_steps(state, slots, shared, *, objective: Objective):
 
     def body(_, carry):
         state, total = carry
-        rows = jax.random.randint(
-            jax.random.fold_in(key, state.step), (objective.batch_size,), 0, count
-        )
+        rows = draw_rows(key, state.step, batch_size=objective.batch_size, count=count)
         batch = {name: values[rows[slots]] for name, values in data.items()}
         state, metrics = train_step(state, batch, objective=objective)
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    members = jax.tree.leaves(state.params)[0].shape[0]
-    zero = {name: jnp.zeros(members) for name in METRICS}
-    first = state.step
+    zero, first = no_metrics(state), state.step
     # A loop with bounds that are arguments: chunks of any length share one program.
     state, total = jax.lax.fori_loop(first, stop, body, (state, zero))
     length = jnp.maximum(stop - first, 1).astype(jnp.float32)
     return state, jax.tree.map(lambda x: x / length, total)
 
 
-def _streamed_step(state, batch, _, *, objective: Objective):
-    """One step on a batch that comes from outside."""
-    return train_step(state, batch, objective=objective)
+def no_metrics(state: TrainState) -> dict[str, Array]:
+    members = jax.tree.leaves(state.params)[0].shape[0]
+    return {name: jnp.zeros(members) for name in METRICS}
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def compiled(
     step: Any, objective: Objective, parallel: str, num_devices: int
 ) -> DataParallel:
     """One program for each set of hyper-parameters, however often it is fitted."""
@@ -218,8 +214,9 @@ def fit(
             population=population,
             objective=objective,
         )
-    run = _compiled(_resident_steps, objective, parallel, num_devices)
-    slots = run.shard(np.arange(objective.batch_size, dtype=np.int32))
+    run = compiled(_resident_steps, objective, parallel, num_devices)
+    slots = np.arange(objective.batch_size, dtype=np.int32)
+    slots = run.shard(slots[part_of_process(objective.batch_size)])
     placed, placed_key = run.replicate(data), run.replicate(batch_key)
     step, state = int(state.step), run.replicate(state)
     metrics: dict[str, np.ndarray] = {}
@@ -227,71 +224,28 @@ def fit(
         begin, step = step, min(step - step % chunk + chunk, objective.steps)
         stop = run.replicate(jnp.int32(step))
         state, raw = run(state, slots, (placed, stop, placed_key))
-        metrics = _checked_metrics(run, raw, begin, step)
+        metrics = checked_metrics(run.unreplicate(raw), begin, step)
         if after_chunk is not None:
             after_chunk(run.unreplicate(state), metrics)
     final = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), run.unreplicate(state))
-    chosen, scores = choose_member(final.params, data, objective=objective)
-    params = jax.tree.map(lambda x: x[chosen], final.params)
-    return Fit(params=params, chosen=chosen, scores=scores, state=final)
+    return chosen_fit(final, data, objective)
 
 
-def fit_stream(
-    batches: Iterator[Batch],
-    state: TrainState,
-    *,
-    objective: Objective,
-    after_chunk: AfterChunk | None = None,
-    chunk: int = 100,
-    parallel: str = "jit",
-    num_devices: int = 0,
-) -> TrainState:
-    """Trains on any iterator of batches, by the same step as :func:`fit`.
-
-    Args:
-        batches: dictionaries of ``W`` (B, P, 2), ``visible`` (B, P) and, where it
-            guides, ``em_depth`` (B, P); the first is for step ``state.step``.
-        state: from :func:`init_state` or a checkpoint.
-        objective: hyper-parameters; ``batch_size`` is that of the stream.
-        after_chunk: called with the state and the mean metrics of the chunk.
-        chunk: steps between two calls of ``after_chunk``.
-        parallel: ``"jit"``, ``"pmap"`` or ``"shard_map"``.
-        num_devices: how many devices share a batch; 0 means all (one for "jit").
-
-    Raises:
-        ValueError: the stream ends early, a batch that the devices cannot share, a
-            loss that is not finite.
-    """
-    run = _compiled(_streamed_step, objective, parallel, num_devices)
-    first, state = int(state.step) + 1, run.replicate(state)
-    pending: list[Any] = []
-    for step in range(first, objective.steps + 1):
-        batch = next(batches, None)
-        if batch is None:
-            raise ValueError(
-                f"the stream of batches ended before step {step} of {objective.steps}; "
-                "give an endless one or fewer steps"
-            )
-        state, raw = run(state, run.shard(complete_batch(batch, objective)))
-        pending.append(raw)
-        if step % chunk == 0 or step == objective.steps:
-            mean = jax.tree.map(lambda *x: sum(x) / len(x), *pending)
-            metrics = _checked_metrics(run, mean, step - len(pending), step)
-            pending = []
-            if after_chunk is not None:
-                after_chunk(run.unreplicate(state), metrics)
-    return run.unreplicate(state)
+def chosen_fit(state: TrainState, data: Batch, objective: Objective) -> Fit:
+    chosen, scores = choose_member(state.params, data, objective=objective)
+    params = jax.tree.map(lambda x: x[chosen], state.params)
+    return Fit(params=params, chosen=chosen, scores=scores, state=state)
 
 
 class NonFiniteLoss(ValueError):
     """The loss of every member became NaN or infinite."""
 
 
-def _checked_metrics(
-    run: DataParallel, raw: Any, begin: int, end: int
+def checked_metrics(
+    raw: Mapping[str, Any], begin: int, end: int
 ) -> dict[str, np.ndarray]:
     """The metrics of one chunk on the host; one finite member is enough to go on."""
-    metrics = {k: np.asarray(v) for k, v in run.unreplicate(raw).items()}
+    metrics = {k: np.asarray(v) for k, v in raw.items()}
     # The last gradient tells whether the parameters are still finite.
     if not np.isfinite(metrics["loss"] + metrics["gradient_norm"]).any():
         raise NonFiniteLoss(
@@ -328,14 +282,16 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         began = time.monotonic()
         _train(config, Path(workdir), settings)
         seconds = round(time.monotonic() - began, 1)
-        run_files.mark_finished(workdir, "teacher", seconds=seconds)
+        if processes.is_first():
+            run_files.mark_finished(workdir, "teacher", seconds=seconds)
     saved = teacher_files.read_record(folder)["config"]
     if saved != settings:
         raise ValueError(
             f"{folder} holds a teacher of another config "
             f"({_difference(saved, settings)}); choose another workdir or delete it"
         )
-    return evaluate.evaluate(config, workdir)
+    processes.on_first(lambda: evaluate.evaluate(config, workdir), "evaluate teacher")
+    return evaluate.evaluate(config, workdir)  # as it was written
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -356,50 +312,70 @@ def _difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     """From landmarks to the teacher's files."""
+    if config.data.landmarks:
+        from nrsfm_jax.stream import train_from_disk
+
+        train_from_disk(config, workdir, settings)
+        return
     from input_pipeline.landmarks import read_landmarks
 
     landmarks = {split: read_landmarks(config.data, split) for split in SPLITS}
     train = landmarks["train"]
-    objective = _objective(config.teacher)
+    objective = read_objective(config.teacher)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
     # Before the minutes of the EM.
     check_seen(train.visible, train.skeleton.joints)
     check_data(train.centred[0], train.visible, None, objective)
-    shape = _shapes(
-        workdir / "teacher" / "em.safetensors",
-        train,
-        key=em_key,
-        settings=config.teacher.em,
-    )
+    shape = fit_or_read_shapes(config, workdir, em_key, train.centred[0], train.visible)
     pose = {
         split: first_pose(shape, marks.centred[0], marks.visible)
         for split, marks in landmarks.items()
     }
-    fitted = _fit_with_checkpoints(
-        config,
-        workdir,
-        pose["train"][..., :2],
-        train.visible,
-        None if shape is None else pose["train"][..., 2],
-        fit_key,
-        objective,
+
+    def loop(state: TrainState, after_chunk: AfterChunk) -> Fit:
+        return fit(
+            pose["train"][..., :2],
+            train.visible,
+            key=fit_key,
+            dictionary_sizes=config.teacher.dictionary_sizes,
+            population=config.teacher.population,
+            em_depth=None if shape is None else pose["train"][..., 2],
+            objective=objective,
+            chunk=config.teacher.log_every,
+            state=state,
+            after_chunk=after_chunk,
+            **devices_for(objective.batch_size),
+        )
+
+    fitted = with_checkpoints(
+        config, workdir, loop, fit_key, train.visible.shape[1], objective
     )
-    teacher = teacher_files.from_params(
+    teacher = teacher_record(config, fitted, train.skeleton, settings)
+
+    def save() -> None:
+        splits = {
+            split: teacher.reconstruct(
+                pose[split][..., :2], marks.visible, marks.sample_ids
+            )
+            for split, marks in landmarks.items()
+        }
+        teacher_files.save(workdir / "teacher", teacher, splits)
+
+    processes.on_first(save, "teacher")
+
+
+def teacher_record(
+    config: Any, fitted: Fit, skeleton: Any, settings: dict[str, Any]
+) -> teacher_files.Teacher:
+    return teacher_files.from_params(
         fitted.params,
-        skeleton=train.skeleton.to_dict(),
+        skeleton=skeleton.to_dict(),
         depth_sign=config.teacher.depth_sign,
         config=settings,
     )
-    splits = {
-        split: teacher.reconstruct(
-            pose[split][..., :2], marks.visible, marks.sample_ids
-        )
-        for split, marks in landmarks.items()
-    }
-    teacher_files.save(workdir / "teacher", teacher, splits)
 
 
-def _objective(teacher: Any) -> Objective:
+def read_objective(teacher: Any) -> Objective:
     return Objective(
         sparsity_weight=teacher.sparsity_weight,
         guide_fraction=teacher.em.guide_fraction,
@@ -411,53 +387,65 @@ def _objective(teacher: Any) -> Objective:
     )
 
 
-def _shapes(
-    path: Path, landmarks: Any, *, key: Key[Array, ""], settings: Any
+def fit_or_read_shapes(
+    config: Any,
+    workdir: Path,
+    key: Key[Array, ""],
+    W: Float[np.ndarray, "n p 2"],
+    visible: Bool[np.ndarray, "n p"],
 ) -> GaussianMixture | None:
+    settings = config.teacher.em
     if settings.guide_fraction <= 0:
         return None
-    with progress("teacher: EM", total=1) as bar:
-        shape = kept_shapes(
-            path,
-            landmarks.centred[0],
-            landmarks.visible,
+
+    def shapes() -> GaussianMixture:
+        return kept_shapes(
+            workdir / "teacher" / "em.safetensors",
+            W,
+            visible,
             key=key,
             components=settings.components,
             num_samples=settings.num_samples,
             elevations_deg=tuple(settings.elevations_deg),
             num_yaws=settings.num_yaws,
         )
+
+    with progress("teacher: EM", total=1, shown=processes.is_first()) as bar:
+        processes.on_first(shapes, "em")
+        shape = shapes()  # as it was kept: the same for all processes
         bar.update(1, log_likelihood=float(shape.log_likelihood))
     return shape
 
 
-def _fit_with_checkpoints(
+def with_checkpoints(
     config: Any,
     workdir: Path,
-    W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
-    em_depth: Float[np.ndarray, "n p"] | None,
+    loop: Callable[[TrainState, AfterChunk], Fit],
     key: Key[Array, ""],
+    num_landmarks: int,
     objective: Objective,
 ) -> Fit:
-    """:func:`fit`, resumed from the last checkpoint, with metrics and progress."""
+    """``loop(state, after_chunk)`` from the last checkpoint, with metrics and bar."""
     settings, steps = config.teacher, objective.steps
     init_key, _ = jax.random.split(key)
     start = init_state(
         init_key,
-        num_landmarks=W.shape[1],
+        num_landmarks=num_landmarks,
         dictionary_sizes=settings.dictionary_sizes,
         population=settings.population,
         objective=objective,
     )
+    shown = processes.is_first()
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "teacher" / "checkpoints")
         )
         restored = checkpoints.restore_latest(start)
         first, state = restored or (0, start)
-        writer = stack.enter_context(MetricWriter(workdir, first))
-        bar = stack.enter_context(progress("teacher", total=steps, start=first))
+        writer = stack.enter_context(MetricWriter(workdir, first, active=shown))
+        bar = stack.enter_context(
+            progress("teacher", total=steps, start=first, shown=shown)
+        )
 
         def after_chunk(state: TrainState, metrics: dict[str, np.ndarray]) -> None:
             step = int(state.step)
@@ -469,19 +457,7 @@ def _fit_with_checkpoints(
                 checkpoints.save(step, state)
 
         try:
-            return fit(
-                W,
-                visible,
-                key=key,
-                dictionary_sizes=settings.dictionary_sizes,
-                population=settings.population,
-                em_depth=em_depth,
-                objective=objective,
-                chunk=settings.log_every,
-                state=state,
-                after_chunk=after_chunk,
-                **_devices(objective.batch_size),
-            )
+            return loop(state, after_chunk)
         except NonFiniteLoss as error:
             checkpoints.wait()
             kept = checkpoints.latest_step()
@@ -501,9 +477,22 @@ def _named(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
     return values
 
 
-def _devices(batch_size: int) -> dict[str, Any]:
+def devices_for(batch_size: int) -> dict[str, Any]:
     """One device on a CPU, where a step is too short to be shared; else all."""
-    count = jax.local_device_count()
-    if jax.default_backend() == "cpu" or count == 1 or batch_size % count:
+    part_of_process(batch_size)  # checks
+    count = sharing(batch_size // jax.process_count())
+    alone = jax.default_backend() == "cpu" or count == 1
+    if jax.process_count() == 1 and alone:
         return {"parallel": "jit"}
     return {"parallel": "shard_map", "num_devices": count}
+
+
+def part_of_process(batch_size: int) -> slice:
+    """The part of every batch that this process trains on."""
+    size, rest = divmod(batch_size, jax.process_count())
+    if rest:
+        raise ValueError(
+            f"config.teacher.batch_size = {batch_size} is not a multiple of the "
+            f"{jax.process_count()} processes of this run"
+        )
+    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

@@ -273,36 +273,6 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def initialize_distributed() -> bool:
-    """Joins the other processes of a run, where the environment names them.
-
-    Reads ``JAX_COORDINATOR_ADDRESS`` (host:port), ``JAX_PROCESS_COUNT`` and
-    ``JAX_PROCESS_INDEX``. Returns whether this is a run of several processes.
-
-    Raises:
-        ValueError: the address is given but one of the numbers is missing or wrong.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if not address:
-        return False
-    numbers = {}
-    for name in ("JAX_PROCESS_COUNT", "JAX_PROCESS_INDEX"):
-        value = os.environ.get(name, "")
-        if not value.isdecimal():
-            raise ValueError(
-                f"JAX_COORDINATOR_ADDRESS={address} asks for several processes, but "
-                f"{name}={value!r} is not a number; set it for each process"
-            )
-        numbers[name] = int(value)
-    count, index = numbers["JAX_PROCESS_COUNT"], numbers["JAX_PROCESS_INDEX"]
-    if index >= count:
-        raise ValueError(
-            f"JAX_PROCESS_INDEX={index} must be below JAX_PROCESS_COUNT={count}"
-        )
-    jax.distributed.initialize(address, num_processes=count, process_id=index)
-    return count > 1
-
-
 def device_facts() -> dict[str, Any]:
     """Platform, kind and number of devices, ready for JSON."""
     devices = jax.devices()

@@ -27,11 +27,18 @@ class MetricWriter:
             at the first ``write`` of the same stage, so that a resumed run leaves
             the same lines as an uninterrupted one.
         tensorboard: whether to write TensorBoard events as well.
+        active: False writes nothing, as on all but one of several processes.
     """
 
     def __init__(
-        self, workdir: str | Path, start_step: int = 0, *, tensorboard: bool = True
+        self,
+        workdir: str | Path,
+        start_step: int = 0,
+        *,
+        tensorboard: bool = True,
+        active: bool = True,
     ) -> None:
+        self._active = active
         self._workdir = Path(workdir)
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._path = self._workdir / "metrics.jsonl"
@@ -43,6 +50,8 @@ class MetricWriter:
 
     def write(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes scalar metrics (floats, or arrays of one element) of one step."""
+        if not self._active:
+            return
         if stage not in self._seen:
             self._seen.add(stage)
             self._drop_stale(stage, step)

@@ -26,6 +26,7 @@ def progress(
     *,
     interval: float = 10.0,
     stream: IO[str] | None = None,
+    shown: bool = True,
 ) -> Iterator[Tracker]:
     """Shows how far a loop of ``total`` steps is, its rate and the time left.
 
@@ -46,7 +47,11 @@ def progress(
             first and the last step always get one.
         stream: where to write; standard error by default, so that what a program
             prints stays clean.
+        shown: False shows nothing, as on all but one of several processes.
     """
+    if not shown:
+        yield Tracker(stage, total, start, _NoView())
+        return
     stream = sys.stderr if stream is None else stream
     console = Console(file=stream)
     if console.is_terminal:
@@ -135,6 +140,13 @@ class _BarView:
         self._shown = now
         facts = "  ".join(tracker.facts())
         self._bar.update(self._task, completed=tracker.step, facts=facts)
+
+
+class _NoView:
+    """Shows nothing."""
+
+    def show(self, tracker: Tracker) -> None:
+        del tracker
 
 
 class _LineView:

@@ -10,13 +10,15 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from runtime import devices
+from runtime import devices, processes
 
 # Fields that may change between two runs in one workdir: they say where things are
 # kept, how often something is written, which students to train and what to predict,
@@ -123,7 +125,10 @@ def claim_workdir(
                 f"{workdir} belongs to a run of another config ({'; '.join(differing)})"
                 "; choose another --workdir, or give the same config"
             )
-    write_json_atomic(path, record)
+    # No process writes before all have compared with what was there.
+    processes.barrier("claim")
+    if processes.is_first():
+        write_json_atomic(path, record)
 
 
 def _to_dict(config: Any) -> dict[str, Any]:
@@ -229,6 +234,27 @@ def _git(*arguments: str, cwd: Path) -> str:
 
 
 # --- command-line overrides --------------------------------------------------------
+
+
+def parse_flags(argv: Sequence[str], config: Any) -> list[str]:
+    """Reads the flags; ``--config.x.y=z`` changes a field of the config.
+
+    A mistake ends the program with one line.
+
+    Args:
+        argv: the command line, program first.
+        config: the flag of ``config_flags.DEFINE_config_file``.
+    """
+    overrides = [a for a in argv if a.lstrip("-").startswith("config.")]
+    try:
+        rest = flags.FLAGS([a for a in argv if a not in overrides])
+        values = check_overrides(config.value, overrides)
+        config.value.update_from_flattened_dict(values)
+        if rest[1:]:
+            raise ValueError(f"unexpected argument {rest[1]!r}")
+    except (flags.Error, ImportError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    return rest
 
 
 def check_overrides(

@@ -1,4 +1,4 @@
-"""Streams from a folder: the same loop, the same batches after a restart, shards."""
+"""Streams from disk: the steps of training in memory, restarts, bounded reading."""
 
 import contextlib
 import threading
@@ -7,24 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from nrsfm_jax import landmark_folder, model, teacher, train
+from input_pipeline.landmark_shards import LandmarkWriter, open_split, write_array
+from input_pipeline.landmark_shards import ShardedArray as Sharded
+from input_pipeline.skeleton import Skeleton
+from nrsfm_jax import landmark_folder, model, stream, teacher, train
+from nrsfm_jax.landmark_folder import Split
 from nrsfm_jax.objective import Objective
 
-COUNT, LANDMARKS, SIZES = 70, 8, (12, 6)
+COUNT, JOINTS, SIZES, KEY = 70, 8, (12, 6), jax.random.key(5)
 SHORT = Objective(steps=12, batch_size=16, learning_rate=3e-3)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    visible = rng.random((COUNT, LANDMARKS)) < 0.9
-    W = rng.normal(size=(COUNT, LANDMARKS, 2)).astype(np.float32)
-    W = np.where(visible[..., None], W, np.float32(0))
-    np.save(tmp_path / "W.npy", W)
-    np.save(tmp_path / "visible.npy", visible)
-    np.save(tmp_path / "sample_ids.npy", np.arange(COUNT, dtype=np.int64) * 3)
-    opened = landmark_folder.open_folder(tmp_path)
-    return landmark_folder.write_em_pose(opened, _pose, chunk=16)
+NAMES = tuple("abcdefgh")
 
 
 def _pose(W, visible):
@@ -33,125 +25,214 @@ def _pose(W, visible):
     return np.concatenate([filled, W[..., :1]], -1)
 
 
-def _take(folder, count, start=0):
-    stream = landmark_folder.batches(folder, batch_size=16, seed=5, start_step=start)
-    with contextlib.closing(stream):
-        return [next(stream) for _ in range(count)]
+@pytest.fixture
+def split(tmp_path):
+    rng = np.random.default_rng(0)
+    visible = rng.random((COUNT, JOINTS)) < 0.9
+    keypoints = rng.uniform(0, 50, (COUNT, JOINTS, 2))
+    skeleton = Skeleton("toy", NAMES, tuple((i, i + 1) for i in range(7)))
+    with LandmarkWriter(tmp_path, skeleton, shard_size=32) as writer:
+        writer.add("train", keypoints, visible, np.arange(COUNT) * 3)
+    records = open_split(tmp_path, "train").records
+    path = tmp_path / "pose.npy"
+    parts = landmark_folder.pose_parts(records, slice(0, COUNT), _pose)
+    write_array(path, parts, (COUNT, JOINTS, 3), np.float32)
+    return Split(records, Sharded([path]))
 
 
-def test_rows_fit_together_and_the_pose_is_written_for_all(folder):
-    assert isinstance(folder.W, np.memmap)
-    np.testing.assert_array_equal(folder.em_pose, _pose(folder.W, folder.visible))
-    for batch in _take(folder, 3):
-        assert batch["W"].shape == (16, LANDMARKS, 2)
+def _take(split, count, **options):
+    made = landmark_folder.batches(split, batch_size=16, key=KEY, **options)
+    return [next(made) for _ in range(count)]
+
+
+def _start():
+    return train.init_state(
+        jax.random.key(0),
+        num_landmarks=JOINTS,
+        dictionary_sizes=SIZES,
+        population=1,
+        objective=SHORT,
+    )
+
+
+def _run(split, state, **options):
+    """Trains from ``state``; also the states after every chunk, and the metrics."""
+    kept, metrics = {}, []
+
+    def after_chunk(state, values):
+        kept[int(state.step)] = jax.tree.map(np.array, state)
+        metrics.append(values)
+
+    made = landmark_folder.batches(
+        split, batch_size=16, key=KEY, start_step=int(state.step)
+    )
+    state = stream.fit_stream(
+        made, state, objective=SHORT, chunk=6, after_chunk=after_chunk, **options
+    )
+    return state, kept, metrics
+
+
+def test_rows_fit_together(split):
+    whole = split.records.rows(slice(None))
+    for batch in _take(split, 3):
+        assert batch["W"].shape == (16, JOINTS, 2)
         shown = batch["visible"]
         assert (batch["W"][~shown] == 7).all()
         np.testing.assert_array_equal(
             batch["em_depth"], np.where(shown, batch["W"][..., 0], 0)
         )
+    np.testing.assert_array_equal(
+        split.pose.rows(slice(None))[..., 2], whole["W"][..., 0]
+    )
 
 
-def test_without_the_em_rows_are_as_given(folder):
-    (folder.path / "em_pose.npy").unlink()
-    rows = landmark_folder.open_folder(folder.path).rows(slice(3, 9))
+def test_without_the_em_rows_are_as_given(split):
+    rows = Split(split.records).rows(slice(30, 39))
     assert sorted(rows) == ["W", "visible"]
-    np.testing.assert_array_equal(rows["W"], folder.W[3:9])
+    np.testing.assert_array_equal(rows["W"], split.records.rows(slice(30, 39))["W"])
 
 
-def test_a_restart_sees_the_batches_it_would_have_seen(folder):
-    whole, later = _take(folder, 6), _take(folder, 3, start=3)
+def test_a_restart_sees_the_batches_it_would_have_seen(split):
+    whole, later = _take(split, 6), _take(split, 3, start_step=3)
     for a, b in zip(whole[3:], later, strict=True):
         jax.tree.map(np.testing.assert_array_equal, a, b)
     assert not np.array_equal(whole[0]["W"], whole[1]["W"])
 
 
-def test_closing_ends_the_thread(folder):
-    before = threading.active_count()
-    _take(folder, 2)
-    assert threading.active_count() == before
+def test_two_processes_read_what_one_would(split):
+    whole = _take(split, 2)
+    parts = [_take(split, 2, part=slice(8 * i, 8 * i + 8)) for i in range(2)]
+    for step, batch in enumerate(whole):
+        both = np.concatenate([part[step]["W"] for part in parts])
+        np.testing.assert_array_equal(both, batch["W"])
 
 
-def test_an_error_of_reading_reaches_the_loop(folder, monkeypatch):
-    def broken(self, index):
-        raise OSError("disk gone")
-
-    monkeypatch.setattr(landmark_folder.LandmarkFolder, "rows", broken)
-    with pytest.raises(OSError, match="disk gone"):
-        _take(folder, 1)
-
-
-def test_training_from_disk_and_again_from_the_middle(folder):
-    def run(state, steps_done):
-        stream = landmark_folder.batches(
-            folder, batch_size=16, seed=1, start_step=steps_done
-        )
-        kept = {}
-        with contextlib.closing(stream):
-            state = train.fit_stream(
-                stream,
-                state,
-                objective=SHORT,
-                chunk=6,
-                after_chunk=lambda s, _: kept.update(
-                    {int(s.step): jax.tree.map(np.array, s)}
-                ),
-            )
-        return state, kept
-
-    start = train.init_state(
-        jax.random.key(0),
-        num_landmarks=LANDMARKS,
+def test_the_same_teacher_as_in_memory(split):
+    rows = split.rows(slice(None))
+    in_memory = []
+    fitted = train.fit(
+        rows["W"],
+        rows["visible"],
+        key=jax.random.key(9),
         dictionary_sizes=SIZES,
-        population=1,
+        em_depth=rows["em_depth"],
         objective=SHORT,
+        chunk=6,
+        state=_start(),
+        after_chunk=lambda _, values: in_memory.append(values),
     )
-    whole, kept = run(start, 0)
-    resumed, _ = run(jax.tree.map(jax.numpy.asarray, kept[6]), 6)
+    # The order of the samples is that of the second half of the key.
+    order = jax.random.split(jax.random.key(9))[1]
+    made = landmark_folder.batches(split, batch_size=16, key=order)
+    metrics = []
+    state = stream.fit_stream(
+        made,
+        _start(),
+        objective=SHORT,
+        chunk=6,
+        steps_per_call=4,
+        after_chunk=lambda _, values: metrics.append(values),
+    )
+    for a, b in zip(metrics, in_memory, strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+        state.params,
+        fitted.state.params,
+    )
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4, 16])
+def test_training_again_from_the_middle_gives_the_same_bits(split, steps_per_call):
+    options = {"steps_per_call": steps_per_call}
+    whole, kept, _ = _run(split, _start(), **options)
+    middle = jax.tree.map(jax.numpy.asarray, kept[6])
+    resumed, _, _ = _run(split, middle, **options)
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
 
+@pytest.mark.parametrize("way", [("pmap", 4), ("shard_map", 2)])
+def test_a_stream_shared_by_devices(split, way):
+    alone, _, _ = _run(split, _start())
+    mode, count = way
+    shared, _, _ = _run(split, _start(), parallel=mode, num_devices=count)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4),
+        alone.params,
+        shared.params,
+    )
+
+
+def test_calls_never_cross_the_end_of_a_chunk():
+    sizes = list(landmark_folder.call_sizes(7, 100, chunk=25, most=16))
+    assert sizes[:4] == [16, 2, 16, 9]
+    assert sum(sizes) == 93
+
+
+def test_reading_ahead_ends_with_its_generator():
+    made = []
+
+    def numbers():
+        for i in range(1000):
+            made.append(i)
+            yield i
+
+    before = threading.active_count()
+    with contextlib.closing(landmark_folder.read_ahead(numbers(), ahead=3)) as ready:
+        assert [next(ready) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert threading.active_count() == before
+    assert len(made) <= 10
+    assert list(landmark_folder.read_ahead(iter("abc"))) == ["a", "b", "c"]
+
+
+def test_an_error_of_reading_reaches_the_loop(split, monkeypatch):
+    def broken(self, index):
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(Split, "rows", broken)
+    with pytest.raises(OSError, match="disk gone"):
+        _run(split, _start())
+
+
+def test_fewer_samples_than_a_batch_are_refused(split):
+    with pytest.raises(ValueError, match="70 samples are fewer than batch_size=71"):
+        landmark_folder.batches(split, batch_size=71, key=KEY)
+
+
+def test_the_subset_for_the_em_is_evenly_spaced(split):
+    assert len(split.some(1000)["W"]) == COUNT
+    some = split.some(20)["visible"]
+    np.testing.assert_array_equal(some, split.rows(slice(None))["visible"][::4])
+
+
 def _teacher():
-    params = model.init(
-        jax.random.key(2), num_landmarks=LANDMARKS, dictionary_sizes=SIZES
-    )
-    return teacher.from_params(params, skeleton={"joints": ["a"] * LANDMARKS})
+    params = model.init(jax.random.key(2), num_landmarks=JOINTS, dictionary_sizes=SIZES)
+    return teacher.from_params(params, skeleton={"joints": list(NAMES)})
 
 
-def test_shards_hold_what_one_file_would(folder, tmp_path):
-    files = landmark_folder.reconstruct(
-        folder, _teacher(), tmp_path / "out", "train", shard_size=32
-    )
+def test_shards_hold_what_one_file_would(split, tmp_path):
+    out = tmp_path / "out"
+    for process in range(2):
+        files = landmark_folder.reconstruct(
+            split,
+            _teacher(),
+            out,
+            "train",
+            shard_size=32,
+            process=process,
+            processes=2,
+        )
     assert [f.name for f in files][-1] == "train-00002-of-00003.safetensors"
-    read = teacher.load_reconstruction(tmp_path / "out", "train")
-    rows = folder.rows(slice(None))
-    whole = _teacher().reconstruct(
-        rows["W"], rows["visible"], np.array(folder.sample_ids)
-    )
+    read = teacher.load_reconstruction(out, "train")
+    rows = split.rows(slice(None))
+    ids = split.records.rows(slice(None))["sample_id"]
+    whole = _teacher().reconstruct(rows["W"], rows["visible"], np.array(ids))
     np.testing.assert_array_equal(read.sample_ids, whole.sample_ids)
     for name in ("camera", "code", "residual", "W", "visible"):
         np.testing.assert_allclose(
             getattr(read, name), getattr(whole, name), rtol=1e-4, atol=1e-5
         )
+    assert [len(p) for p in teacher.reconstruction_parts(out, "train")] == [32, 32, 6]
     files[1].unlink()
     with pytest.raises(ValueError, match="train-00001-of-00003"):
-        teacher.load_reconstruction(tmp_path / "out", "train")
-
-
-def test_the_subset_for_the_em_has_no_row_twice(folder):
-    subset = landmark_folder.random_rows(folder, 50, seed=0)
-    assert len(np.unique(subset["W"], axis=0)) == 50
-    assert len(landmark_folder.random_rows(folder, 999, seed=0)["W"]) == COUNT
-
-
-def test_folders_that_cannot_be_read(folder):
-    with pytest.raises(ValueError, match="holds 70 samples, fewer than"):
-        landmark_folder.batches(folder, batch_size=71, seed=0)
-    np.save(folder.path / "em_pose.npy", np.zeros((COUNT, 3), np.float32))
-    with pytest.raises(ValueError, match=r"em_pose\.npy has shape \(70, 3\)"):
-        landmark_folder.open_folder(folder.path)
-    np.save(folder.path / "W.npy", np.zeros((COUNT, LANDMARKS, 2)))
-    with pytest.raises(ValueError, match=r"W\.npy is float64; save it as float32"):
-        landmark_folder.open_folder(folder.path)
-    (folder.path / "W.npy").unlink()
-    with pytest.raises(ValueError, match=r"W\.npy does not exist"):
-        landmark_folder.open_folder(folder.path)
+        teacher.load_reconstruction(out, "train")

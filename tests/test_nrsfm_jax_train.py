@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from losses.camera_frame import rotation_from_camera
-from nrsfm_jax import model, teacher, train
+from nrsfm_jax import model, stream, teacher, train
 from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
 from nrsfm_jax.objective import Objective, batch_loss, choose_member
 
@@ -169,7 +169,7 @@ def test_a_stream_of_batches_takes_the_same_steps(data, reference):
         objective=SHORT,
     )
     losses = []
-    state = train.fit_stream(
+    state = stream.fit_stream(
         batches(),
         start,
         objective=SHORT,
@@ -189,7 +189,7 @@ def test_a_stream_that_ends_early_is_refused(data):
         objective=SHORT,
     )
     with pytest.raises(ValueError, match="ended before step 1"):
-        train.fit_stream(iter(()), start, objective=SHORT)
+        stream.fit_stream(iter(()), start, objective=SHORT)
 
 
 def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
@@ -203,7 +203,7 @@ def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
     )
     batch = {"W": W[:16], "visible": visible[:16]}
     with pytest.raises(ValueError, match="em_depth"):
-        train.fit_stream(iter([batch]), start, objective=SHORT)
+        stream.fit_stream(iter([batch]), start, objective=SHORT)
 
 
 def test_guide_falls_to_its_floor_and_stays():

@@ -162,20 +162,11 @@ def test_banner_names_version_platform_and_count():
     assert f"JAX {jax.__version__} on 8 CPU devices" in devices.device_banner()
 
 
-def test_distributed_needs_all_three_variables(monkeypatch):
-    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    assert not devices.initialize_distributed()
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.setenv("JAX_PROCESS_COUNT", "two")
-    with pytest.raises(ValueError, match="JAX_PROCESS_COUNT='two' is not a number"):
-        devices.initialize_distributed()
-
-
 _PROCESS = """
 import sys
-from runtime import devices
+from runtime import devices, processes
 devices.use_cpu_devices(2)
-assert devices.initialize_distributed()
+assert processes.join()
 import jax, jax.numpy as jnp, numpy as np
 def step(state, batch, shared):
     g = jax.lax.pmean(jnp.mean(batch["x"]) * shared, axis_name="data")
