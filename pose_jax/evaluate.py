@@ -18,9 +18,10 @@ from jaxtyping import Float
 from input_pipeline.ground_truth import GroundTruth, read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
-from pose_jax.predict import load_student
+from pose_jax.estimator import load_student
 from pose_jax.student import StudentRecord, TrainState
 from pose_jax.targets import read_teacher
+from pose_jax.weights import FILE, save_weights
 from runtime.devices import data_parallel
 from runtime.progress import progress
 from runtime.run_files import write_json_atomic, write_npz_atomic
@@ -38,7 +39,8 @@ NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
 def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     """Writes ``results.json`` and ``predictions_<split>.npz`` of one student.
 
-    Does nothing where the results of the last checkpoint are there already.
+    Beside them ``student.safetensors`` and ``MODEL_CARD.md``. Does nothing where the
+    results of the last checkpoint are there already.
 
     Args:
         config: ``config.data`` and ``config.student`` with its ``mode``.
@@ -66,7 +68,7 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     path = folder / "results.json"
     if path.exists():
         results = json.loads(path.read_text(encoding="utf-8"))
-        if results.get("student") == about:
+        if results.get("student") == about and (folder / FILE).exists():
             return results
     results: dict[str, Any] = {}
     for split in SPLITS:
@@ -80,8 +82,27 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         if truth is not None:
             truth = truth.align(marks.sample_ids)
         results[split] = score_split(pose, marks, truth, text)
-    write_json_atomic(path, results | {"student": about})
-    return results | {"student": about}
+    results |= {"student": about}
+    _publish(config, folder, record, state, results, sign)
+    write_json_atomic(path, results)
+    return results
+
+
+def _publish(
+    config: Any,
+    folder: Path,
+    record: StudentRecord,
+    state: TrainState,
+    results: Mapping[str, Any],
+    sign: int,
+) -> None:
+    """``student.safetensors`` and its card: these weights and what they reached."""
+    data = {"data set": config.data.name, "steps": int(state.step)}
+    if config.data.annotations:
+        data["annotations"] = Path(config.data.annotations).name
+    if sign < 0:
+        data["note"] = "the numbers are those of the mirrored depth, -z"
+    save_weights(folder, record, state.variables, data=data, results=results)
 
 
 def _depth_sign(record: StudentRecord, workdir: str | Path) -> tuple[int, str]:

@@ -1,16 +1,142 @@
-"""Decoding pictures and cutting patches out of them, without TensorFlow."""
+"""Finding and decoding pictures, cutting patches out of them, without TensorFlow."""
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 # As input_pipeline.augment draws what lies outside a picture, and how far past the
 # crop its window reaches.
 FILL = 124.0
-MARGIN_PX = 2.0
+MARGIN_PX = 3.0
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+INSTALL_VIDEO = 'pip install "av>=14,<19"'
+
+
+def find_files(images: str) -> list[Path]:
+    """The pictures and videos that a text names.
+
+    Args:
+        images: a file, a folder (the pictures in it), a pattern with ``*``, or several
+            of them separated by commas.
+
+    Raises:
+        ValueError: nothing named, or a part that names no picture.
+    """
+    if not images.strip():
+        raise ValueError("config.predict.images is empty; give a folder or a picture")
+    whole = Path(images)  # a name may hold a comma or a star itself
+    parts = [images] if whole.exists() else [p.strip() for p in images.split(",")]
+    files = [file for part in parts if part for file in _files_of(part)]
+    return list(dict.fromkeys(files))
+
+
+def _files_of(part: str) -> list[Path]:
+    path = Path(part)
+    if path.is_dir():
+        inside = sorted(path.iterdir())
+        files = [f for f in inside if f.suffix.lower() in SUFFIXES]
+        videos = [f for f in inside if is_video(f)]
+        hint = (
+            f", but {len(videos)} videos; name one, or '{path}/*{videos[0].suffix}'"
+            if videos
+            else f" ({', '.join(SUFFIXES)}); give another folder"
+        )
+        if not files:
+            raise ValueError(f"config.predict.images = {path} holds no picture{hint}")
+        return files
+    if path.exists() or not glob.has_magic(part):
+        return [path]  # one that is missing is reported when it is opened
+    found = [Path(name) for name in sorted(glob.glob(part, recursive=True))]
+    files = [f for f in found if f.suffix.lower() in SUFFIXES or is_video(f)]
+    if not files:
+        raise ValueError(
+            f"config.predict.images = {part} matches {len(found)} files and no picture "
+            "or video among them; give another pattern"
+        )
+    return files
+
+
+def is_video(file: Path) -> bool:
+    """Whether the name is that of a video."""
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """The frames of a video as (number from 0, RGB), turned as the file says.
+
+    Args:
+        file: the video.
+        every: 1 for all frames, n for each n-th one.
+
+    Raises:
+        ValueError: PyAV is not installed; the file is missing, holds no pictures, or
+            does not decode (then the frames before that were given).
+    """
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ValueError(f"{file}: videos need PyAV: {INSTALL_VIDEO}") from error
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; check config.predict")
+    number = -1
+    try:
+        with av.open(file) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % every == 0:
+                    yield number, _upright(frame)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(
+            f"{file} does not decode as a video after frame {number} ({error})"
+        ) from error
+    if number < 0:
+        raise ValueError(f"{file} is a video without a frame; replace or remove it")
+
+
+def _upright(frame: Any) -> Image.Image:
+    picture = frame.to_image()
+    angle = frame.rotation  # degrees, counterclockwise, as Pillow counts them
+    return picture.rotate(angle, expand=True) if angle else picture
+
+
+def video_length(file: Path) -> int:
+    """How many frames the file says it has; 0 where it does not say or open."""
+    try:
+        import av
+
+        with av.open(file) as container:
+            return container.streams.video[0].frames
+    except Exception:  # of any kind; what reads the video reports it
+        return 0
+
+
+def picture_of_array(array: np.ndarray, name: str) -> Image.Image:
+    """An RGB picture of an array.
+
+    Args:
+        array: uint8, (H, W, 3), (H, W, 1) or (H, W).
+        name: for messages.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    colours = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or not (colours or array.ndim == 2) or not array.size:
+        raise ValueError(
+            f"{name} is an array of {array.dtype}, {array.shape}; "
+            "give uint8 of shape (height, width, 3)"
+        )
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
 def open_picture(file: Path, size: tuple[int, int] | None = None) -> Image.Image:
@@ -31,19 +157,31 @@ def open_picture(file: Path, size: tuple[int, int] | None = None) -> Image.Image
             picture.load()
             turned = ImageOps.exif_transpose(picture)
             upright = size is not None and size == stored != turned.size
-            return (picture if upright else turned).convert("RGB")
+            return _rgb(picture if upright else turned)
     except FileNotFoundError as error:
         raise ValueError(f"{file} does not exist; check config.predict") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a broken file makes Pillow raise of any kind
         raise ValueError(
             f"{file} does not decode as a picture ({error}); replace or remove it"
         ) from error
 
 
+def _rgb(picture: Image.Image) -> Image.Image:
+    """8 bits, three channels; deeper greys by their upper byte, as TensorFlow's."""
+    if picture.mode.startswith("I"):  # Pillow would cut all above 255 to white
+        values = np.asarray(picture).astype(np.int64)
+        deep = picture.mode != "I" or values.max(initial=0) > 255
+        values = np.clip(values >> 8 if deep else values, 0, 255)
+        picture = Image.fromarray(values.astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
+    return picture.convert("RGB")
+
+
 def cut_patch(
     picture: Image.Image, centre: np.ndarray, half_side: float, size: int
 ) -> np.ndarray:
-    """The crop as training draws it: area averages, then bilinear, grey outside.
+    """The crop as training draws it: smoothed, then bilinear, grey outside.
 
     Args:
         picture: RGB.
@@ -57,42 +195,47 @@ def cut_patch(
     if not half_side > 0:
         raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
     centre = np.asarray(centre, np.float64)
-    reach = float(half_side) + MARGIN_PX
-    limit = np.array(picture.size)
-    low = np.clip(np.floor(centre - reach), 0, limit - 1).astype(int)
-    high = np.clip(np.ceil(centre + reach), low + 1, limit).astype(int)
-    shape = high - low
     step = 2.0 * float(half_side) / size  # pixels of the picture per patch pixel
+    block = 2 ** int(np.log2(max(step, 1.0) * (1 + 1e-6)))
+    reach = float(half_side) + MARGIN_PX * block
+    limit = -(-np.array(picture.size) // block)
+    low = np.clip(np.floor((centre - reach) / block), 0, limit - 1).astype(int)
+    high = np.clip(np.ceil((centre + reach) / block), low + 1, limit).astype(int)
+    low, high = low * block, np.minimum(high * block, picture.size)
     box = (*low.tolist(), *high.tolist())
-    window = np.asarray(picture.crop(box).convert("RGB"), np.float64)
+    drawn = np.asarray(picture.crop(box).convert("RGB"), np.float32)
     corner = centre - half_side - low
-    rows, columns = (
-        _resampling(int(shape[axis]), float(corner[axis]), step, size)
-        for axis in (1, 0)
-    )
-    drawn = np.einsum("iy,yxc->ixc", rows, window)
-    drawn = np.einsum("jx,ixc->ijc", columns, drawn)
-    # What the weights of a pixel lack in the picture lies outside of it.
-    inside = rows.sum(1)[:, None] * columns.sum(1)
-    drawn += FILL * (1.0 - inside)[..., None]
+    for axis in (1, 0):  # along y, then, turned, along x
+        at = (corner[axis] + step * (np.arange(size) + 0.5)) / block - 0.5
+        smooth = _blurred(_block_means(drawn, block), step / block)
+        drawn = _interpolated(smooth, at).swapaxes(0, 1)
     return np.clip(np.round(drawn), 0, 255).astype(np.uint8)
 
 
-def _resampling(count: int, start: float, step: float, size: int) -> np.ndarray:
-    """(size, count) weights along one axis: area averages, then linear interpolation.
+def _block_means(rows: np.ndarray, block: int) -> np.ndarray:
+    """Means of ``block`` rows each; the last row is repeated to fill the last one."""
+    if block == 1:
+        return rows
+    filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % block, axis=0)])
+    return filled.reshape(-1, block, *rows.shape[1:]).mean(1)
 
-    Args:
-        count: pixels of the window.
-        start: where in it the patch begins.
-        step: pixels of the window per pixel of the patch.
-        size: pixels of the patch.
-    """
-    reduced = max(round(count / max(step, 1.0)), 1)
-    edges = np.linspace(0, count, reduced + 1)
-    pixels = np.arange(count)
-    low = np.maximum(edges[:-1, None], pixels)
-    high = np.minimum(edges[1:, None], pixels + 1)
-    area = np.maximum(high - low, 0.0) * (reduced / count)
-    at = (start + step * (np.arange(size) + 0.5)) * (reduced / count) - 0.5
-    linear = np.maximum(1.0 - np.abs(at[:, None] - np.arange(reduced)), 0.0)
-    return linear @ area
+
+def _blurred(rows: np.ndarray, minify: float) -> np.ndarray:
+    """The blur of :func:`input_pipeline.augment.shrink_and_blur` along the rows."""
+    if minify <= 1 + 1e-5:
+        return rows
+    b = 0.08 * minify
+    kernel = np.convolve([b, 1 - 2 * b, b], [b, 1 - 2 * b, b]).astype(np.float32)
+    padded = np.pad(rows, ((2, 2), (0, 0), (0, 0)), mode="edge")
+    parts = [k * padded[i : i + len(rows)] for i, k in enumerate(kernel)]
+    return np.sum(parts, axis=0, dtype=np.float32)
+
+
+def _interpolated(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """``rows`` at the places ``at``, linearly; :data:`FILL` outside of them."""
+    edge = np.full_like(rows[:1], FILL)
+    padded = np.concatenate([edge, rows, edge])
+    at = np.clip(at + 1, 0, len(rows) + 1)
+    below = np.minimum(at.astype(int), len(rows))
+    part = (at - below).astype(np.float32).reshape(-1, 1, 1)
+    return padded[below] * (1 - part) + padded[below + 1] * part

@@ -1,13 +1,12 @@
 """3D drawings: what is front, side, near, and what the viewer is given."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 
 from input_pipeline.skeleton import H36M_17, Skeleton
-from view.plot3d import normalise_pose, pose_reach, pose_svg, viewer_html
+from view.plot3d import normalise_pose, pose_reach, pose_svg
 
 STICK = Skeleton("stick", ("root", "tip"), ((0, 1),))
 
@@ -75,22 +74,6 @@ def test_everything_stays_inside_the_drawing():
             assert max(x) <= 50
             assert max(y) <= 70
     assert pose_reach([np.full((2, 3), np.nan)], STICK) == (1.0, 1.0)
-
-
-def test_the_viewer_gets_plain_json():
-    pose = np.random.default_rng(0).normal(size=(17, 3))
-    pose[2] = np.nan
-    sample = {"image": "data:,", "caption": "</script><b>", "poses": {"teacher": pose}}
-    page = viewer_html([sample], H36M_17, labels={"teacher": "Teacher"})
-    found = re.search(r'id="viewer-data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    record = json.loads(found[1])
-    assert record["samples"][0]["caption"] == "</script><b>"
-    assert record["samples"][0]["poses"]["teacher"][2] is None
-    assert len(record["bone_sides"]) == len(record["edges"]) == 16
-    expected = normalise_pose(pose, H36M_17)[5]
-    given = record["samples"][0]["poses"]["teacher"][5]
-    np.testing.assert_allclose(given, expected, atol=6e-4)
 
 
 def test_a_pose_of_another_skeleton_is_refused():

@@ -8,13 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save_file
 
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
 from pose_jax.model import normalise
-from pose_jax.student import init_state
+from pose_jax.student import CHECKPOINTS, StudentRecord, init_state
 from pose_jax.targets import TeacherFiles, teacher_targets
+from runtime.checkpoints import Checkpoints
 
 SKELETON = Skeleton(
     name="stick_5",
@@ -176,3 +178,32 @@ def flat(tree):
     return np.concatenate(
         [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
     )
+
+
+def write_student(workdir, mode="distill", *, depth_sign=1, seed=0):
+    """A student that was never trained, saved like a trained one; its folder."""
+    record = StudentRecord(
+        mode=mode,
+        skeleton=SKELETON,
+        net=NET,
+        image_size=SIZE,
+        padding=1.25,
+        depth_sign=depth_sign,
+        depth_weight=1.0,
+        matched_weight=1.0,
+    )
+    folder = workdir / f"student_{mode}"
+    record.save(folder)
+    key = jax.random.key(seed)
+    state = init_state(record.make_net(), key, image_size=SIZE, learning_rate=1e-3)
+    with Checkpoints(folder / CHECKPOINTS, wait=True) as checkpoints:
+        checkpoints.save(5, state)
+    return folder
+
+
+def noise(height, width, seed=0):
+    """A picture with structure of some eight pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, size=(height // 8 + 1, width // 8 + 1, 3))
+    picture = Image.fromarray(coarse.astype(np.uint8))
+    return picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""3D poses drawn flat (SVG, from the front or the side) and to be turned by hand.
+"""3D poses drawn flat: SVG, from the front or the side.
 
 Poses are (P, 3) in the camera frame: x right, y down, z away from the camera. They
 are compared after the alignment of the evaluation: centred over the joints and
@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -130,57 +129,7 @@ def image_uri(image: np.ndarray, *, max_size: int = 320) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def viewer_html(
-    samples: Sequence[Mapping[str, Any]],
-    skeleton: Skeleton,
-    *,
-    labels: Mapping[str, str] | None = None,
-) -> str:
-    """A part of a page: poses of one sample at a time, turned with the mouse.
-
-    It draws on a plain canvas: no WebGL, no library. All poses of a sample turn
-    together; arrow keys and buttons go through the samples.
-
-    Args:
-        samples: each with ``image`` (a ``data:`` address), ``caption`` and
-            ``poses``: name -> (P, 3).
-        skeleton: bones, sides and joint names.
-        labels: name of a pose -> its title.
-    """
-    record = {
-        "joints": list(skeleton.joints),
-        "edges": [list(edge) for edge in skeleton.edges],
-        "bone_sides": list(overlay.bone_sides(skeleton)),
-        "labels": dict(labels or {}),
-        "samples": [
-            {
-                "image": sample.get("image"),
-                "caption": str(sample.get("caption", "")),
-                "reach": max(pose_reach(list(sample["poses"].values()), skeleton)),
-                "poses": {
-                    name: _rounded(normalise_pose(pose, skeleton))
-                    for name, pose in sample["poses"].items()
-                },
-            }
-            for sample in samples
-        ],
-    }
-    script = (Path(__file__).parent / "viewer.js").read_text("utf-8")
-    return (
-        '<div class="viewer"></div>'
-        f'<script type="application/json" id="viewer-data">{json_text(record)}</script>'
-        f"<script>{script}</script>"
-    )
-
-
 def json_text(record: Any) -> str:
     """JSON that may stand inside a script element."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
-
-
-def _rounded(pose: np.ndarray) -> list[Any]:
-    return [
-        [round(float(v), 3) for v in joint] if np.isfinite(joint).all() else None
-        for joint in pose
-    ]

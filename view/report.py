@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline.skeleton import Skeleton
 from view import curves as curves_view
-from view import overlay, plot3d, tables
+from view import overlay, plot3d, tables, viewer
 
 # The poses of a sample, in the order in which they are shown.
 POSES = (
@@ -68,6 +68,7 @@ def write_report(
         _environment(results, environment),
     ]
     style = (Path(__file__).parent / "report.css").read_text("utf-8")
+    style += viewer.viewer_css()
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -277,14 +278,19 @@ def _svg(
 
 
 def _viewer(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
-    with_poses = [sample for sample in samples if sample["poses"]]
+    with_poses = [
+        viewer.ViewerSample(sample["image"], sample["caption"], sample["poses"])
+        for sample in samples
+        if sample["poses"]
+    ]
     if not with_poses:
         return ""
     return (
         "<h2>Turn them</h2><div class='card'>"
-        f"{plot3d.viewer_html(with_poses, skeleton, labels=POSE_LABELS)}"
+        f"{viewer.viewer_html(with_poses, skeleton, labels=POSE_LABELS)}"
         "<p class='note' style='margin:12px 0 0'>Drag to turn all poses together, "
-        "wheel to zoom, double click to reset, arrow keys for the next sample.</p>"
+        "wheel or two fingers to zoom, double click to reset; click here, then arrow "
+        "keys for the next sample.</p>"
         "</div>"
     )
 

@@ -1,4 +1,4 @@
-// Draws the poses of one sample side by side; they turn together with the mouse.
+// Draws the poses of one sample side by side; they turn together by mouse or finger.
 (function () {
   "use strict";
   const data = JSON.parse(document.getElementById("viewer-data").textContent);
@@ -11,26 +11,63 @@
   };
   const start = { yaw: 0.6, pitch: 0.15, zoom: 1 };
   const view = { ...start };
+  const shown = { names: data.page, doubt: false, bones: true };
+  const count = data.samples.length;
+  const has = (field) => data.samples.some((sample) => sample[field]);
   let current = 0;
+  let hovered = -1;
+  let timer = null;
   let panels = [];
 
-  const bar = make("div", "viewer-bar", box);
-  const button = (text, title, action) => {
+  // --- controls ---------------------------------------------------------------
+
+  const steps = make("div", "viewer-bar", box);
+  const looks = make("div", "viewer-bar", box);
+  const button = (bar, text, title, action) => {
     const element = make("button", "", bar);
     element.type = "button";
     element.textContent = text;
     element.title = title;
     element.onclick = action;
+    return element;
   };
-  button("‹", "previous sample (left arrow)", () => go(-1));
-  const counter = make("span", "viewer-count", bar);
-  button("›", "next sample (right arrow)", () => go(1));
-  button("front", "as the camera sees it", () => look(0, 0));
-  button("side", "the camera is on the left", () => look(Math.PI / 2, 0));
-  button("top", "from above", () => look(0, Math.PI / 2));
-  button("reset", "the first view", () => { view.zoom = 1; look(start.yaw, start.pitch); });
-  const caption = make("span", "viewer-caption", bar);
+  button(steps, "‹", "previous (left arrow)", () => go(current - 1));
+  const counter = make("span", "viewer-count", steps);
+  button(steps, "›", "next (right arrow)", () => go(current + 1));
+  const play = button(steps, "play", "one after the other (space)", () => toggleTimer());
+  const slider = make("input", "", steps);
+  Object.assign(slider, { type: "range", min: 1, max: count, step: 1, value: 1 });
+  slider.setAttribute("aria-label", "sample");
+  slider.oninput = () => go(Number(slider.value) - 1);
+  if (count < 2) play.hidden = slider.hidden = true;
+
+  button(looks, "front", "as the camera sees it (F)", () => look(0, 0));
+  button(looks, "side", "the camera is on the left (S)", () => look(Math.PI / 2, 0));
+  button(looks, "top", "from above (T)", () => look(0, Math.PI / 2));
+  button(looks, "reset", "the first view (R)", () => reset());
+  const toggle = (name, text, title) => {
+    const element = button(looks, text, title, () => flip(name));
+    element.setAttribute("aria-pressed", shown[name]);
+    return element;
+  };
+  const toggles = { names: toggle("names", "joint names", "show or hide (N)") };
+  if (has("points")) {
+    toggles.bones = toggle("bones", "skeleton on the picture", "show or hide (B)");
+  }
+  if (has("spread_3d")) {
+    toggles.doubt = toggle(
+      "doubt", "uncertainty", "one standard deviation of the heat map (U)",
+    );
+  }
+  const caption = make("p", "viewer-caption", box);
   const row = make("div", "viewer-row", box);
+
+  function flip(name) {
+    if (!toggles[name]) return;
+    shown[name] = !shown[name];
+    toggles[name].setAttribute("aria-pressed", shown[name]);
+    draw();
+  }
 
   function look(yaw, pitch) {
     view.yaw = yaw;
@@ -38,74 +75,160 @@
     draw();
   }
 
-  function go(change) {
-    current = (current + change + data.samples.length) % data.samples.length;
+  function reset() {
+    Object.assign(view, start);
+    draw();
+  }
+
+  function go(index) {
+    if (!count) return;
+    current = (index + count) % count;
     show();
   }
 
+  function toggleTimer() {
+    if (timer) clearInterval(timer);
+    timer = timer || count < 2 ? null : setInterval(() => go(current + 1), 120);
+    play.textContent = timer ? "stop" : "play";
+  }
+
+  const keys = {
+    ArrowLeft: () => go(current - 1),
+    ArrowRight: () => go(current + 1),
+    PageUp: () => go(Math.max(current - 10, 0)),
+    PageDown: () => go(Math.min(current + 10, count - 1)),
+    Home: () => go(0),
+    End: () => go(count - 1),
+    " ": toggleTimer,
+    f: () => look(0, 0),
+    s: () => look(Math.PI / 2, 0),
+    t: () => look(0, Math.PI / 2),
+    r: reset,
+    n: () => flip("names"),
+    b: () => flip("bones"),
+    u: () => flip("doubt"),
+  };
+  (data.page ? document : box).addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && event.target.tagName === "BUTTON") return;
+    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault(); // the slider would step as well
+    action();
+  });
+
+  // --- one sample -------------------------------------------------------------
+
   function show() {
     const sample = data.samples[current];
-    row.replaceChildren();
-    counter.textContent = `${current + 1} / ${data.samples.length}`;
+    counter.textContent = `${current + 1} / ${count}`;
+    slider.value = current + 1;
     caption.textContent = sample.caption;
-    if (sample.image) {
-      const figure = make("figure", "", row);
-      const picture = make("img", "", figure);
-      picture.src = sample.image;
-      picture.alt = sample.caption;
-      make("figcaption", "", figure).textContent = "picture and landmarks";
-    }
-    panels = Object.entries(sample.poses).map(([name, pose]) => {
-      const figure = make("figure", "", row);
-      const canvas = make("canvas", "", figure);
-      make("figcaption", "", figure).textContent = data.labels[name] || name;
-      listen(canvas);
-      return { canvas, pose };
+    const names = [sample.image ? "picture" : "", ...Object.keys(sample.poses)];
+    if (panels.names !== names.join("|")) build(sample, names.join("|"));
+    panels.forEach((panel) => {
+      if (panel.name) panel.pose = sample.poses[panel.name];
+      else load(panel, sample);
     });
     draw();
   }
 
-  function listen(canvas) {
-    let last = null;
-    canvas.onpointerdown = (event) => {
-      last = [event.clientX, event.clientY];
-      canvas.setPointerCapture(event.pointerId);
-    };
-    canvas.onpointermove = (event) => {
-      if (!last) {
-        name(canvas, event);
-        return;
-      }
-      view.yaw += (event.clientX - last[0]) * 0.01;
-      view.pitch += (event.clientY - last[1]) * 0.01;
-      view.pitch = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, view.pitch));
-      last = [event.clientX, event.clientY];
-      draw();
-    };
-    canvas.onpointerup = canvas.onpointercancel = () => { last = null; };
-    canvas.onwheel = (event) => {
-      event.preventDefault();
-      view.zoom *= Math.exp(-event.deltaY * 0.001);
-      view.zoom = Math.max(0.4, Math.min(5, view.zoom));
-      draw();
-    };
-    canvas.ondblclick = () => { Object.assign(view, start); draw(); };
+  function build(sample, names) {
+    row.replaceChildren();
+    panels = Object.keys(sample.poses).map((name) => figure(name));
+    if (sample.image) panels.unshift(figure(""));
+    panels.names = names;
+    panels.forEach((panel) => row.appendChild(panel.element));
   }
 
-  function name(canvas, event) {
-    const panel = panels.find((p) => p.canvas === canvas);
-    const area = canvas.getBoundingClientRect();
-    let best = 12;
-    let text = "";
-    (panel.flat || []).forEach((point, i) => {
-      if (!point) return;
-      const dx = point[0] - (event.clientX - area.left);
-      const dy = point[1] - (event.clientY - area.top);
-      const distance = Math.hypot(dx, dy);
-      if (distance < best) { best = distance; text = data.joints[i]; }
-    });
-    canvas.title = text;
+  function figure(name) {
+    const element = document.createElement("figure");
+    const canvas = make("canvas", name ? "turns" : "", element);
+    const title = name ? data.labels[name] || name : "picture and landmarks";
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", title);
+    make("figcaption", "", element).textContent = title;
+    const panel = { name, element, canvas, flat: [] };
+    listen(panel);
+    return panel;
   }
+
+  function load(panel, sample) {
+    panel.picture = null;
+    const picture = new Image();
+    picture.onload = () => {
+      if (data.samples[current] !== sample) return;
+      panel.picture = picture;
+      drawPicture(panel, palette());
+    };
+    picture.src = sample.image;
+  }
+
+  // --- mouse and touch --------------------------------------------------------
+
+  function listen(panel) {
+    const { canvas } = panel;
+    const fingers = new Map();
+    const gap = () => {
+      const [a, b] = [...fingers.values()];
+      return Math.hypot(a[0] - b[0], a[1] - b[1]);
+    };
+    canvas.onpointerleave = () => hover(-1);
+    canvas.onpointermove = (event) => {
+      const last = fingers.get(event.pointerId);
+      if (!last) {
+        hover(nearest(panel, event));
+        return;
+      }
+      const before = fingers.size === 2 ? gap() : 0;
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      if (fingers.size === 2) zoom(gap() / (before || 1));
+      else if (fingers.size === 1) {
+        const pitch = view.pitch + (event.clientY - last[1]) * 0.01;
+        view.yaw += (event.clientX - last[0]) * 0.01;
+        view.pitch = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, pitch));
+        draw();
+      }
+    };
+    if (!panel.name) return;
+    canvas.onpointerdown = (event) => {
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      canvas.setPointerCapture(event.pointerId);
+    };
+    canvas.onpointerup = canvas.onpointercancel = (event) => {
+      fingers.delete(event.pointerId);
+    };
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      zoom(Math.exp(-event.deltaY * 0.001));
+    }, { passive: false });
+    canvas.ondblclick = reset;
+  }
+
+  function zoom(factor) {
+    view.zoom = Math.max(0.4, Math.min(5, view.zoom * factor));
+    draw();
+  }
+
+  function hover(joint) {
+    if (joint === hovered) return;
+    hovered = joint;
+    draw();
+  }
+
+  function nearest(panel, event) {
+    const area = panel.canvas.getBoundingClientRect();
+    let [best, joint] = [14, -1];
+    panel.flat.forEach((point, i) => {
+      if (!point) return;
+      const [x, y] = [event.clientX - area.left, event.clientY - area.top];
+      const distance = Math.hypot(point[0] - x, point[1] - y);
+      if (distance < best) [best, joint] = [distance, i];
+    });
+    return joint;
+  }
+
+  // --- drawing ----------------------------------------------------------------
 
   // x right, y down, z away: a yaw about the vertical, then a pitch about x.
   function turn([x, y, z]) {
@@ -116,50 +239,175 @@
     return [u, cp * y - sp * depth, sp * y + cp * depth];
   }
 
-  const colour = (name) =>
-    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-
-  function draw() {
-    const colours = {
-      left: colour("left"), right: colour("right"), centre: colour("centre"),
-      grid: colour("line"),
-    };
-    panels.forEach((panel) => drawPanel(panel, colours));
+  function palette() {
+    const style = getComputedStyle(document.documentElement);
+    const names = ["left", "right", "centre", "line", "text", "soft", "card"];
+    return Object.fromEntries(
+      names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
+    );
   }
 
-  function drawPanel(panel, colours) {
-    const { canvas, pose } = panel;
+  function draw() {
+    const colours = palette();
+    panels.forEach((panel) => {
+      if (panel.name) drawPose(panel, colours);
+      else drawPicture(panel, colours);
+    });
+  }
+
+  function clear({ canvas }) {
     const ratio = window.devicePixelRatio || 1;
     const size = canvas.clientWidth;
     canvas.width = canvas.height = Math.round(size * ratio);
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
-    const unit = (size / 2 / data.samples[current].reach) * view.zoom;
+    return { pen, size };
+  }
+
+  function drawPicture(panel, colours) {
+    const { pen, size } = clear(panel);
+    const sample = data.samples[current];
+    const { picture } = panel;
+    if (!picture) return;
+    const scale = size / Math.max(picture.width, picture.height);
+    const [w, h] = [picture.width * scale, picture.height * scale];
+    const [left, top] = [(size - w) / 2, (size - h) / 2];
+    pen.drawImage(picture, left, top, w, h);
+    panel.flat = (sample.points || []).map(
+      (point) => point && [left + point[0] * w, top + point[1] * h, 0],
+    );
+    if (shown.doubt && sample.spread_2d) {
+      drawDoubt(pen, panel.flat, colours, sample.spread_2d.map(
+        (spread) => spread && [spread[0] * w, spread[1] * h],
+      ));
+    }
+    if (shown.bones) drawBones(pen, panel.flat, colours, Math.max(2, size / 130));
+    if (hovered >= 0) drawNames(pen, panel.flat, colours, size, [hovered]);
+  }
+
+  function drawPose(panel, colours) {
+    const { pen, size } = clear(panel);
+    const { pose } = panel;
+    const sample = data.samples[current];
+    const unit = (size / 2 / sample.reach) * 0.92 * view.zoom;
     const project = (point) => {
       const [u, v, depth] = turn(point);
       return [size / 2 + u * unit, size / 2 + v * unit, depth];
     };
-    const floor = Math.max(...pose.filter(Boolean).map((p) => p[1])) + 0.05;
-    drawFloor(pen, project, floor, colours.grid);
-    const flat = pose.map((point) => point && project(point));
-    panel.flat = flat;
-    data.edges
-      .map(([a, b], i) => ({ a: flat[a], b: flat[b], side: data.bone_sides[i] }))
-      .filter(({ a, b }) => a && b)
-      .sort((p, q) => q.a[2] + q.b[2] - p.a[2] - p.b[2])
-      .forEach(({ a, b, side }) => {
-        pen.strokeStyle = colours[side];
-        pen.lineWidth = Math.max(2, size / 60);
-        pen.lineCap = "round";
-        pen.beginPath();
-        pen.moveTo(a[0], a[1]);
-        pen.lineTo(b[0], b[1]);
-        pen.stroke();
-      });
+    const known = pose.filter(Boolean);
+    if (!known.length) return;
+    const floor = Math.max(...known.map((point) => point[1])) + 0.05;
+    drawFloor(pen, project, floor, colours.line);
+    if (data.page) drawAxes(pen, size, colours.soft);
+    panel.flat = pose.map((point) => point && project(point));
+    if (shown.doubt && sample.spread_3d) {
+      drawDoubt(pen, panel.flat, colours, sample.spread_3d.map((spread) => spread && [
+        Math.hypot(...[0, 1, 2].map((i) => turn(unitVector(i))[0] * spread[i])) * unit,
+        Math.hypot(...[0, 1, 2].map((i) => turn(unitVector(i))[1] * spread[i])) * unit,
+      ]));
+    }
+    drawBones(pen, panel.flat, colours, Math.max(2, size / 90));
+    const all = [...panel.flat.keys()];
+    const named = shown.names ? all : all.filter((i) => i === hovered);
+    drawNames(pen, panel.flat, colours, size, named);
   }
 
-  function drawFloor(pen, project, height, stroke) {
-    pen.strokeStyle = stroke;
+  const unitVector = (i) => [0, 1, 2].map((j) => (i === j ? 1 : 0));
+
+  function drawBones(pen, flat, colours, width) {
+    const parts = data.edges
+      .map(([a, b], i) => ({ ends: [flat[a], flat[b]], side: data.bone_sides[i] }))
+      .filter(({ ends }) => ends[0] && ends[1])
+      .map((part) => ({ ...part, depth: (part.ends[0][2] + part.ends[1][2]) / 2 }));
+    flat.forEach((point, i) => {
+      // A joint lies over the bones that end in it.
+      if (point) parts.push({ joint: i, side: data.joint_sides[i], depth: point[2] - 0.05 });
+    });
+    pen.lineCap = "round";
+    parts.sort((p, q) => q.depth - p.depth).forEach(({ ends, joint, side }) => {
+      if (ends) {
+        stroke(pen, ends, colours.card, width * 1.7);
+        stroke(pen, ends, colours[side], width);
+        return;
+      }
+      pen.beginPath();
+      pen.arc(flat[joint][0], flat[joint][1], width * (joint === hovered ? 1.7 : 0.95), 0, 7);
+      pen.fillStyle = colours[side];
+      pen.fill();
+      pen.strokeStyle = colours.card;
+      pen.lineWidth = 1;
+      pen.stroke();
+    });
+  }
+
+  function stroke(pen, [a, b], colour, width) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = width;
+    pen.beginPath();
+    pen.moveTo(a[0], a[1]);
+    pen.lineTo(b[0], b[1]);
+    pen.stroke();
+  }
+
+  function drawDoubt(pen, flat, colours, radii) {
+    pen.globalAlpha = 0.22;
+    flat.forEach((point, i) => {
+      if (!point || !radii[i]) return;
+      pen.fillStyle = colours[data.joint_sides[i]];
+      pen.beginPath();
+      pen.ellipse(point[0], point[1], radii[i][0], radii[i][1], 0, 0, 7);
+      pen.fill();
+    });
+    pen.globalAlpha = 1;
+  }
+
+  // Each name where it covers no other; with a thin line where that is farther off.
+  function drawNames(pen, flat, colours, size, joints) {
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    const taken = flat.filter(Boolean).map(([x, y]) => [x - 3, y - 3, x + 3, y + 3]);
+    const order = joints.filter((i) => flat[i]).sort((i, j) => flat[i][2] - flat[j][2]);
+    order.forEach((i) => {
+      const [x, y] = flat[i];
+      const text = data.joints[i];
+      const width = pen.measureText(text).width;
+      const area = place(x, y, width, size, taken);
+      if (!area && i !== hovered) return;
+      const [left, top, right, bottom] = area || [x + 8, y - 8, x + 8 + width, y + 8];
+      taken.push([left, top, right, bottom]);
+      const middle = (top + bottom) / 2;
+      const reach = [Math.max(left, Math.min(right, x)), Math.max(top, Math.min(bottom, y))];
+      if (Math.hypot(reach[0] - x, reach[1] - y) > 14) {
+        stroke(pen, [[x, y], reach], colours.soft, 0.8);
+      }
+      pen.lineJoin = "round";
+      pen.strokeStyle = colours.card;
+      pen.lineWidth = 4;
+      pen.strokeText(text, left, middle);
+      pen.fillStyle = colours.text;
+      pen.fillText(text, left, middle);
+    });
+  }
+
+  function place(x, y, width, size, taken) {
+    const outwards = x < size / 2 ? [-1, 1] : [1, -1];
+    for (const far of [9, 20, 34, 50]) {
+      for (const [sx, sy] of [...outwards.map((s) => [s, 0]),
+        ...outwards.map((s) => [s, -1]), ...outwards.map((s) => [s, 1]), [0, -1], [0, 1]]) {
+        const left = sx > 0 ? x + far : sx < 0 ? x - far - width : x - width / 2;
+        const middle = y + sy * (far + 2);
+        const area = [left, middle - 7, left + width, middle + 7];
+        const inside = area[0] > 2 && area[1] > 2 && area[2] < size - 2 && area[3] < size - 2;
+        if (inside && !taken.some((other) => overlap(area, other))) return area;
+      }
+    }
+    return null;
+  }
+
+  const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+
+  function drawFloor(pen, project, height, colour) {
+    pen.strokeStyle = colour;
     pen.lineWidth = 1;
     pen.beginPath();
     for (let i = -2; i <= 2; i += 1) {
@@ -172,12 +420,23 @@
     pen.stroke();
   }
 
+  function drawAxes(pen, size, colour) {
+    const [x, y, length] = [46, size - 46, 26];
+    pen.font = "11px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    pen.textAlign = "center";
+    ["x", "y", "z away"].forEach((name, i) => {
+      const [u, v] = turn(unitVector(i));
+      stroke(pen, [[x, y], [x + u * length, y + v * length]], colour, 1.2);
+      if (Math.hypot(u, v) < 0.15) return; // it points at the viewer
+      pen.fillStyle = colour;
+      pen.fillText(name, x + u * (length + 12), y + v * (length + 10));
+    });
+    pen.textAlign = "left";
+  }
+
   box.tabIndex = 0;
-  box.onkeydown = (event) => {
-    if (event.key === "ArrowLeft") go(-1);
-    if (event.key === "ArrowRight") go(1);
-  };
   window.addEventListener("resize", draw);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  show();
+  if (count) show();
 })();

@@ -1,0 +1,382 @@
+"""A trained student as a function from pictures to 3D poses.
+
+from pose_jax import PoseEstimator
+poses = PoseEstimator.load("runs/quickstart")(["one.jpg", "two.jpg"])
+poses.keypoints_3d  # (2, P, 3)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from input_pipeline.crops import patch_to_pixels, square_crops
+from input_pipeline.skeleton import Skeleton
+from pose_jax import weights
+from pose_jax.pictures import cut_patch, open_picture, picture_of_array
+from pose_jax.student import CHECKPOINTS, StudentRecord, TrainState, state_shapes
+from runtime.checkpoints import Checkpoints
+from runtime.run_files import read_json
+
+Picture = str | Path | np.ndarray | jax.Array | Image.Image
+Box = Sequence[float | int] | np.ndarray
+WHOLE_PICTURE_PADDING = 1.0
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poses:
+    """N predicted poses of P joints, as NumPy arrays.
+
+    Pixels are those of the picture: x right, y down, (0, 0) the outer corner of the
+    first pixel. The camera frame is x right, y down, z away from the camera. One
+    picture tells no millimetres: depth is in the same pixels as x and y.
+
+    Args:
+        pose: (N, P, 3) patch units: the crop is [-1, 1] in x and y, and depth is in
+            the same unit, with 0 near the middle of the body.
+        spread: (N, P, 3) standard deviation of the heat, same units.
+        centre: (N, 2) pixels, middle of the crop.
+        half_side: (N,) pixels per patch unit.
+        skeleton: names, bones, sides and root of the joints.
+    """
+
+    pose: np.ndarray
+    spread: np.ndarray
+    centre: np.ndarray
+    half_side: np.ndarray
+    skeleton: Skeleton
+
+    def __len__(self) -> int:
+        return len(self.pose)
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """(N, P, 2) pixels of the picture."""
+        return patch_to_pixels(self.pose[..., :2], self.centre, self.half_side)
+
+    @property
+    def keypoints_3d(self) -> np.ndarray:
+        """(N, P, 3) camera frame, in pixels, relative to the root joint."""
+        points = self.pose * self.half_side[:, None, None]
+        root = self.skeleton.root
+        return points - points[:, root : root + 1]
+
+    @property
+    def keypoints_3d_std(self) -> np.ndarray:
+        """(N, P, 3) pixels: how wide the heat of each joint is along x, y and z.
+
+        A measure of doubt, not a calibrated error: it is at least the part of a heat
+        map's cell that one value can tell, and it does not see a whole pose mirrored
+        in depth.
+        """
+        return self.spread * self.half_side[:, None, None]
+
+    @property
+    def keypoints_std(self) -> np.ndarray:
+        """(N, P, 2) pixels: the first two columns of :attr:`keypoints_3d_std`."""
+        return self.keypoints_3d_std[..., :2]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N, P) in 0..1: ``exp(-spread)`` of the heat in x and y, not calibrated."""
+        return np.exp(-self.spread[..., :2].mean(-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A patch cut out of a picture, and from where.
+
+    Args:
+        patch: (S, S, 3) uint8.
+        centre: (2,) float32 pixels of the picture.
+        half_side: pixels of the picture from the patch's middle to its edge.
+    """
+
+    patch: np.ndarray
+    centre: np.ndarray
+    half_side: float
+
+
+class PoseEstimator:
+    """A student ready for pictures; see :meth:`load`.
+
+    Args:
+        record: what the network is.
+        variables: its ``params`` and ``batch_stats``.
+        batch_size: pictures computed at once. Fewer are filled up to it, so that the
+            network compiles once; give 1 where pictures come one by one.
+        depth_factor: +1, or -1 where the teacher was mirrored after the training.
+    """
+
+    def __init__(
+        self,
+        record: StudentRecord,
+        variables: Mapping[str, Any],
+        *,
+        batch_size: int = 32,
+        depth_factor: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size} is not at least 1")
+        self.record = record
+        self.variables = jax.device_put(variables)
+        self.batch_size = batch_size
+        self.depth_factor = depth_factor
+        self._apply = jax.jit(self.network())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, mode: str = "", batch_size: int = 32
+    ) -> PoseEstimator:
+        """A trained student.
+
+        Args:
+            path: the workdir of a run, its ``student_<mode>``, or a file of weights
+                (``student.safetensors``).
+            mode: which student of a workdir; by default "distill", or the only one.
+            batch_size: pictures computed at once.
+
+        Raises:
+            ValueError: nothing trained there, or several students and no "distill".
+        """
+        path = Path(path)
+        if path.is_file() or (path / weights.FILE).is_file():
+            folder = path.parent if path.is_file() else path
+            record, variables = weights.load_weights(path)
+        else:
+            folder = find_student(path, mode)
+            record, state = load_student(folder)
+            variables = state.variables
+        return cls(
+            record,
+            variables,
+            batch_size=batch_size,
+            depth_factor=_depth_factor(record, folder.absolute().parent / "teacher"),
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of a patch, pixels."""
+        return self.record.image_size
+
+    def network(self) -> Any:
+        """``(variables, (N, S, S, 3) uint8 patches) -> (pose, spread)``, not jitted."""
+        net = self.record.make_net()
+        factor = np.array([1.0, 1.0, self.depth_factor], np.float32).reshape(1, 1, 3)
+
+        def apply(variables: Any, patches: Any) -> tuple[Any, Any]:
+            pose, spread = net.apply(
+                variables, patches, train=False, method="pose_and_spread"
+            )
+            return pose * jnp.asarray(factor), spread
+
+        return apply
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        boxes: Sequence[Box | None] | np.ndarray | None = None,
+    ) -> Poses:
+        """One pose for each picture, or for each box.
+
+        Args:
+            images: files, uint8 arrays (H, W, 3) or (H, W), Pillow's images, or a
+                mixture of them in a list; one batch (N, H, W, 3); or a single one.
+                A picture with two people is given twice.
+            boxes: x, y, width, height in pixels around the body for each picture, or
+                None where the body fills the picture.
+
+        Returns:
+            The poses in the order of the pictures.
+
+        Raises:
+            ValueError: a picture that does not decode, an array of another kind, a
+                box without an area.
+        """
+        sources = _as_list(images)
+        places = [None] * len(sources) if boxes is None else list(boxes)
+        if len(places) != len(sources):
+            raise ValueError(f"{len(places)} boxes for {len(sources)} pictures")
+        if not sources:
+            raise ValueError("no pictures given")
+
+        def cut(i: int) -> Crop:
+            box, picture = places[i], _as_picture(sources[i], f"images[{i}]")
+            padding = WHOLE_PICTURE_PADDING if box is None else self.record.padding
+            return self.cut(picture, box, padding=padding, name=f"boxes[{i}]")
+
+        parts = []
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for first in range(0, len(sources), self.batch_size):
+                rows = range(first, min(first + self.batch_size, len(sources)))
+                # The device computes one part while the next one is cut.
+                crops = list(pool.map(cut, rows))
+                parts.append((crops, self._start([c.patch for c in crops])))
+        return self._finish(parts)
+
+    def cut(
+        self,
+        picture: Image.Image,
+        box: Box | None,
+        *,
+        padding: float,
+        name: str = "box",
+    ) -> Crop:
+        """The network's view of one body.
+
+        Args:
+            picture: RGB.
+            box: x, y, width, height in pixels; None is the whole picture.
+            padding: side of the crop over the longer side of the box.
+            name: of the box, for messages.
+
+        Raises:
+            ValueError: a box that is not four numbers with an area.
+        """
+        place = np.array([0, 0, *picture.size] if box is None else box, np.float64)
+        if place.shape != (4,) or not np.isfinite(place).all() or min(place[2:]) <= 0:
+            raise ValueError(
+                f"{name} = {np.asarray(box).tolist()} is not x, y, width, height in "
+                "pixels with a width and a height above 0"
+            )
+        centre, half = square_crops(place[None], padding=padding)
+        patch = cut_patch(picture, centre[0], float(half[0]), self.image_size)
+        return Crop(patch, centre[0], float(half[0]))
+
+    def of_crops(self, crops: Sequence[Crop]) -> Poses:
+        """Poses of crops that :meth:`cut` made, in their order."""
+        parts = []
+        for first in range(0, len(crops), self.batch_size):
+            part = crops[first : first + self.batch_size]
+            parts.append((part, self._start([crop.patch for crop in part])))
+        return self._finish(parts)
+
+    def _start(self, patches: Sequence[np.ndarray]) -> Any:
+        """Hands one batch to the device, without waiting for it."""
+        missing = self.batch_size - len(patches)
+        # Filled up to one size, so that the network compiles once.
+        full = np.pad(np.stack(patches), ((0, missing), (0, 0), (0, 0), (0, 0)))
+        with self._memory_advice():
+            return self._apply(self.variables, full)
+
+    def _finish(self, parts: Sequence[tuple[Sequence[Crop], Any]]) -> Poses:
+        crops = [crop for part, _ in parts for crop in part]
+        with self._memory_advice():
+            pose, spread = (
+                np.concatenate([np.asarray(out[i])[: len(p)] for p, out in parts])
+                for i in (0, 1)
+            )
+        return Poses(
+            pose,
+            spread,
+            centre=np.stack([crop.centre for crop in crops]),
+            half_side=np.array([crop.half_side for crop in crops], np.float32),
+            skeleton=self.record.skeleton,
+        )
+
+    @contextlib.contextmanager
+    def _memory_advice(self) -> Iterator[None]:
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ValueError(
+                f"the device has no room for {self.batch_size} pictures of "
+                f"{self.image_size} pixels at once; give a smaller batch_size "
+                f"(--config.predict.batch_size={max(self.batch_size // 4, 1)}), or "
+                "free the device from other programs"
+            ) from error
+
+
+# --- loading -----------------------------------------------------------------------
+
+
+def find_student(path: str | Path, mode: str = "") -> Path:
+    """The folder of a student: ``path`` itself, or ``student_<mode>`` in it.
+
+    Raises:
+        ValueError: none is trained there, not the one asked for, or several are.
+    """
+    path = Path(path)
+    if (path / "student.json").is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} does not exist; give the workdir of a run, or student.safetensors"
+        )
+    found = {p.parent.name: p.parent for p in sorted(path.glob("*/student.json"))}
+    modes = [name.removeprefix("student_") for name in found]
+    if not found:
+        a_run = (path / "teacher").is_dir() or (path / "config.json").is_file()
+        raise ValueError(
+            f"{path} has no trained student; run --stage=student first"
+            if a_run
+            else f"{path} is not the workdir of a run (no student_<mode> in it)"
+        )
+    if not mode:
+        mode = "distill" if "distill" in modes else modes[0]
+        if mode != "distill" and len(modes) > 1:
+            raise ValueError(
+                f"{path} has several students ({', '.join(modes)}); say which by mode="
+            )
+    if mode not in modes:
+        raise ValueError(
+            f"{path} has no student {mode!r}, but {', '.join(map(repr, modes))}; "
+            f"choose it by --config.predict.mode={modes[0]} (in Python: mode=)"
+        )
+    return found[f"student_{mode}"]
+
+
+def load_student(folder: str | Path) -> tuple[StudentRecord, TrainState]:
+    """A student's record and its last checkpoint.
+
+    Raises:
+        ValueError: nothing trained there, or a checkpoint of another network.
+    """
+    record = StudentRecord.load(folder)
+    like = state_shapes(record.make_net(), image_size=record.image_size)
+    with Checkpoints(Path(folder) / CHECKPOINTS) as checkpoints:
+        restored = checkpoints.restore_latest(like)
+    if restored is None:
+        raise ValueError(f"{folder} has no checkpoint; run --stage=student first")
+    return record, restored[1]
+
+
+def _depth_factor(record: StudentRecord, teacher: Path) -> int:
+    """-1 where the teacher's depth sign is no longer what the student learned."""
+    path = teacher / "teacher.json"
+    if record.mode == "supervised" or not path.is_file():
+        return 1
+    return int(read_json(path)["depth_sign"]) * record.depth_sign
+
+
+# --- pictures ----------------------------------------------------------------------
+
+
+def _as_list(images: Any) -> list[Any]:
+    if isinstance(images, (str, Path, Image.Image)):
+        return [images]
+    if isinstance(images, (np.ndarray, jax.Array)):
+        images = np.asarray(images)
+        return list(images) if images.ndim == 4 else [images]
+    return list(images)
+
+
+def _as_picture(source: Any, name: str) -> Image.Image:
+    if isinstance(source, (str, Path)):
+        return open_picture(Path(source))
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    return picture_of_array(np.asarray(source), name)

@@ -1,0 +1,173 @@
+"""A student as a file for other programs: ``--stage=export``.
+
+StableHLO (read by ``jax.export`` alone, on CPUs, GPUs and TPUs) and TensorFlow's
+SavedModel. Both take (N, S, S, 3) uint8 patches, N free, and give ``pose`` and
+``spread``, (N, P, 3) in patch units; ``export.json`` says how to cut the patches.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export as jax_export
+from jaxtyping import Array, Float, UInt8
+
+from pose_jax.estimator import PoseEstimator
+from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
+from pose_jax.pictures import FILL
+from runtime.run_files import write_json_atomic
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+FORMATS = ("stablehlo", "saved_model")
+STABLEHLO, SAVED_MODEL, ABOUT = "student.stablehlo", "saved_model", "export.json"
+OUTPUTS = ("pose", "spread")
+
+Outputs = dict[str, Float[Array, "n p 3"]]
+
+
+def export(config: Any, workdir: str | Path) -> Path:
+    """Writes the formats of ``config.predict.formats`` to ``workdir/export``.
+
+    Args:
+        config: its ``predict``: ``mode`` (which student), ``formats``, ``out``.
+        workdir: folder of the run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: no student, or an unknown format.
+    """
+    options = config.predict
+    unknown = [name for name in options.formats if name not in FORMATS]
+    if unknown or not options.formats:
+        raise ValueError(
+            f"config.predict.formats = {tuple(options.formats)}: choose from "
+            f"{', '.join(FORMATS)}"
+        )
+    estimator = PoseEstimator.load(workdir, mode=options.mode)
+    folder = Path(options.out) if options.out else Path(workdir) / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    if "stablehlo" in options.formats:
+        write_stablehlo(estimator, folder / STABLEHLO)
+    if "saved_model" in options.formats:
+        write_saved_model(estimator, folder / SAVED_MODEL)
+    write_json_atomic(folder / ABOUT, about(estimator))
+    return folder
+
+
+def about(estimator: PoseEstimator) -> dict[str, Any]:
+    """What a program needs besides the file."""
+    record = estimator.record
+    return {
+        "format": 1,
+        "input": {
+            "name": "images",
+            "dtype": "uint8",
+            "shape": ["N", record.image_size, record.image_size, 3],
+            "colours": "RGB; the network scales them itself, by "
+            f"mean {list(IMAGENET_MEAN)} and std {list(IMAGENET_STD)}",
+            "crop": f"a square around the body, {record.padding:g} times the longer "
+            f"side of its box; grey ({FILL:g}) outside the picture",
+        },
+        "outputs": {
+            "pose": "(N, P, 3): x right, y down, z away from the camera; [-1, 1] "
+            "across the crop in x and y, depth in the same unit",
+            "spread": "(N, P, 3): standard deviation of the heat map, same unit",
+        },
+        "skeleton": record.skeleton.to_dict(),
+        "mode": record.mode,
+        "versions": {"jax": jax.__version__},
+    }
+
+
+# --- StableHLO ---------------------------------------------------------------------
+
+
+def stablehlo(estimator: PoseEstimator) -> jax_export.Exported:
+    """The network with its weights inside, for any number of pictures."""
+    apply, size = estimator.network(), estimator.image_size
+    (count,) = jax_export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
+    whole = jax.jit(lambda images: _named(apply(estimator.variables, images)))
+    return jax_export.export(whole, platforms=PLATFORMS)(images)
+
+
+def write_stablehlo(estimator: PoseEstimator, path: str | Path) -> Path:
+    """Writes :func:`stablehlo` as bytes; :func:`read_stablehlo` takes them back."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(stablehlo(estimator).serialize())
+    os.replace(temporary, path)
+    return path
+
+
+def read_stablehlo(
+    path: str | Path,
+) -> Callable[[UInt8[np.ndarray, "n s s 3"]], Outputs]:
+    """The network of a file, compiled for the device at hand.
+
+    Needs nothing of this project: it is ``jax.jit(jax.export.deserialize(...).call)``.
+
+    Raises:
+        ValueError: no such file, or one of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; run --stage=export first")
+    try:
+        return jax.jit(jax_export.deserialize(bytearray(path.read_bytes())).call)
+    except Exception as error:  # of many kinds: the reader trusts its bytes
+        raise ValueError(f"{path} is not a file of --stage=export ({error})") from error
+
+
+def _named(outputs: tuple[Any, Any]) -> dict[str, Any]:
+    return dict(zip(OUTPUTS, outputs, strict=True))
+
+
+# --- TensorFlow --------------------------------------------------------------------
+
+
+def write_saved_model(estimator: PoseEstimator, folder: str | Path) -> Path:
+    """Writes a SavedModel; its signature ``serving_default`` takes ``images``.
+
+    The weights are TensorFlow variables, the computation is the same StableHLO.
+    """
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    apply, size = estimator.network(), estimator.image_size
+    weights = jax.tree.map(
+        lambda x: tf.Variable(tf.convert_to_tensor(np.asarray(x))), estimator.variables
+    )
+    network = jax2tf.convert(
+        lambda variables, images: _named(apply(variables, images)),
+        polymorphic_shapes=[None, "(n, _, _, _)"],
+        native_serialization_platforms=PLATFORMS,
+        with_gradient=False,
+    )
+    images = tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")
+    module = tf.Module()
+    module.weights = jax.tree.leaves(weights)  # type: ignore  # found by the saver
+    module.predict = tf.function(  # type: ignore
+        lambda images: network(weights, images),
+        autograph=False,
+        input_signature=[images],
+    )
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        signatures = {"serving_default": module.predict}  # type: ignore
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,172 @@
+"""A page, or a part of one, on which 3D poses are turned by hand beside their picture.
+
+Everything is inside the page: no network, no library, no WebGL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.skeleton import Skeleton
+from view import overlay, plot3d
+
+_HERE = Path(__file__).parent
+jpeg_uri = plot3d.image_uri
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewerSample:
+    """What is shown at once.
+
+    Args:
+        image: a ``data:`` address, or None.
+        caption: one line.
+        poses: name -> (P, 3) camera frame, any unit; NaN joints are left out.
+        spread: (P, 3) standard deviations in the unit of the only pose, or None.
+        points: (P, 2) landmarks to be drawn on the picture, as parts of its width
+            and height; None where they are drawn already.
+    """
+
+    image: str | None
+    caption: str
+    poses: Mapping[str, np.ndarray]
+    spread: np.ndarray | None = None
+    points: np.ndarray | None = None
+
+
+def viewer_html(
+    samples: Sequence[ViewerSample],
+    skeleton: Skeleton,
+    *,
+    labels: Mapping[str, str] | None = None,
+    page: bool = False,
+) -> str:
+    """A part of a page: poses of one sample at a time, turned by mouse or finger.
+
+    All poses of a sample turn together; keys, buttons and a slider go through the
+    samples. Its style is :func:`viewer_css`.
+
+    Args:
+        samples: what to show.
+        skeleton: bones, sides and joint names.
+        labels: name of a pose -> its title.
+        page: whether it has the page for itself: the keys work everywhere, and the
+            joints are named from the start.
+    """
+    record = {
+        "joints": list(skeleton.joints),
+        "edges": [list(edge) for edge in skeleton.edges],
+        "bone_sides": list(overlay.bone_sides(skeleton)),
+        "joint_sides": list(skeleton.sides),
+        "labels": dict(labels or {}),
+        "page": page,
+        "samples": [_record(sample, skeleton) for sample in samples],
+    }
+    script = (_HERE / "viewer.js").read_text("utf-8")
+    return (
+        '<div class="viewer"></div>'
+        '<script type="application/json" id="viewer-data">'
+        f"{plot3d.json_text(record)}</script><script>{script}</script>"
+    )
+
+
+def viewer_css() -> str:
+    """The style that :func:`viewer_html` needs, after that of the report."""
+    return (_HERE / "viewer.css").read_text("utf-8")
+
+
+def write_viewer(
+    path: str | Path,
+    samples: Sequence[ViewerSample],
+    skeleton: Skeleton,
+    *,
+    total: int,
+    title: str = "Predicted poses",
+) -> Path:
+    """Writes a page with nothing but the viewer.
+
+    Args:
+        path: of the HTML file; its folder is made if absent.
+        samples: the poses to embed.
+        skeleton: of all of them.
+        total: how many poses there are, embedded or not.
+        title: of the page.
+
+    Returns:
+        The path written.
+    """
+    style = (_HERE / "report.css").read_text("utf-8") + viewer_css()
+    shown = f"{len(samples):,} poses"
+    if total > len(samples):
+        shown = (
+            f"{len(samples):,} of {total:,} poses, evenly spread; all are in "
+            "predictions.json"
+        )
+    body = viewer_html(samples, skeleton, labels={"student": "3D pose"}, page=True)
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
+        f'<body class="viewer-page"><main><h1>{html.escape(title)}</h1>'
+        f"<p class='soft'>{shown}. Depth is relative, in the unit of the picture: one "
+        f"picture tells no metres. {_legend()}</p>{body}"
+        "<noscript>This page draws with JavaScript; please allow it.</noscript>"
+        "</main></body></html>\n"
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _legend() -> str:
+    return "".join(
+        f'<span class="key" style="background:var(--{side})"></span>{text}'
+        for side, text in (("right", "right"), ("left", "left"), ("centre", "centre"))
+    )
+
+
+def _record(sample: ViewerSample, skeleton: Skeleton) -> dict[str, Any]:
+    poses = {n: np.asarray(p, np.float64) for n, p in sample.poses.items()}
+    record: dict[str, Any] = {
+        "image": sample.image,
+        "caption": sample.caption,
+        "reach": round(max(plot3d.pose_reach(list(poses.values()), skeleton)), 3),
+        "poses": {
+            name: _rounded(plot3d.normalise_pose(pose, skeleton))
+            for name, pose in poses.items()
+        },
+    }
+    if sample.points is not None:
+        record["points"] = _rounded(np.asarray(sample.points, np.float64))
+    if sample.spread is not None and len(poses) == 1:
+        spread = np.asarray(sample.spread, np.float64)
+        # The picture is two units of the pose wide where its points are given.
+        record["spread_2d"] = _rounded(spread[:, :2] / 2)
+        scale = _scale(next(iter(poses.values())), skeleton)
+        record["spread_3d"] = _rounded(spread * scale)
+    return record
+
+
+def _scale(pose: np.ndarray, skeleton: Skeleton) -> float:
+    """What :func:`view.plot3d.normalise_pose` multiplies lengths by."""
+    before = pose - np.nanmean(pose, axis=0)
+    after = plot3d.normalise_pose(pose, skeleton)
+    size = float(np.sqrt(np.nansum(before**2)))
+    return float(np.sqrt(np.nansum(after**2))) / size if size > 0 else 1.0
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    return [
+        [round(float(v), 3) for v in row] if np.isfinite(row).all() else None
+        for row in values
+    ]
