@@ -131,14 +131,9 @@ def image_batches(
             f"{split} has {plan.count} samples, fewer than a batch of "
             f"{batch_size * shard_count}; lower --config.student.batch_size or add data"
         )
+    drawer = _Drawer(_Source(folder, split), landmarks, plan, how, image_size)
     dataset = _dataset(
-        _Source(folder, split),
-        landmarks,
-        plan,
-        how,
-        image_size=image_size,
-        start_step=start_step,
-        num_threads=num_threads or available_cores(),
+        drawer, start_step=start_step, num_threads=num_threads or available_cores()
     )
     return _iterate(dataset, folder)
 
@@ -171,96 +166,123 @@ class _Source:
             builder = tfds.builder_from_directory(str(folder))
             raw = tfds.decode.DeserializeMethod.RAW_BYTES
             self._records = builder.as_data_source(split, deserialize_method=raw)
-        self._features = builder.info.features
-        self._skip = {"image": tfds.decode.SkipDecoding()}
+        self._parse = load_tensorflow().train.Example.FromString
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
         """(B,) serialised samples."""
         return np.array(self._records.__getitems__(rows.tolist()), dtype=object)
 
-    def parse(self, serialised: Any) -> tuple[Any, Any]:
-        """The encoded picture and the row of one serialised sample (graph code)."""
-        example = self._features.deserialize_example(serialised, decoders=self._skip)
-        return example["image"], example["row"]
+    def encoded(self, serialised: bytes, row: int) -> bytes:
+        """The encoded picture of one serialised sample, which is that of ``row``."""
+        feature = self._parse(serialised).features.feature
+        stored = feature["row"].int64_list.value[0]
+        if stored != row:  # the order on disk is the order of the landmark table
+            raise ValueError(f"sample {stored} where sample {row} should be")
+        return feature["image"].bytes_list.value[0]
 
 
-def _dataset(
-    source: _Source,
-    landmarks: Landmarks,
-    plan: Plan,
-    how: augment_lib.Augmentation,
-    *,
-    image_size: int,
-    start_step: int,
-    num_threads: int,
-) -> Any:
-    tf = load_tensorflow()
+@dataclasses.dataclass(frozen=True)
+class _Drawer:
+    """Makes a batch of what is stored; a function of the step alone."""
 
-    def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows, weight = plan.rows(int(step))
-        return source.fetch(rows), rows, plan.counters(int(step)), weight
+    source: _Source
+    landmarks: Landmarks
+    plan: Plan
+    how: augment_lib.Augmentation
+    image_size: int
 
-    def read_batch(step: Any) -> tuple[Any, ...]:
-        kinds = (tf.string, tf.int64, tf.int64, tf.float32)
-        parts = tf.numpy_function(read, [step], kinds)
-        for part in parts:
-            part.set_shape([plan.batch_size])
-        return tuple(parts)
+    def read(self, step: int) -> np.ndarray:
+        """(B,) serialised samples of a batch."""
+        return self.source.fetch(self.plan.rows(int(step))[0])
 
-    draw = _make_draw(source, landmarks, how, seed=plan.seed, image_size=image_size)
-    end = np.iinfo(np.int64).max if plan.train else plan.num_steps
-    dataset = tf.data.Dataset.range(start_step, end)
-    dataset = dataset.map(read_batch).prefetch(2)
-    dataset = dataset.flat_map(lambda *parts: tf.data.Dataset.from_tensor_slices(parts))
-    dataset = dataset.map(draw, num_parallel_calls=num_threads, deterministic=True)
-    dataset = dataset.batch(plan.batch_size, drop_remainder=True).prefetch(2)
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.private_threadpool_size = num_threads
-    # The samples are what is worked on in parallel, not the parts of one.
-    options.threading.max_intra_op_parallelism = 1
-    return dataset.with_options(options)
-
-
-def _make_draw(
-    source: _Source,
-    landmarks: Landmarks,
-    how: augment_lib.Augmentation,
-    *,
-    seed: int,
-    image_size: int,
-) -> Any:
-    """The tf.data map from a stored sample to what goes into a batch."""
-    tf = load_tensorflow()
-    permutation = landmarks.skeleton.flip_permutation
-    tables = [landmarks.patch, landmarks.visible, landmarks.centre, landmarks.half_side]
-    patches, visibles, centres, half_sides = [tf.constant(t) for t in tables]
-
-    def draw(serialised: Any, row: Any, counter: Any, weight: Any) -> dict[str, Any]:
-        encoded, stored_row = source.parse(serialised)
-        # The order on disk is the order of the landmark table.
-        with tf.control_dependencies([tf.debugging.assert_equal(stored_row, row)]):
-            row = tf.identity(row)
-        random = augment_lib.draw_augmentation(counter, seed, how)
-        scale, angle, flip, gain = random
-        matrix = augment_lib.patch_matrix(scale, angle, flip)
+    def draw(self, step: int, serialised: np.ndarray) -> Batch:
+        """The batch of a step from its samples."""
+        table, (rows, weight) = self.landmarks, self.plan.rows(int(step))
+        first = int(self.plan.counters(int(step))[0])
+        change = augment_lib.draw_augmentation(
+            first, len(rows), self.plan.seed, self.how
+        )
+        matrix = augment_lib.patch_matrix(change.scale, change.angle, change.flip)
         keypoints, visible = augment_lib.augment_landmarks(
-            patches[row], visibles[row], matrix, flip, permutation
+            self.patch[rows],
+            table.visible[rows],
+            matrix,
+            change.flip,
+            table.skeleton.flip_permutation,
         )
-        image = augment_lib.draw_patch(
-            encoded, centres[row], half_sides[row], matrix, gain, image_size
-        )
+        image = np.empty((len(rows), *(self.image_size,) * 2, 3), np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            augment_lib.draw_patch(
+                self.source.encoded(serialised[i], row),
+                table.centre[row],
+                float(table.half_side[row]),
+                matrix[i],
+                change.gain[i],
+                self.image_size,
+                out=image[i],
+            )
         return {
             "image": image,
             "keypoints": keypoints,
             "visible": visible,
-            "row": tf.cast(row, tf.int32),
-            "flip": flip,
-            "scale": scale,
+            "row": rows.astype(np.int32),
+            "flip": change.flip,
+            "scale": change.scale,
             "weight": weight,
         }
 
-    return draw
+    @functools.cached_property
+    def patch(self) -> np.ndarray:
+        """(N, P, 2) landmarks of all samples in their plain patches."""
+        return self.landmarks.patch
+
+    def signature(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of each part of a batch."""
+        batch, joints, size = self.plan.batch_size, self.patch.shape[1], self.image_size
+        return {
+            "image": ((batch, size, size, 3), np.uint8),
+            "keypoints": ((batch, joints, 2), np.float32),
+            "visible": ((batch, joints), np.bool_),
+            "row": ((batch,), np.int32),
+            "flip": ((batch,), np.bool_),
+            "scale": ((batch,), np.float32),
+            "weight": ((batch,), np.float32),
+        }
+
+
+def _dataset(drawer: _Drawer, *, start_step: int, num_threads: int) -> Any:
+    tf = load_tensorflow()
+    signature = drawer.signature()
+
+    def draw(step: np.ndarray, serialised: np.ndarray) -> list[np.ndarray]:
+        batch = drawer.draw(int(step), serialised)
+        return [batch[name] for name in signature]
+
+    def read_batch(step: Any) -> tuple[Any, Any]:
+        return step, tf.numpy_function(drawer.read, [step], tf.string)
+
+    def draw_batch(step: Any, serialised: Any) -> dict[str, Any]:
+        kinds = [kind for _, kind in signature.values()]
+        parts = tf.numpy_function(draw, [step, serialised], kinds)
+        for part, (shape, _) in zip(parts, signature.values(), strict=True):
+            part.set_shape(shape)
+        return dict(zip(signature, parts, strict=True))
+
+    plan = drawer.plan
+    end = np.iinfo(np.int64).max if plan.train else plan.num_steps
+    dataset = tf.data.Dataset.range(start_step, end)
+    # Reading waits for the disk and goes ahead of drawing, which waits for a core.
+    dataset = dataset.map(read_batch).prefetch(2)
+    dataset = dataset.map(
+        draw_batch, num_parallel_calls=num_threads, deterministic=True
+    )
+    dataset = dataset.prefetch(2)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = num_threads
+    # Batches are worked on in parallel, not the parts of one.
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
 
 
 def _iterate(dataset: Any, folder: Path) -> Iterator[Batch]:

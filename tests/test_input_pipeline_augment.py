@@ -10,7 +10,6 @@ from tiny_data import dot_picture
 from input_pipeline import augment
 from input_pipeline.crops import patch_pixel_centres
 from input_pipeline.skeleton import H36M_17
-from input_pipeline.tensorflow_setup import load_tensorflow
 
 ALL = augment.Augmentation(0.25, 60.0, 0.6, 0.5, 0.2)
 PERMUTATION = H36M_17.flip_permutation
@@ -23,19 +22,11 @@ def _encode(image: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def _draw(encoded, centre, half_side, *, scale=1.0, angle=0.0, flip=False, size=32):
-    tf = load_tensorflow()
-    matrix = augment.patch_matrix(
-        tf.constant(scale), tf.constant(angle), tf.constant(flip)
-    )
+    matrix = augment.patch_matrix(scale, angle, flip)
     image = augment.draw_patch(
-        tf.constant(encoded),
-        tf.constant(centre, tf.float32),
-        tf.constant(half_side, tf.float32),
-        matrix,
-        tf.ones(3),
-        size,
+        encoded, np.float32(centre), half_side, matrix, np.ones(3, np.float32), size
     )
-    return image.numpy(), matrix.numpy()
+    return image, matrix
 
 
 def _centre_of_light(image: np.ndarray) -> np.ndarray:
@@ -104,24 +95,15 @@ def test_crop_far_outside_does_not_fail():
 
 
 def test_no_augmentation_is_the_plain_crop():
-    tf = load_tensorflow()
-    drawn = augment.draw_augmentation(
-        tf.constant(7, tf.int64), 0, augment.Augmentation()
-    )
-    scale, angle, flip, gain = (v.numpy() for v in drawn)
-    assert (scale, angle, flip) == (1.0, 0.0, False)
-    assert gain.tolist() == [1.0, 1.0, 1.0]
-
-
-def _draw_many(count: int, seed: int) -> list[np.ndarray]:
-    tf = load_tensorflow()
-    counters = tf.data.Dataset.range(count)
-    drawn = counters.map(lambda c: augment.draw_augmentation(c, seed, ALL))
-    return [np.stack(v) for v in zip(*drawn.as_numpy_iterator(), strict=True)]
+    drawn = augment.draw_augmentation(7, 2, 0, augment.Augmentation())
+    assert drawn.scale.tolist() == [1.0, 1.0]
+    assert drawn.angle.tolist() == [0.0, 0.0]
+    assert not drawn.flip.any()
+    assert (drawn.gain == 1).all()
 
 
 def test_random_numbers_have_the_stated_ranges_and_shares():
-    scale, angle, flip, gain = _draw_many(2000, 0)
+    scale, angle, flip, gain = augment.draw_augmentation(0, 2000, 0, ALL)
     assert 0.75 <= scale.min() < 0.76
     assert 1.24 < scale.max() <= 1.25
     assert np.abs(angle).max() <= np.deg2rad(60)
@@ -133,42 +115,39 @@ def test_random_numbers_have_the_stated_ranges_and_shares():
 
 
 def test_random_numbers_follow_from_seed_and_counter():
-    first, again, other = _draw_many(5, 3), _draw_many(5, 3), _draw_many(5, 4)
-    np.testing.assert_array_equal(first[0], again[0])
-    assert not np.array_equal(first[0], other[0])
-    assert len(set(first[0])) == 5
+    whole = augment.draw_augmentation(0, 12, 3, ALL)
+    part = augment.draw_augmentation(5, 4, 3, ALL)
+    for values, some in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(values[5:9], some)
+    other = augment.draw_augmentation(0, 12, 4, ALL)
+    assert not np.isin(other.scale, whole.scale).any()
+    assert len(set(whole.scale.tolist())) == 12
 
 
 def test_colour_multiplies_channels_and_saturates():
-    tf = load_tensorflow()
     image = np.full((8, 8, 3), 100, np.uint8)
     image[..., 2] = 250
+    gain = np.array([0.8, 1.1, 1.2], np.float32)
     patch = augment.draw_patch(
-        tf.constant(_encode(image)),
-        tf.constant([4.0, 4.0]),
-        tf.constant(2.0),
-        tf.eye(2),
-        tf.constant([0.8, 1.1, 1.2]),
-        4,
-    ).numpy()
+        _encode(image), np.array([4.0, 4.0]), 2.0, np.eye(2), gain, 4
+    )
     assert patch[0, 0].tolist() == [80, 110, 255]
 
 
 def test_mirrored_landmarks_change_sides():
-    tf = load_tensorflow()
-    patch = np.random.default_rng(0).normal(size=(17, 2)).astype(np.float32)
-    visible = np.ones(17, bool)
-    visible[1] = False  # the right hip, which becomes the left one, index 4
-    patch[1] = 0
-    flip = tf.constant(True)
-    matrix = augment.patch_matrix(tf.constant(1.0), tf.constant(0.0), flip)
+    patch = np.random.default_rng(0).normal(size=(1, 17, 2)).astype(np.float32)
+    visible = np.ones((1, 17), bool)
+    visible[0, 1] = False  # the right hip, which becomes the left one, index 4
+    patch[0, 1] = 0
+    flip = np.array([True])
+    matrix = augment.patch_matrix(np.ones(1), np.zeros(1), flip)
     mirrored, seen = augment.augment_landmarks(
-        tf.constant(patch), tf.constant(visible), matrix, flip, PERMUTATION
+        patch, visible, matrix, flip, PERMUTATION
     )
-    assert not seen.numpy()[4]
-    assert seen.numpy().sum() == 16
-    assert mirrored.numpy()[4].tolist() == [0.0, 0.0]
-    np.testing.assert_allclose(mirrored.numpy()[6], patch[3] * [-1, 1])
+    assert not seen[0, 4]
+    assert seen.sum() == 16
+    assert mirrored[0, 4].tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(mirrored[0, 6], patch[0, 3] * [-1, 1])
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -190,21 +169,16 @@ def test_plain_teacher_equals_the_turned_and_mirrored_one(flip, angle):
 
     plain = _loss(D, M, phi, w, np.where(flip, z_aug[PERMUTATION], z_aug) / scale)
 
-    tf = load_tensorflow()
-    graph_flip = tf.constant(flip)
-    matrix = augment.patch_matrix(tf.constant(scale), tf.constant(angle), graph_flip)
-    w_aug, _ = augment.augment_landmarks(
-        tf.constant(w.astype(np.float32)),
-        tf.ones(count, tf.bool),
-        matrix,
-        graph_flip,
-        PERMUTATION,
+    flips = np.array([flip])
+    matrix = augment.patch_matrix(np.array([scale]), np.array([angle]), flips)
+    (w_aug,), _ = augment.augment_landmarks(
+        w[None], np.ones((1, count), bool), matrix, flips, PERMUTATION
     )
     if flip:  # mirror x of the camera frame, which is the canonical axis m1
         mirror = np.eye(3) - 2 * np.outer(M[:, 0], M[:, 0])
         D = np.einsum("pck,cd->pdk", D, mirror)[PERMUTATION]
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    changed = _loss(D, M @ turn.T, phi, w_aug.numpy() / scale, z_aug / scale)
+    changed = _loss(D, M @ turn.T, phi, w_aug / scale, z_aug / scale)
     assert changed == pytest.approx(plain, rel=1e-5)
 
 
