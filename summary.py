@@ -10,7 +10,7 @@ import pose_jax.evaluate
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
-from runtime import run_files
+from runtime import processes, run_files
 from view.report import collect_report
 
 SHOWN = 12  # validation samples in the report
@@ -30,15 +30,21 @@ def write(config: Any, workdir: Path) -> Path:
     Raises:
         ValueError: nothing trained yet, or truth that does not fit the samples.
     """
-    nrsfm_jax.evaluate.evaluate(config, workdir)
+    processes.on_first(
+        lambda: nrsfm_jax.evaluate.evaluate(config, workdir), "evaluate teacher"
+    )
     for mode in config.student.modes:
         if (workdir / f"student_{mode}" / "student.json").exists():
             config.student.mode = mode
             pose_jax.evaluate.evaluate(config, workdir)
+    if not processes.is_first():
+        return workdir / "report.html"
     run_files.merge_results(workdir)
     landmarks = read_landmarks(config.data, "val")
     samples: dict[str, Any] = (
-        {} if config.data.name == "mocap" else _samples(config, landmarks)
+        {}
+        if config.data.name in ("mocap", "landmarks")
+        else _samples(config, landmarks)
     )
     path = collect_report(
         workdir,

@@ -80,12 +80,21 @@ def step_rows(
     key: Key[Array, ""], *, batch_size: int, count: int, start_step: int
 ) -> Iterator[Int[np.ndarray, " b"]]:
     """:func:`draw_rows` of every step from ``start_step`` on, on the host."""
-    one = functools.partial(draw_rows, batch_size=batch_size, count=count)
-    draw = jax.jit(jax.vmap(one, in_axes=(None, 0)))
     while True:
         steps = np.arange(start_step, start_step + DRAWN_AT_ONCE, dtype=np.int32)
-        yield from np.asarray(draw(key, steps))
+        yield from np.asarray(_draw_steps(key, steps, batch_size, count))
         start_step += DRAWN_AT_ONCE
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw_steps(
+    key: Key[Array, ""],
+    steps: Int[Array | np.ndarray, " s"],
+    batch_size: int,
+    count: int,
+) -> Int[Array, "s b"]:
+    one = functools.partial(draw_rows, batch_size=batch_size, count=count)
+    return jax.vmap(one, in_axes=(None, 0))(key, steps)
 
 
 def batches(
