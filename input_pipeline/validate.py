@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +20,11 @@ from input_pipeline.datasets.annotations import Index, Person
 from input_pipeline.datasets.pictures import check_picture
 from input_pipeline.datasets.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
+from input_pipeline.mixture import also_sources
 from input_pipeline.problems import Problem, Reporter
 from input_pipeline.settings import SPLITS, DataSettings, data_settings
-from input_pipeline.skeleton import Skeleton
+from input_pipeline.skeleton import H36M_17, Skeleton
+from input_pipeline.survey import Look, Survey, note_oddities, survey
 
 T = TypeVar("T")
 SHOWN = 20  # rows of one kind in the printed table
@@ -35,11 +38,15 @@ class Report:
         problems: in the order found.
         samples: usable samples by split.
         skipped: by split, what was left out and how often.
+        surveys: by split, labelled data in numbers.
+        splits: by split, the usable persons.
     """
 
     problems: tuple[Problem, ...]
     samples: dict[str, int]
     skipped: dict[str, dict[str, int]]
+    surveys: dict[str, Survey] = dataclasses.field(default_factory=dict)
+    splits: dict[str, Index] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -48,22 +55,37 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{split}: {count} samples{_skipped_text(self.skipped.get(split, {}))}"
+            f"{split}: {count} samples{left_out(self.skipped.get(split, {}))}"
             for split, count in self.samples.items()
         ]
-        lines += _table(self.problems)
+        lines += problem_lines(self.problems)
+        return "\n".join([*lines, self.verdict])
+
+    @property
+    def verdict(self) -> str:
+        """The last line: how many problems, and whether training would start."""
         errors = sum(problem.fatal for problem in self.problems)
         notes = len(self.problems) - errors
-        lines.append(f"{errors} errors, {notes} notes: {'ok' if self.ok else 'not ok'}")
-        return "\n".join(lines)
+        return f"{errors} errors, {notes} notes: {'ok' if self.ok else 'not ok'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return {
+            "ok": self.ok,
+            "samples": self.samples,
+            "left_out": self.skipped,
+            "splits": {name: found.to_dict() for name, found in self.surveys.items()},
+            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+        }
 
 
-def _skipped_text(skipped: Mapping[str, int]) -> str:
+def left_out(skipped: Mapping[str, int]) -> str:
+    """`` (left out: 3 crowd)``, or nothing."""
     parts = [f"{count} {what}" for what, count in skipped.items() if count]
     return f" (left out: {', '.join(parts)})" if parts else ""
 
 
-def _table(problems: Sequence[Problem]) -> list[str]:
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """Two lines a problem: level, kind and place; then value and remedy."""
     by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
     for problem in problems:
@@ -93,21 +115,25 @@ def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> 
     """
     problems: list[Problem] = []
     report = problems.append
-    samples: dict[str, int] = {}
-    skipped: dict[str, dict[str, int]] = {}
+    found = Report((), {}, {})
     settings = _attempt(lambda: data_settings(data), "bad setting", "config", report)
     if settings is not None and settings.labelled:
-        splits = read_splits(settings, report=report)
-        samples = {split: len(index.persons) for split, index in splits.items()}
-        skipped = {split: index.skipped for split, index in splits.items()}
-        if not settings.separate_val:
-            skipped.pop("val", None)  # held out of the same file: counted once
-        _check_labelled(settings, splits, report)
+        splits = _attempt(
+            lambda: read_splits(settings, report=report),
+            "cannot be read",
+            settings.annotations,
+            report,
+        )
+        found = _check_labelled(settings, splits or {}, report)
+        if "train" in found.splits:
+            _check_joints(found.splits["train"], settings.annotations, report)
+            _note_sides(found.splits["train"].skeleton, settings.annotations, report)
     elif settings is not None:
-        samples = _check_generated(settings, report)
-    if settings is not None and samples:
-        _check_counts(settings, samples, batch_size, report)
-    return Report(tuple(problems), samples, skipped)
+        found.samples.update(_check_generated(settings, report))
+    if settings is not None and found.samples:
+        _check_counts(settings, found.samples, batch_size, report)
+        _check_also(settings, found, report)
+    return dataclasses.replace(found, problems=tuple(problems))
 
 
 def _attempt(
@@ -186,35 +212,71 @@ def _check_shards(settings: DataSettings, report: Reporter) -> dict[str, int]:
 
 def _check_labelled(
     settings: DataSettings, splits: Mapping[str, Index], report: Reporter
-) -> None:
+) -> Report:
+    """Pictures, 3D files and oddities of labelled data; its numbers."""
+    skipped = {split: index.skipped for split, index in splits.items()}
+    if not settings.separate_val:
+        skipped.pop("val", None)  # held out of the same file: counted once
+    surveys, looks = {}, {}
     for split, index in splits.items():
         path, _ = settings.annotation_file(split)
-        _check_pictures(index.persons, path, report)
+        looks[split] = _check_pictures(index.persons, path, report)
+        surveys[split] = survey(index, looks[split])
+        note_oddities(index, surveys[split], looks[split], str(path), report)
         _check_truth(settings, split, index, report)
-    if "train" in splits:
-        _check_joints(splits["train"], settings.annotations, report)
-        _note_sides(splits["train"].skeleton, settings.annotations, report)
     if len(splits) == 2:
-        _note_shared_pictures(settings, splits, report)
+        _note_shared_pictures(settings, looks, report)
+    samples = {split: len(index.persons) for split, index in splits.items()}
+    return Report((), samples, skipped, surveys, dict(splits))
 
 
-def _check_pictures(persons: Sequence[Person], path: Path, report: Reporter) -> None:
-    # Where the annotations give no size, each person's landmarks need the picture.
-    chosen = {
-        (person.file, person.sample_id if person.size is None else None): person
-        for person in persons
-    }
-    found: list[list[Problem]] = [[] for _ in chosen]
+def _check_also(settings: DataSettings, found: Report, report: Reporter) -> None:
+    """The further sources of pictures, in the skeleton of the first."""
+    if not settings.also:
+        return
+    skeleton = found.splits["train"].skeleton if "train" in found.splits else H36M_17
+    for name, source in also_sources(settings, skeleton):
+        key = f"also.{name}"
+        if not source.labelled:
+            found.samples[key] = source.num_train
+            continue
+        splits = _attempt(
+            lambda source=source: read_splits(source, report=report),
+            "cannot be read",
+            source.annotations,
+            report,
+        )
+        checked = _check_labelled(source, splits or {}, report)
+        if "train" in checked.samples:
+            found.samples[key] = checked.samples["train"]
+            found.skipped[key] = checked.skipped["train"]
+            found.surveys[key] = checked.surveys["train"]
+            found.splits[key] = checked.splits["train"]
+
+
+def _check_pictures(
+    persons: Sequence[Person], path: Path, report: Reporter
+) -> dict[Path, Look]:
+    """Decodes every picture, once for each person; what was seen, by file."""
+    looks: dict[Path, Look] = {}
+    found: list[list[Problem]] = [[] for _ in persons]
 
     def check(person: Person, problems: list[Problem]) -> None:
-        check_picture(person, path, report=problems.append)
+        picture = check_picture(person, path, report=problems.append)
+        if picture is not None:
+            digest = hashlib.sha1(picture.encoded, usedforsecurity=False).hexdigest()
+            looks[person.file] = Look(picture.image.size, digest)
 
+    # Several persons in one picture: where one fails to decode, all would.
+    first = {person.file: person for person in persons}
+    alone = [p for p in persons if first[p.file] is p or p.size is None]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for _ in pool.map(check, chosen.values(), found):
+        for _ in pool.map(check, alone, found):
             pass
     for problems in found:
         for problem in problems:
             report(problem)
+    return looks
 
 
 def _check_truth(
@@ -259,12 +321,15 @@ def _note_sides(skeleton: Skeleton, where: str, report: Reporter) -> None:
 
 
 def _note_shared_pictures(
-    settings: DataSettings, splits: Mapping[str, Index], report: Reporter
+    settings: DataSettings, looks: Mapping[str, Mapping[Path, Look]], report: Reporter
 ) -> None:
-    files = [{p.file.absolute() for p in splits[s].persons} for s in SPLITS]
-    shared = sorted(files[0] & files[1])
+    """Pictures, by their bytes, that both splits have."""
+    train, val = (
+        {look.digest: file for file, look in looks[split].items()} for split in SPLITS
+    )
+    shared = sorted(str(val[digest]) for digest in set(train) & set(val))
     if shared:
         remedy = "remove them from one of the two: validation would be too good"
-        value = f"{len(shared)} pictures are in both splits, e.g. {shared[0].name}"
-        where = settings.annotations_val
+        value = f"{len(shared)} pictures are in both splits, e.g. {shared[0]}"
+        where = settings.annotations_val or settings.annotations
         report(Problem("shared pictures", where, "images", value, remedy, fatal=False))

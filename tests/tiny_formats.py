@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline.skeleton import H36M_17, LSP_14, MPII_16, Skeleton
+from input_pipeline.skeleton import Skeleton
 
 SIZE = 64
 COUNT = 12
@@ -243,6 +243,3 @@ def write_challenge(folder: Path, xy: np.ndarray) -> dict[str, Any]:
         name = f"HM36_eccv_challenge_{split}_w288xh384_keypoint_jnt_bbox_db.pkl"
         (cache / name).write_bytes(pickle.dumps(records, protocol=2))
     return {"name": "h36m", "annotations": str(folder)}
-
-
-SKELETONS = {"mpii": MPII_16, "lsp": LSP_14, "h36m": H36M_17}
