@@ -64,6 +64,8 @@ def _teacher() -> ConfigDict:
     teacher.population = 1  # restarts trained at once; one is kept, without any 3D
     teacher.depth_sign = 1  # +1 or -1: the one bit that 2D cannot tell
     teacher.depth_sign_source = "given"  # or 'evaluate': chosen once against the truth
+    # "LWrist is nearer than RWrist in image 12; ..." sets the sign from what is seen.
+    teacher.depth_sign_cue = ""
     teacher.em = ConfigDict()
     # The weight of the EM depth falls from 1 to the floor in this part of the steps.
     teacher.em.guide_fraction = 0.4  # 0: no EM
@@ -90,7 +92,8 @@ def _student() -> ConfigDict:
     student.depth_bins = 64
     student.deconv_channels = 256
     student.num_deconv = 3
-    student.dtype = "float32"
+    student.dtype = "float32"  # of the network's activations; or 'bfloat16'
+    student.pretrained = ""  # the backbone's start: ResNet weights, .safetensors, .npz
     student.batch_size = 32
     student.steps = 150_000
     student.learning_rate = 1e-3
@@ -112,6 +115,8 @@ def _student() -> ConfigDict:
     student.log_every = 50
     student.parallel = "pmap"  # 'pmap', 'shard_map' or 'jit' (one device)
     student.num_devices = 0  # 0: all
+    # Batch norms average over the whole batch, or each device over its own part.
+    student.sync_batch_norm = True
     return student
 
 

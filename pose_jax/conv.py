@@ -150,10 +150,11 @@ class UpsampleConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with torchvision's constants, statistics always in float32.
+    """Batch norm as torchvision's, statistics always in float32.
 
-    Linen's own mixes bfloat16 activations with float32 parameters by implicit
-    promotion, which strict promotion rejects.
+    A batch is normalised by its biased variance; the running variance is unbiased.
+    Linen's own is biased in both, and mixes bfloat16 activations with float32
+    parameters by implicit promotion, which strict promotion rejects.
 
     Args:
         train: normalise by the batch and update the running statistics, or by these.
@@ -176,15 +177,21 @@ class BatchNorm(nn.Module):
         if self.train:
             now_mean, now_var = self._moments(x.astype(jnp.float32))
             if not self.is_initializing():
-                keep = self.momentum
+                keep, count = self.momentum, self._count(x)
+                unbiased = now_var * (count / max(count - 1, 1))
                 mean.value = keep * mean.value + (1.0 - keep) * now_mean
-                var.value = keep * var.value + (1.0 - keep) * now_var
+                var.value = keep * var.value + (1.0 - keep) * unbiased
         factor = scale * lax.rsqrt(now_var + self.epsilon)
         offset = bias - now_mean * factor
         factor, offset = (
             a.astype(x.dtype).reshape(1, 1, 1, -1) for a in (factor, offset)
         )
         return x * factor + offset
+
+    def _count(self, x: Float[Array, "b h w c"]) -> int:
+        """Values per channel that the statistics are made of, over all devices."""
+        devices = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        return devices * x.size // x.shape[-1]
 
     def _moments(
         self, x: Float[Array, "b h w c"]

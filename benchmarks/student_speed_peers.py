@@ -1,0 +1,209 @@
+"""The student's network in PyTorch, to time it against ours.
+
+The same layers with torchvision's names, written the way PyTorch likes: channels
+first, its own batch norm, one softmax over the volume. ``tests`` hold it to the same
+poses and gradients as ours. Nothing else needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD, PoseNet
+from pose_jax.resnet import STAGE_SIZES, scaled_width, torchvision_key
+
+# Does one step, or one prediction, and returns when it is done.
+Step = Callable[[], Any]
+
+
+def make_net(net: PoseNet) -> Any:
+    """A ``torch.nn.Module`` like ``net``; its parameters are PyTorch's first ones."""
+    torch: Any = importlib.import_module("torch")
+    nn: Any = torch.nn
+
+    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> Any:
+        return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, channels: int, stride: int, wide: bool) -> None:
+            super().__init__()
+            outputs = channels * 4 if wide else channels
+            first = 1 if wide else 3
+            self.conv1 = conv(inputs, channels, first, 1 if wide else stride)
+            self.conv2 = conv(channels, channels, 3, stride if wide else 1)
+            self.bn1, self.bn2 = (nn.BatchNorm2d(channels) for _ in range(2))
+            self.wide = wide
+            if wide:
+                self.conv3 = conv(channels, outputs, 1)
+                self.bn3 = nn.BatchNorm2d(outputs)
+            if stride != 1 or inputs != outputs:
+                shortcut = (conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+                self.downsample = nn.Sequential(*shortcut)
+            else:
+                self.downsample = nn.Identity()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Any) -> Any:
+            y = self.relu(self.bn1(self.conv1(x)))
+            y = self.bn2(self.conv2(y))
+            if self.wide:
+                y = self.bn3(self.conv3(self.relu(y)))
+            return self.relu(y + self.downsample(x))
+
+    class Pose(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            wide = net.depth >= 50
+            inputs = scaled_width(64, net.width)
+            imagenet = net.stem == "imagenet"
+            self.conv1 = conv(3, inputs, 7 if imagenet else 3, 2)
+            self.bn1 = nn.BatchNorm2d(inputs)
+            self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
+            for stage, count in enumerate(STAGE_SIZES[net.depth]):
+                channels = scaled_width(64 * 2**stage, net.width)
+                blocks = []
+                for i in range(count):
+                    stride = 2 if stage > 0 and i == 0 else 1
+                    blocks.append(Block(inputs, channels, stride, wide))
+                    inputs = channels * 4 if wide else channels
+                setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            head = []
+            for _ in range(net.num_deconv):
+                up = nn.ConvTranspose2d(
+                    inputs, net.deconv_channels, 4, 2, 1, bias=False
+                )
+                norm = nn.BatchNorm2d(net.deconv_channels)
+                head += [up, norm, nn.ReLU(inplace=True)]
+                inputs = net.deconv_channels
+            self.head = nn.Sequential(*head)
+            self.final = nn.Conv2d(inputs, net.num_joints * net.depth_bins, 1)
+            for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+                colours = torch.tensor(values).reshape(1, 3, 1, 1)
+                self.register_buffer(name, colours, persistent=False)
+
+        def forward(self, images: Any) -> Any:
+            x = (images.float() / 255.0 - self.mean) / self.std
+            x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+            return self.soft_argmax(self.final(self.head(x)))
+
+        def soft_argmax(self, logits: Any) -> Any:
+            b, _, h, w = logits.shape
+            shape = (b, net.num_joints, net.depth_bins, h, w)
+            heat = logits.float().reshape(b, net.num_joints, -1).softmax(-1)
+            heat = heat.reshape(shape)
+            axes = []
+            for others, count in (((2, 3), w), ((2, 4), h), ((3, 4), net.depth_bins)):
+                cells = torch.arange(count, device=heat.device) + 0.5
+                axes.append(heat.sum(others) @ (cells * (2.0 / count) - 1.0))
+            return torch.stack(axes, -1)
+
+    return Pose()
+
+
+def load_variables(module: Any, variables: Mapping[str, Any]) -> Any:
+    """``module`` with our weights and statistics."""
+    torch: Any = importlib.import_module("torch")
+    state = {
+        name: torch.tensor(np.array(value))
+        for name, value in torch_arrays(variables).items()
+    }
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    missing = [name for name in missing if "num_batches_tracked" not in name]
+    if missing or unexpected:
+        raise ValueError(f"the networks differ: {missing}, {unexpected}")
+    return module
+
+
+def torch_arrays(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Our variables under PyTorch's names, axes in PyTorch's order."""
+    found = {}
+    for path, value in flax.traverse_util.flatten_dict(dict(variables)).items():
+        collection, part, *rest = path
+        name = torchvision_key((collection, *rest))
+        if part == "head" and not name.startswith("final"):
+            layer, leaf = name.split(".")  # deconv1.weight, bn1.running_mean
+            index = 3 * (int(layer[-1]) - 1) + layer.startswith("bn")
+            name = f"head.{index}.{leaf}"
+        array = np.asarray(value)
+        if path[-1] == "kernel":
+            # A transposed convolution keeps its inputs first.
+            axes = (2, 3, 0, 1) if "deconv" in path[-2] else (3, 2, 0, 1)
+            array = array.transpose(axes)
+        found[name] = array
+    return found
+
+
+def train_step(
+    module: Any,
+    images: np.ndarray,
+    target: np.ndarray,
+    *,
+    device: str,
+    channels_last: bool,
+    compiled: bool,
+    autocast: bool,
+    rate: float = 1e-3,
+) -> Step:
+    """One step of Adam on the L1 distance to ``target``; returns the loss."""
+    torch: Any = importlib.import_module("torch")
+    module, pictures = _placed(module, images, device, channels_last)
+    wanted = torch.tensor(target, device=device)
+    module.train()
+    adam = torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+    run = torch.compile(module) if compiled else module
+
+    def step() -> float:
+        adam.zero_grad(set_to_none=True)
+        with _precision(device, autocast):
+            loss = (run(pictures) - wanted).abs().mean()
+        loss.backward()
+        adam.step()
+        return loss.item()
+
+    return step
+
+
+def prediction(
+    module: Any,
+    images: np.ndarray,
+    *,
+    device: str,
+    channels_last: bool,
+    compiled: bool,
+    autocast: bool,
+) -> Step:
+    """The poses of ``images``."""
+    torch: Any = importlib.import_module("torch")
+    module, pictures = _placed(module, images, device, channels_last)
+    module.eval()
+    run = torch.compile(module) if compiled else module
+
+    def step() -> np.ndarray:
+        with torch.inference_mode(), _precision(device, autocast):
+            return run(pictures).cpu().numpy()
+
+    return step
+
+
+def _placed(
+    module: Any, images: np.ndarray, device: str, channels_last: bool
+) -> tuple[Any, Any]:
+    torch: Any = importlib.import_module("torch")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pictures = torch.tensor(images.transpose(0, 3, 1, 2), device=device)
+    pictures = pictures.contiguous(memory_format=layout)
+    return module.to(device=device, memory_format=layout), pictures
+
+
+def _precision(device: str, autocast: bool) -> Any:
+    if not autocast:
+        return contextlib.nullcontext()
+    torch: Any = importlib.import_module("torch")
+    return torch.autocast(device, dtype=torch.bfloat16)

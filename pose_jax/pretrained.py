@@ -1,0 +1,145 @@
+"""ResNet weights of other projects, as a start for the student's backbone.
+
+Files are ``.safetensors`` or ``.npz`` with the names of torchvision (timm's plain
+ResNets use the same) or of transformers, with or without a prefix such as ``module.``
+and with or without a classifier, which is left out. ``.pth`` files hold Python
+objects: ``python -m pose_jax.convert_pth IN OUT`` turns them into one of these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from pose_jax.resnet import torchvision_key
+from pose_jax.student import TrainState
+from pose_jax.weights import check_arrays
+
+Path_ = tuple[str, ...]
+# Parts of a classification network that the student has no use for.
+UNUSED = re.compile(r"(^|\.)(fc|classifier|head)\.|num_batches_tracked$")
+
+
+def transformers_key(path: Path_) -> str:
+    """Name in transformers' ``ResNetModel`` of one leaf of `ResNet`'s variables.
+
+    >>> transformers_key(("params", "layer1_0", "downsample_1", "scale"))
+    'encoder.stages.0.layers.0.shortcut.normalization.weight'
+    >>> transformers_key(("params", "conv1", "kernel"))
+    'embedder.embedder.convolution.weight'
+    """
+    *block, layer = path[1:-1]
+    place = "embedder.embedder"
+    if block:
+        stage, index = re.findall(r"\d+", block[0])
+        within = f"layer.{int(layer[-1]) - 1}"
+        if layer.startswith("downsample"):
+            within = "shortcut"
+        place = f"encoder.stages.{int(stage) - 1}.layers.{index}.{within}"
+    kind = "convolution" if path[-1] == "kernel" else "normalization"
+    leaf = torchvision_key(path).rpartition(".")[2]
+    return f"{place}.{kind}.{leaf}"
+
+
+def with_pretrained(state: TrainState, path: str | Path) -> TrainState:
+    """``state`` with the backbone of ``path``; the head stays as it is.
+
+    Raises:
+        ValueError: see `read_backbone`.
+    """
+    own = {name: tree["backbone"] for name, tree in state.variables.items()}
+    found = read_backbone(path, own)
+    return state.replace(
+        params={**state.params, "backbone": found["params"]},
+        batch_stats={**state.batch_stats, "backbone": found["batch_stats"]},
+    )
+
+
+def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of ``path`` in the shape of ``variables``.
+
+    Args:
+        path: ``.safetensors`` or ``.npz``.
+        variables: ``params`` and ``batch_stats`` of a `ResNet`, for their shapes.
+
+    Returns:
+        The same tree, float32, with the values of the file.
+
+    Raises:
+        ValueError: another kind of file, or arrays that do not fit, by the names that
+            they have in it.
+    """
+    arrays = read_arrays(path)
+    leaves = flax.traverse_util.flatten_dict(dict(variables))
+    key = _naming(arrays)
+    prefix = _prefix(arrays, key(("params", "conv1", "kernel")))
+    names = {leaf: prefix + key(leaf) for leaf in leaves}
+    used = {
+        name: array
+        for name, array in arrays.items()
+        if name in names.values() or not UNUSED.search(name)
+    }
+    shapes = {names[leaf]: _torch_shape(value) for leaf, value in leaves.items()}
+    check_arrays(path, used, shapes)
+    found = {leaf: _ours(arrays[name]) for leaf, name in names.items()}
+    return flax.traverse_util.unflatten_dict(found)
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a ``.safetensors`` or ``.npz`` file.
+
+    Raises:
+        ValueError: no such file, another kind, or one that does not decode.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"config.student.pretrained = {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} does not decode ({error}); fetch it again") from error
+    raise ValueError(
+        f"config.student.pretrained = {path} is neither .safetensors nor .npz; a .pth "
+        f"file is converted by: python -m pose_jax.convert_pth {path} "
+        f"{path.with_suffix('.safetensors')}"
+    )
+
+
+def _naming(arrays: Mapping[str, Any]) -> Callable[[Path_], str]:
+    """Whose names these are."""
+    stem = transformers_key(("params", "conv1", "kernel"))
+    if any(name.endswith(stem) for name in arrays):
+        return transformers_key
+    return torchvision_key
+
+
+def _prefix(arrays: Mapping[str, Any], stem: str) -> str:
+    """What stands before every name, ``module.`` or ``resnet.`` say."""
+    matching = [name for name in arrays if name == stem or name.endswith(f".{stem}")]
+    shortest = min(matching, key=len, default=stem)
+    return shortest.removesuffix(stem)
+
+
+def _torch_shape(value: Any) -> tuple[int, ...]:
+    if len(value.shape) != 4:
+        return tuple(value.shape)
+    kh, kw, inputs, outputs = value.shape
+    return (outputs, inputs, kh, kw)
+
+
+def _ours(array: np.ndarray) -> Any:
+    """float32, kernels as (row, column, in, out)."""
+    array = np.asarray(array).astype(np.float32)
+    return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
