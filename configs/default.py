@@ -40,6 +40,7 @@ def _data() -> ConfigDict:
     data.landmarks = ""  # written by --stage=landmarks
     # mannequin and mocap: how many samples, seen from where.
     data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
+    data.sequence = ""  # for 'sequence': which one of mocap_file
     data.num_train = 4000
     data.num_val = 500
     data.render_size = 128  # pixels
@@ -72,8 +73,13 @@ def _teacher() -> ConfigDict:
     teacher.em.guide_floor = 0.5
     teacher.em.components = 10  # Gaussians; 1: a single one
     teacher.em.num_samples = 4000
+    # 'upright': every elevation with even yaws; 'free': rotations of any kind, for
+    # objects that have no upright position (the sign of depth is then left to chance).
+    teacher.em.views = "upright"
     teacher.em.num_yaws = 24
     teacher.em.elevations_deg = (-10.0, 0.0, 10.0, 20.0, 30.0)
+    teacher.em.num_rotations = 1000
+    teacher.em.noise = 0.005  # of the landmarks, patch units; exact ones allow less
     teacher.checkpoint_every = 1000
     teacher.log_every = 100
     return teacher

@@ -17,13 +17,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from losses import metrics
+from nrsfm_jax import depth_cue
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.teacher import Reconstruction, Teacher
 from runtime import run_files
 
 SPLITS = ("train", "val")
-GIVEN = "depth sign {sign:+d}, given by the config"
-CHOSEN = "depth sign {sign:+d}, one for all samples, chosen against ground truth"
+SIGNS = {
+    "given": "depth sign {sign:+d}, given by the config",
+    "cue": "depth sign {sign:+d}, from what is seen in a picture (depth_sign_cue)",
+    "evaluate": "depth sign {sign:+d}, one for all samples, chosen against ground "
+    "truth",
+}
 MEAN_POSE = "mean of the true training poses in one view: only PA-MPJPE has a meaning"
 NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
 
@@ -47,16 +52,24 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     """
     folder = Path(workdir) / "teacher"
     path = folder / "results.json"
-    if path.exists():
+    changed = _sign_changed(config.teacher, teacher_files.read_record(folder))
+    if path.exists() and not changed:
         return json.loads(path.read_text(encoding="utf-8"))
     teacher = teacher_files.load(folder)
     if config.data.landmarks:
+        if changed:
+            raise ValueError(
+                "config.teacher.depth_sign: the sign of a teacher in shards is set "
+                "before it is trained, and by no cue; choose another workdir"
+            )
         results = _evaluate_shards(config, folder, teacher)
         run_files.write_json_atomic(path, results)
         return results
     splits = {s: teacher_files.load_reconstruction(folder, s) for s in SPLITS}
     truth = {s: _read_truth(config.data, s, splits[s]) for s in SPLITS}
-    if config.teacher.depth_sign_source == "evaluate" and truth["train"] is not None:
+    if changed:
+        teacher, splits = _settle_sign(config, folder, teacher, splits)
+    if _wanted(config.teacher) == "evaluate" and truth["train"] is not None:
         teacher, splits = _choose_sign(folder, teacher, splits, truth["train"])
     mean_pose = _mean_pose(truth["train"])
     results: dict[str, Any] = {}
@@ -71,8 +84,22 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         results[name] = _fit_to_landmarks(split) | _evaluate_split(
             split, pose, truth[name], teacher, mean_pose
         )
+        if config.data.name == "sequence":
+            results[name]["dai_error"] = _dai_error(
+                config.data, name, pose, truth[name]
+            )
     run_files.write_json_atomic(path, results)
     return results
+
+
+def _dai_error(
+    data: Any, split: str, pose: Float[np.ndarray, "n p 3"], truth: Any
+) -> float:
+    """Error of a sequence, whose frames have one scale, in the unit of the truth."""
+    from input_pipeline.landmarks import read_landmarks
+
+    half_side = read_landmarks(data, split).half_side[:, None, None]
+    return metrics.dai_error(pose * half_side, truth.positions_mm)
 
 
 def _evaluate_shards(config: Any, folder: Path, teacher: Teacher) -> dict[str, Any]:
@@ -83,7 +110,7 @@ def _evaluate_shards(config: Any, folder: Path, teacher: Teacher) -> dict[str, A
     """
     from input_pipeline.landmark_shards import open_split
 
-    if config.teacher.depth_sign_source == "evaluate":
+    if _wanted(config.teacher) == "evaluate":
         raise ValueError(
             "config.teacher.depth_sign_source = 'evaluate' needs all samples in "
             "memory; give the sign, or leave config.data.landmarks empty"
@@ -151,8 +178,7 @@ def _evaluate_split(
     """Metrics of one split against its truth, and of what any method must beat."""
     if truth is None:
         return {"message": NO_TRUTH}
-    text = CHOSEN if teacher.depth_sign_source == "evaluate" else GIVEN
-    sign = text.format(sign=teacher.depth_sign)
+    sign = SIGNS[teacher.depth_sign_source].format(sign=teacher.depth_sign)
     edges = [(parent, child) for parent, child in teacher.skeleton["edges"]]
 
     def measure(poses, sign=sign):
@@ -200,6 +226,68 @@ def _choose_sign(
     teacher = dataclasses.replace(teacher, depth_sign_source="evaluate")
     teacher_files.save(folder, teacher, kept)
     return teacher, kept
+
+
+def _wanted(settings: Any) -> str:
+    """Where the config takes the sign from; a cue goes before the others."""
+    cued = settings.get("depth_sign_cue", "")
+    return "cue" if cued else str(settings.depth_sign_source)
+
+
+def _sign_changed(settings: Any, record: Mapping[str, Any]) -> bool:
+    """Whether the config asks for another sign than the teacher was given."""
+    wanted, source = _wanted(settings), record["depth_sign_source"]
+    if wanted == "evaluate":
+        return source == "cue"
+    if wanted == "cue":
+        before = record["config"].get("teacher", {}).get("depth_sign_cue", "")
+        return source != "cue" or before != settings.depth_sign_cue
+    return source != "given" or record["depth_sign"] != settings.depth_sign
+
+
+def _settle_sign(
+    config: Any, folder: Path, teacher: Teacher, splits: Mapping[str, Reconstruction]
+) -> tuple[Teacher, dict[str, Reconstruction]]:
+    """The teacher with the sign that the config gives, or that its cues tell."""
+    sign, source = int(config.teacher.depth_sign), "given"
+    cue = config.teacher.get("depth_sign_cue", "")
+    if cue:
+        decision = _decide(config, teacher, splits)
+        sign, source = decision.sign, "cue"
+        print(f"teacher: depth sign {sign:+d}, by {decision.text}", flush=True)
+    kept = dict(splits)
+    if sign != teacher.depth_sign:
+        teacher = teacher.mirrored()
+        kept = {name: split.mirrored() for name, split in kept.items()}
+    for stale in (folder, *folder.parent.glob("student_*")):
+        (stale / "results.json").unlink(missing_ok=True)
+    settings = dict(teacher.config.get("teacher", {}))
+    settings |= {"depth_sign": sign, "depth_sign_cue": cue}
+    teacher = dataclasses.replace(
+        teacher,
+        depth_sign_source=source,
+        config=dict(teacher.config) | {"teacher": settings},
+    )
+    teacher_files.save(folder, teacher, kept)
+    return teacher, kept
+
+
+def _decide(
+    config: Any, teacher: Teacher, splits: Mapping[str, Reconstruction]
+) -> depth_cue.Decision:
+    """What the cues say of the training and validation samples they name."""
+    from input_pipeline.landmarks import read_landmarks
+
+    cues = depth_cue.parse_cues(
+        config.teacher.depth_sign_cue, teacher.skeleton["joints"]
+    )
+    plus = np.array([1, 1, teacher.depth_sign], np.float32)
+    names, ids, poses = [], [], []
+    for name in SPLITS:
+        names += read_landmarks(config.data, name).names
+        ids.append(splits[name].sample_ids)
+        poses.append(splits[name].poses(teacher.dictionary) * plus)
+    return depth_cue.decide(cues, names, np.concatenate(ids), np.concatenate(poses))
 
 
 def _fit_to_landmarks(split: Reconstruction) -> dict[str, Any]:

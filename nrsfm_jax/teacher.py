@@ -43,8 +43,8 @@ class Teacher:
         params: of the network, as trained (before the depth sign).
         skeleton: as ``Skeleton.to_dict()`` gives it.
         depth_sign: +1: as trained; -1: mirrored in depth (2D cannot tell).
-        depth_sign_source: ``"given"`` by the config, or ``"evaluate"``: chosen once
-            against ground truth.
+        depth_sign_source: ``"given"`` by the config, ``"cue"``: told by what is seen
+            in a picture, or ``"evaluate"``: chosen once against ground truth.
         config: the settings of the run, as plain JSON.
     """
 
@@ -58,10 +58,10 @@ class Teacher:
     def __post_init__(self) -> None:
         if self.depth_sign not in (1, -1):
             raise ValueError(f"depth_sign is {self.depth_sign!r}; it must be +1 or -1")
-        if self.depth_sign_source not in ("given", "evaluate"):
+        if self.depth_sign_source not in ("given", "cue", "evaluate"):
             raise ValueError(
-                f"depth_sign_source is {self.depth_sign_source!r}; it must be 'given' "
-                "or 'evaluate'"
+                f"depth_sign_source is {self.depth_sign_source!r}; it must be 'given', "
+                "'cue' or 'evaluate'"
             )
 
     @property

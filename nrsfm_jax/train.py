@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.first_pose import first_pose, kept_shapes
+from nrsfm_jax.first_pose import em_options, first_pose, kept_shapes
 from nrsfm_jax.gaussian_mixture import GaussianMixture
 from nrsfm_jax.landmark_folder import draw_rows
 from nrsfm_jax.model import Params
@@ -285,7 +285,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         if processes.is_first():
             run_files.mark_finished(workdir, "teacher", seconds=seconds)
     saved = teacher_files.read_record(folder)["config"]
-    if saved != settings:
+    if _without_sign(saved) != _without_sign(settings):
         raise ValueError(
             f"{folder} holds a teacher of another config "
             f"({_difference(saved, settings)}); choose another workdir or delete it"
@@ -302,6 +302,16 @@ def _settings(config: Any) -> dict[str, Any]:
     data = {k: v for k, v in config.data.to_dict().items() if k != "data_dir"}
     record = {"seed": config.seed, "data": data, "teacher": teacher}
     return json.loads(json.dumps(record))
+
+
+def _without_sign(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings less the depth sign, which can be turned after the training."""
+    teacher = {
+        name: value
+        for name, value in settings.get("teacher", {}).items()
+        if not name.startswith("depth_sign")
+    }
+    return dict(settings) | {"teacher": teacher}
 
 
 def _difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -404,10 +414,7 @@ def fit_or_read_shapes(
             W,
             visible,
             key=key,
-            components=settings.components,
-            num_samples=settings.num_samples,
-            elevations_deg=tuple(settings.elevations_deg),
-            num_yaws=settings.num_yaws,
+            **em_options(settings),
         )
 
     with progress("teacher: EM", total=1, shown=processes.is_first()) as bar:

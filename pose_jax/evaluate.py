@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from input_pipeline.ground_truth import GroundTruth, read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
@@ -22,6 +23,7 @@ from pose_jax.estimator import load_student
 from pose_jax.student import StudentRecord, TrainState
 from pose_jax.targets import read_teacher
 from pose_jax.weights import FILE, save_weights
+from runtime import processes
 from runtime.devices import data_parallel
 from runtime.progress import progress
 from runtime.run_files import write_json_atomic, write_npz_atomic
@@ -30,6 +32,7 @@ SPLITS = ("train", "val")
 SIGNS = {
     "supervised": "no sign to choose: trained on 3D labels",
     "given": "depth sign {sign:+d} of the teacher, given by the config",
+    "cue": "depth sign {sign:+d} of the teacher, from what is seen in a picture",
     "evaluate": "depth sign {sign:+d} of the teacher, one for all samples, chosen "
     "against ground truth",
 }
@@ -74,6 +77,8 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     for split in SPLITS:
         marks = read_landmarks(config.data, split)
         pose = predict_split(config, record, state, split, len(marks))
+        if not processes.is_first():
+            continue
         pose[..., 2] *= sign
         write_npz_atomic(
             folder / f"predictions_{split}.npz", sample_ids=marks.sample_ids, pose=pose
@@ -83,9 +88,11 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
             truth = truth.align(marks.sample_ids)
         results[split] = score_split(pose, marks, truth, text)
     results |= {"student": about}
-    _publish(config, folder, record, state, results, sign)
-    write_json_atomic(path, results)
-    return results
+    if processes.is_first():
+        _publish(config, folder, record, state, results, sign)
+        write_json_atomic(path, results)
+    processes.barrier("evaluate student")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _publish(
@@ -121,16 +128,22 @@ def _depth_sign(record: StudentRecord, workdir: str | Path) -> tuple[int, str]:
 def predict_split(
     config: Any, record: StudentRecord, state: TrainState, split: str, count: int
 ) -> Float[np.ndarray, "n p 3"]:
-    """Poses of a split in row order, in the plain patch."""
+    """Poses of a split in row order, in the plain patch; each process predicts a part.
+
+    All of them get all poses.
+    """
     from input_pipeline.pipeline import image_batches  # imports tensorflow
 
+    batch_size = max(config.student.batch_size // jax.process_count(), 1)
     batches = image_batches(
         config.data,
         split,
-        batch_size=config.student.batch_size,
+        batch_size=batch_size,
         image_size=record.image_size,
         seed=config.seed,
         train=False,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
     )
     return predict_batches(
         record,
@@ -139,7 +152,7 @@ def predict_split(
         count=count,
         parallel=config.student.parallel,
         num_devices=config.student.num_devices,
-        batch_size=config.student.batch_size,
+        batch_size=batch_size,
         label=f"student_{record.mode}: {split}",
     )
 
@@ -155,7 +168,7 @@ def predict_batches(
     batch_size: int = 0,
     label: str = "evaluate",
 ) -> Float[np.ndarray, "n p 3"]:
-    """Poses of ``count`` samples by their ``row``.
+    """Poses of ``count`` samples by their ``row``; of several processes, of all parts.
 
     Args:
         record: of the student.
@@ -185,13 +198,16 @@ def predict_batches(
     variables = placed.replicate(state.variables)
     pose = np.zeros((count, record.skeleton.num_joints, 3), np.float32)
     seen = np.zeros(count, bool)
-    with progress(label, total=count) as bar:
+    shown = processes.is_first()
+    with progress(label, total=count, shown=shown) as bar:
         for batch in batches:
             found = run(variables, placed.shard(batch["image"]), None)
             keep = np.asarray(batch["weight"]) > 0
             rows = np.asarray(batch["row"])[keep]
             pose[rows], seen[rows] = found[keep], True
-            bar.update(int(seen.sum()))
+            bar.update(min(int(seen.sum()) * jax.process_count(), count))
+    if jax.process_count() > 1:
+        pose, seen = _joined_rows(pose, seen)
     if not seen.all():
         missing = int(np.flatnonzero(~seen)[0])
         raise ValueError(
@@ -199,6 +215,20 @@ def predict_batches(
             "train=False"
         )
     return pose
+
+
+def _joined_rows(
+    pose: Float[np.ndarray, "n p 3"],
+    seen: Bool[np.ndarray, " n"],
+    *,
+    piece: int = 65536,
+) -> tuple[Float[np.ndarray, "n p 3"], Bool[np.ndarray, " n"]]:
+    """The rows that any process has; no row is in two of them."""
+    for start in range(0, len(pose), piece):
+        rows = slice(start, start + piece)
+        pose[rows] = processes.gather(pose[rows]).sum(axis=0)
+        seen[rows] = processes.gather(seen[rows]).any(axis=0)
+    return pose, seen
 
 
 def score_split(

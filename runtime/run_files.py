@@ -25,6 +25,7 @@ from runtime import devices, processes
 # none of which changes a number of a stage.
 FREE_FIELDS = (
     "data.data_dir",
+    "teacher.depth_sign*",  # turned after the training, without another
     "predict.*",
     "*.log_every",
     "*.checkpoint_every",

@@ -29,8 +29,8 @@ def test_check_writes_the_report_and_a_sheet(tmp_path, capsys):
     assert record["samples"] == {"train": 18, "val": 2}
     assert record["splits"]["train"]["joints"]["head"] == 18
     assert record["splits"]["train"]["picture_px"] == [64, 64, 64]
-    sheet = np.asarray(Image.open(folder / "sheet.png"))
-    assert sheet.shape[0] > 2 * 192
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.height > 2 * 192
     assert not (folder / "sheet_suspects.png").exists()
     out = capsys.readouterr().out
     assert "18 (100%)" in out
