@@ -18,9 +18,9 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Float, UInt8
 
+from input_pipeline.augment import FILL
 from pose_jax.estimator import PoseEstimator
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
-from pose_jax.pictures import FILL
 from runtime.run_files import write_json_atomic
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-# As input_pipeline.augment draws what lies outside a picture, and how far past the
-# crop its window reaches.
-FILL = 124.0
-MARGIN_PX = 3.0
+from input_pipeline.augment import draw_patch
+
+# What is cut out before a crop is drawn: this far beyond it, in pixels of the patch,
+# and from a corner at which no block of pixels that is averaged is split.
+_MARGIN = 8
+_ALIGN = 256
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -181,7 +184,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 def cut_patch(
     picture: Image.Image, centre: np.ndarray, half_side: float, size: int
 ) -> np.ndarray:
-    """The crop as training draws it: smoothed, then bilinear, grey outside.
+    """The crop as training draws it, grey outside of the picture.
 
     Args:
         picture: RGB.
@@ -194,48 +197,14 @@ def cut_patch(
     """
     if not half_side > 0:
         raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
-    centre = np.asarray(centre, np.float64)
-    step = 2.0 * float(half_side) / size  # pixels of the picture per patch pixel
-    block = 2 ** int(np.log2(max(step, 1.0) * (1 + 1e-6)))
-    reach = float(half_side) + MARGIN_PX * block
-    limit = -(-np.array(picture.size) // block)
-    low = np.clip(np.floor((centre - reach) / block), 0, limit - 1).astype(int)
-    high = np.clip(np.ceil((centre + reach) / block), low + 1, limit).astype(int)
-    low, high = low * block, np.minimum(high * block, picture.size)
+    centre, limit = np.asarray(centre, np.float64), np.array(picture.size)
+    reach = half_side + _MARGIN * max(2 * half_side / size, 1.0)
+    # As a file that costs nothing to write or read: training draws from files.
+    last = (limit - 1) // _ALIGN * _ALIGN
+    low = np.clip((centre - reach) // _ALIGN * _ALIGN, 0, last).astype(int)
+    high = np.clip(np.ceil(centre + reach), low + 1, limit).astype(int)
+    window = io.BytesIO()
     box = (*low.tolist(), *high.tolist())
-    drawn = np.asarray(picture.crop(box).convert("RGB"), np.float32)
-    corner = centre - half_side - low
-    for axis in (1, 0):  # along y, then, turned, along x
-        at = (corner[axis] + step * (np.arange(size) + 0.5)) / block - 0.5
-        smooth = _blurred(_block_means(drawn, block), step / block)
-        drawn = _interpolated(smooth, at).swapaxes(0, 1)
-    return np.clip(np.round(drawn), 0, 255).astype(np.uint8)
-
-
-def _block_means(rows: np.ndarray, block: int) -> np.ndarray:
-    """Means of ``block`` rows each; the last row is repeated to fill the last one."""
-    if block == 1:
-        return rows
-    filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % block, axis=0)])
-    return filled.reshape(-1, block, *rows.shape[1:]).mean(1)
-
-
-def _blurred(rows: np.ndarray, minify: float) -> np.ndarray:
-    """The blur of :func:`input_pipeline.augment.shrink_and_blur` along the rows."""
-    if minify <= 1 + 1e-5:
-        return rows
-    b = 0.08 * minify
-    kernel = np.convolve([b, 1 - 2 * b, b], [b, 1 - 2 * b, b]).astype(np.float32)
-    padded = np.pad(rows, ((2, 2), (0, 0), (0, 0)), mode="edge")
-    parts = [k * padded[i : i + len(rows)] for i, k in enumerate(kernel)]
-    return np.sum(parts, axis=0, dtype=np.float32)
-
-
-def _interpolated(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """``rows`` at the places ``at``, linearly; :data:`FILL` outside of them."""
-    edge = np.full_like(rows[:1], FILL)
-    padded = np.concatenate([edge, rows, edge])
-    at = np.clip(at + 1, 0, len(rows) + 1)
-    below = np.minimum(at.astype(int), len(rows))
-    part = (at - below).astype(np.float32).reshape(-1, 1, 1)
-    return padded[below] * (1 - part) + padded[below + 1] * part
+    picture.convert("RGB").crop(box).save(window, "BMP")
+    unchanged = np.eye(2), np.ones(3)
+    return draw_patch(window.getvalue(), centre - low, half_side, *unchanged, size)

@@ -32,8 +32,9 @@ LOOPS = {
     for module in ("train", "evaluate", "predict", "stream")
 }
 LOOPS["pose_jax.estimator"] = ("runtime", "input_pipeline.crops")
-LOOPS["pose_jax.export"] = ("runtime",)
+LOOPS["pose_jax.export"] = ("runtime", "input_pipeline.augment")
 LOOPS["pose_jax.persons"] = ("input_pipeline.crops",)
+LOOPS["pose_jax.pictures"] = ("input_pipeline.augment",)
 LOOPS["pose_jax.predictions"] = ("runtime", "view")
 # 3D labels: evaluation, the supervised reference, the report and the data check.
 READS_GROUND_TRUTH = {

@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs.default import get_config
+from input_pipeline.augment import FILL
 from pose_jax import predict
 from pose_jax.estimator import PoseEstimator
 from pose_jax.persons import find_sources, short_names
-from pose_jax.pictures import FILL, cut_patch, find_files, open_picture, read_video
+from pose_jax.pictures import cut_patch, find_files, open_picture, read_video
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +56,25 @@ def test_a_large_picture_is_averaged_not_skipped():
     assert np.abs(patch.astype(int) - 127).max() <= 1
 
 
-@pytest.mark.parametrize("half_side", [24.0, 45.7])
-def test_the_patch_is_that_of_training(half_side, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "centre", "half_side"),
+    [
+        ((100, 90), (41.3, 52.9), 24.0),
+        ((100, 90), (41.3, 52.9), 45.7),
+        ((700, 900), (600.2, 500.7), 70.3),
+        ((700, 900), (300.0, 690.0), 400.0),
+        ((300, 280), (900.0, -400.0), 50.0),
+    ],
+)
+def test_the_patch_is_that_of_training(size, centre, half_side, tmp_path):
     from input_pipeline.augment import draw_patch
 
     file = tmp_path / "picture.png"
-    noise(100, 90).save(file)
-    centre = np.array([41.3, 52.9], np.float32)
-    trained = draw_patch(
-        file.read_bytes(), centre, half_side, np.eye(2), np.ones(3), 32
-    )
-    patch = cut_patch(Image.open(file), centre, half_side, 32)
-    difference = np.abs(trained.astype(int) - patch.astype(int))
-    assert difference.max() <= 1
+    noise(*size).save(file)
+    place = np.array(centre, np.float32)
+    trained = draw_patch(file.read_bytes(), place, half_side, np.eye(2), np.ones(3), 32)
+    patch = cut_patch(Image.open(file), place, half_side, 32)
+    np.testing.assert_array_equal(trained, patch)
 
 
 # --- files -------------------------------------------------------------------------

@@ -159,6 +159,7 @@
     picture.onload = () => {
       if (data.samples[current] !== sample) return;
       panel.picture = picture;
+      panel.canvas.dataset.sample = current;
       drawPicture(panel, palette());
     };
     picture.src = sample.image;
@@ -320,8 +321,11 @@
       .filter(({ ends }) => ends[0] && ends[1])
       .map((part) => ({ ...part, depth: (part.ends[0][2] + part.ends[1][2]) / 2 }));
     flat.forEach((point, i) => {
+      if (!point) return;
       // A joint lies over the bones that end in it.
-      if (point) parts.push({ joint: i, side: data.joint_sides[i], depth: point[2] - 0.05 });
+      const own = parts.filter(({ ends }) => ends && ends.includes(point));
+      const depth = Math.min(point[2], ...own.map((part) => part.depth)) - 1e-3;
+      parts.push({ joint: i, side: data.joint_sides[i], depth });
     });
     pen.lineCap = "round";
     parts.sort((p, q) => q.depth - p.depth).forEach(({ ends, joint, side }) => {
