@@ -13,9 +13,9 @@ import numpy as np
 import optax
 
 from input_pipeline.skeleton import Skeleton
-from pose_jax.objective import DepthTarget, student_loss
+from pose_jax.objective import student_loss
 from pose_jax.student import Plateau, TrainState, make_optimizer
-from pose_jax.targets import target_rows
+from pose_jax.targets import Targets, target_rows
 
 Batch = Mapping[str, Any]
 SCHEDULES = ("plateau", "cosine")
@@ -32,7 +32,7 @@ def make_loss(
 ) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)``."""
 
-    def loss(pose: Any, batch: Mapping[str, Any], targets: DepthTarget) -> Any:
+    def loss(pose: Any, batch: Mapping[str, Any], targets: Targets) -> Any:
         def one(*arguments: Any) -> Any:
             return student_loss(
                 *arguments,
@@ -57,18 +57,24 @@ def make_train_step(
     num_steps: int,
     learning_rate: float,
     end_learning_rate: float,
-) -> Callable[[TrainState, Batch, DepthTarget], tuple[TrainState, dict[str, Any]]]:
-    """The step of one device, averaged over the mapped axis of ``net``.
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch, Targets], tuple[TrainState, dict[str, Any]]]:
+    """The step of one device, averaged over the mapped axis.
+
+    Where ``net`` was made without the axis, every device normalises its batch by the
+    statistics of its own part; the running ones are averaged either way.
 
     Args:
-        net: made with the name of the mapped axis as ``axis_name``.
+        net: made with the name of the mapped axis, or without.
         loss: from :func:`make_loss`.
         schedule: ``"plateau"`` takes the learning rate of the state, ``"cosine"``
             lets it fall from the first to the last step.
         num_steps: length of the cosine.
         learning_rate: at the start of the cosine.
         end_learning_rate: at its end.
+        axis_name: the mapped axis; that of ``net`` by default.
     """
+    axis_name = axis_name or net.axis_name
     if schedule not in SCHEDULES:
         raise ValueError(
             f"config.student.schedule = {schedule!r} is not one of {SCHEDULES}"
@@ -82,7 +88,7 @@ def make_train_step(
         return end_learning_rate + (learning_rate - end_learning_rate) * fall
 
     def step(
-        state: TrainState, batch: Batch, targets: DepthTarget
+        state: TrainState, batch: Batch, targets: Targets
     ) -> tuple[TrainState, dict[str, Any]]:
         def mean_loss(params: Any) -> Any:
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -97,7 +103,7 @@ def make_train_step(
             mean_loss, has_aux=True
         )(state.params)
         gradients, batch_stats, metrics = jax.lax.pmean(
-            (gradients, batch_stats, {"loss": value, **terms}), axis_name=net.axis_name
+            (gradients, batch_stats, {"loss": value, **terms}), axis_name=axis_name
         )
         now = rate(state)
         # Optax mixes its integer count with floats, which strict promotion rejects.

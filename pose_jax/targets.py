@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from pose_jax.objective import MODES, DepthTarget, matching_weight
 
 # Samples on which the gradients of two modes are compared.
 MATCHING_SAMPLES = 1024
+# More than this in records of Eq. 14, and only what they are made from is kept.
+PREPARED_BYTES = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class TeacherFiles:
             ValueError: the teacher saw other samples, or another order of them.
         """
         path = self.folder / f"{split}.safetensors"
-        arrays = _load_arrays(path)
+        arrays = _load_split(path)
         found = arrays["sample_ids"]
         if found.shape != sample_ids.shape or (found != sample_ids).any():
             raise ValueError(
@@ -91,6 +93,21 @@ def read_teacher(folder: str | Path) -> TeacherFiles:
     )
 
 
+def _load_split(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, or of the shards ``{split}-00000-of-00010.safetensors``."""
+    shards = sorted(path.parent.glob(f"{path.stem}-?????-of-?????.safetensors"))
+    if path.exists() or not shards:
+        return _load_arrays(path)
+    count = int(shards[0].stem.rsplit("-", 1)[1])
+    if len(shards) != count:
+        raise ValueError(
+            f"{path.parent} holds {len(shards)} of {count} shards of {path.stem!r}; "
+            "run --stage=teacher again"
+        )
+    parts = [_load_arrays(shard) for shard in shards]
+    return {n: np.concatenate([p.pop(n) for p in parts]) for n in list(parts[0])}
+
+
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise ValueError(f"{path} does not exist; run --stage=teacher first")
@@ -101,12 +118,61 @@ def _ids_text(ids: np.ndarray) -> str:
     return f"{len(ids)} samples ({', '.join(map(str, ids[:3].tolist()))}, ...)"
 
 
+class TeacherTable(NamedTuple):
+    """A table from which the step itself prepares its batch, for large data sets.
+
+    A record of Eq. 14 has (K + 2P + 3) P + K numbers, ~19 kB for P = 17 and K = 256;
+    here a sample takes K + 6 + 2P of them, 1.2 kB.
+
+    Attributes:
+        dictionary: (3P, K), shared by all samples.
+        camera: (N, 3, 2).
+        code: (N, K).
+        W: (N, P, 2) centred landmarks.
+        visible: (N, P).
+        weight: (N,).
+    """
+
+    dictionary: Any
+    camera: Any
+    code: Any
+    W: Any
+    visible: Any
+    weight: Any
+
+    def rows(self, rows: Any) -> DepthTarget:
+        """The targets of a batch."""
+
+        def one(*of_sample: Any) -> losses.PreparedDistillation:
+            return prepare_one(self.dictionary, *of_sample)
+
+        columns = (self.camera, self.code, self.W, self.visible)
+        prepared = jax.vmap(one)(*(column[rows] for column in columns))
+        return _table(prepared.depth, prepared.visible, self.weight[rows], prepared)
+
+
+Targets = DepthTarget | TeacherTable
+
+
+def prepare_one(
+    D: Float[Array, "d k"],
+    M: Float[Array, "3 2"],
+    phi: Float[Array, " k"],
+    W: Float[Array, " p 2"],
+    visible: Bool[Array, " p"],
+) -> losses.PreparedDistillation:
+    """The record of Eq. 14 of one sample."""
+    B_xy, B_z = losses.split_dictionary(D, M)
+    return losses.prepare(phi, B_xy, B_z, W.ravel(), visible)
+
+
 def prepare_samples(
     dictionary: np.ndarray,
     arrays: dict[str, np.ndarray],
     *,
     chunk: int = 1024,
-) -> losses.PreparedDistillation:
+    depth_only: bool = False,
+) -> Any:
     """The records of Eq. 14 of all samples, as numpy arrays with a leading axis.
 
     Args:
@@ -115,18 +181,13 @@ def prepare_samples(
             landmarks and ``visible`` (N, P).
         chunk: samples prepared at once; bounds the memory that the rotated
             dictionaries take.
+        depth_only: only their ``depth`` (N, P).
     """
 
     @jax.jit
-    @jax.vmap
-    def prepare_one(
-        M: Float[Array, "3 2"],
-        phi: Float[Array, " k"],
-        W: Float[Array, " p 2"],
-        visible: Bool[Array, " p"],
-    ) -> losses.PreparedDistillation:
-        B_xy, B_z = losses.split_dictionary(D, M)
-        return losses.prepare(phi, B_xy, B_z, W.ravel(), visible)
+    def prepare(*columns: Any) -> Any:
+        records = jax.vmap(prepare_one, in_axes=(None, 0, 0, 0, 0))(D, *columns)
+        return records.depth if depth_only else records
 
     D = jnp.asarray(dictionary)
     columns = [arrays[name] for name in ("camera", "code", "W", "visible")]
@@ -136,7 +197,7 @@ def prepare_samples(
         rows = np.arange(first, min(first + chunk, count))
         # The last chunk is filled up with its last sample, to compile only once.
         padded = np.pad(rows, (0, min(chunk, count) - len(rows)), mode="edge")
-        record = prepare_one(*(c[padded] for c in columns))
+        record = prepare(*(c[padded] for c in columns))
         parts.append(jax.tree.map(np.asarray, record))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
@@ -148,7 +209,8 @@ def teacher_targets(
     mode: str,
     softening: float = 0.1,
     mean_trust: float | None = None,
-) -> DepthTarget:
+    max_bytes: int = PREPARED_BYTES,
+) -> Targets:
     """The table of one split for the modes that learn from the teacher.
 
     Args:
@@ -158,23 +220,29 @@ def teacher_targets(
         softening: c of ``1 / (residual + c)``, in the unit of the landmarks.
         mean_trust: what these weights are divided by; their mean by default. The
             training split's mean goes with every split, so that losses compare.
+        max_bytes: records of Eq. 14 that take more than this on a device are
+            prepared by every step for its batch.
 
     Returns:
         Numpy arrays with a leading axis of samples.
     """
     _check_mode(mode)
-    prepared = prepare_samples(teacher.dictionary, arrays)
-    weight = np.ones(len(prepared.depth), np.float32)
+    count, joints = arrays["visible"].shape
+    weight = np.ones(count, np.float32)
     if mode == "weaksup_residual":
         trust = teacher_trust(arrays["residual"], softening=softening)
         mean = float(trust.mean()) if mean_trust is None else mean_trust
         weight = (trust / mean).astype(np.float32)
-    return _table(
-        prepared.depth,
-        prepared.visible,
-        weight,
-        prepared if mode == "distill" else None,
-    )
+    if mode != "distill":
+        depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
+        return _table(depth, arrays["visible"], weight)
+    atoms = arrays["code"].shape[1]
+    if 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
+        names = ("camera", "code", "W", "visible")
+        columns = [arrays[name] for name in names]
+        return TeacherTable(teacher.dictionary, *columns, weight)
+    prepared = prepare_samples(teacher.dictionary, arrays)
+    return _table(prepared.depth, prepared.visible, weight, prepared)
 
 
 def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
@@ -193,7 +261,7 @@ def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
 
 
 def matched_depth_weight(
-    targets: DepthTarget, *, code_l1_weight: float, seed: int = 0
+    targets: Targets, *, code_l1_weight: float, seed: int = 0
 ) -> float:
     """The factor on a mode's depth loss that makes its gradient that of Weaksup-bs.
 
@@ -201,11 +269,11 @@ def matched_depth_weight(
     :func:`pose_jax.objective.matching_weight` measures on up to
     ``MATCHING_SAMPLES`` samples, spread evenly over the training split.
     """
-    if targets.prepared is None:
+    if isinstance(targets, DepthTarget) and targets.prepared is None:
         return 1.0
-    count = len(targets.depth)
+    count = len(targets.weight)
     rows = np.unique(np.linspace(0, count - 1, MATCHING_SAMPLES).astype(np.int64))
-    chosen = jax.tree.map(lambda x: jnp.asarray(x[rows]), targets.prepared)
+    chosen = jax.tree.map(jnp.asarray, target_rows(targets, rows).prepared)
     measure = jax.jit(matching_weight)
     key = jax.random.key(seed)
     return float(measure(chosen, key, code_l1_weight=code_l1_weight))
@@ -263,6 +331,8 @@ def _check_mode(mode: str) -> None:
         raise ValueError(f"student mode {mode!r} is not one of {', '.join(MODES)}")
 
 
-def target_rows(targets: DepthTarget, rows: Any) -> DepthTarget:
+def target_rows(targets: Targets, rows: Any) -> DepthTarget:
     """The targets of a batch: gathers ``rows`` of the table, on the device."""
+    if isinstance(targets, TeacherTable):
+        return targets.rows(rows)
     return jax.tree.map(lambda x: x[rows], targets)

@@ -7,8 +7,9 @@ of numpy arrays, as :func:`input_pipeline.pipeline.image_batches` makes them::
     image (B, H, H, 3) uint8, keypoints (B, P, 2) and visible (B, P) of the augmented
     patch, row (B,) int32 of the table of targets, flip (B,), scale (B,), weight (B,)
 
-Batch norms average their statistics over all devices, so that a run gives the same
-numbers on any number of them, up to rounding.
+Batch norms average their statistics over all devices (``sync_batch_norm``), so that a
+run gives the same numbers on any number of them, up to rounding. Of several processes
+each reads its part of every batch and of the validation split; the first one writes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.objective import MODES, DepthTarget
+from pose_jax.objective import MODES
+from pose_jax.pretrained import with_pretrained
 from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.student import (
     CHECKPOINTS,
@@ -39,6 +41,7 @@ from pose_jax.student import (
     net_fields,
 )
 from pose_jax.targets import (
+    Targets,
     TeacherFiles,
     label_targets,
     matched_depth_weight,
@@ -47,6 +50,7 @@ from pose_jax.targets import (
     teacher_targets,
     teacher_trust,
 )
+from runtime import processes
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel
 from runtime.metric_writer import MetricWriter
@@ -100,7 +104,7 @@ class MetricWindow:
 def fit(
     state: TrainState,
     batches: Iterator[Batch],
-    targets: DepthTarget,
+    targets: Targets,
     *,
     step: DataParallel,
     num_steps: int,
@@ -151,7 +155,8 @@ def fit(
     def due(now: int, every: int) -> bool:
         return now % every == 0 or now == num_steps
 
-    with progress(stage, num_steps, start=start) as bar:
+    shown = processes.is_first()
+    with progress(stage, num_steps, start=start, shown=shown) as bar:
         for now in range(start + 1, num_steps + 1):
             with bar.waiting():
                 batch = _next_batch(batches, now)
@@ -221,11 +226,14 @@ def make_validation(
     net: nn.Module,
     loss: Callable[..., Any],
     batches: Callable[[], Iterable[Batch]],
-    targets: DepthTarget,
+    targets: Targets,
 ) -> Callable[[TrainState], dict[str, float]]:
-    """``validate(placed state) -> means`` of the loss and its terms over a split."""
+    """``validate(placed state) -> means`` of the loss and its terms over a split.
 
-    def losses_of_batch(state: TrainState, batch: Batch, table: DepthTarget) -> Any:
+    Of several processes each goes through ``batches`` of its own, equally many.
+    """
+
+    def losses_of_batch(state: TrainState, batch: Batch, table: Targets) -> Any:
         pose = net.apply(state.variables, batch["image"], train=False)
         values, terms = loss(pose, batch, table)
         return {"loss": values, **terms}
@@ -234,16 +242,16 @@ def make_validation(
     table = step.replicate(targets)
 
     def validate(state: TrainState) -> dict[str, float]:
-        totals: dict[str, float] = {}
-        count = 0.0
+        totals = {"count": 0.0}
         for batch in batches():
             arrays = {name: batch[name] for name in DEVICE_KEYS}
             weight = np.asarray(batch["weight"], np.float64)
-            count += weight.sum()
+            totals["count"] += float(weight.sum())
             for name, values in score(state, step.shard(arrays), table).items():
                 total = float((values.astype(np.float64) * weight).sum())
                 totals[name] = totals.get(name, 0.0) + total
-        return {name: total / count for name, total in totals.items()}
+        sums = processes.gather(np.array(list(totals.values()))).sum(axis=0)
+        return dict(zip(list(totals)[1:], (sums[1:] / sums[0]).tolist(), strict=True))
 
     return validate
 
@@ -272,7 +280,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> None:
         raise ValueError(f"config.student.mode = {mode!r} is not one of {MODES}")
     began = time.monotonic()
     trained = train(config, workdir)
-    if trained:
+    if trained and processes.is_first():
         mark_finished(
             workdir, f"student_{mode}", seconds=round(time.monotonic() - began, 1)
         )
@@ -292,7 +300,7 @@ def train(config: Any, workdir: str | Path) -> bool:
         _check_batch(student.batch_size, len(splits["train"]))
         targets, matched, sign = _make_targets(config, workdir, splits)
         depth_weight = matched * student.depth_weight
-        StudentRecord(
+        record = StudentRecord(
             mode=student.mode,
             skeleton=skeleton,
             net=net_fields(student),
@@ -301,7 +309,8 @@ def train(config: Any, workdir: str | Path) -> bool:
             depth_sign=sign,
             depth_weight=depth_weight,
             matched_weight=matched,
-        ).save(folder)
+        )
+        processes.on_first(lambda: record.save(folder), "student record")
         loss = make_loss(
             skeleton,
             xy_weight=student.xy_weight,
@@ -318,12 +327,16 @@ def _run(
     stage: str,
     skeleton: Skeleton,
     loss: Callable[..., Any],
-    targets: dict[str, DepthTarget],
+    targets: dict[str, Targets],
     checkpoints: Checkpoints,
 ) -> None:
     """Puts network, step, data and checkpoint together and calls :func:`fit`."""
     student = config.student
-    net = make_net(net_fields(student), num_joints=skeleton.num_joints, axis_name=AXIS)
+    net = make_net(
+        net_fields(student),
+        num_joints=skeleton.num_joints,
+        axis_name=AXIS if student.sync_batch_norm else None,
+    )
     step = _place_step(student, net, loss)
     state = init_state(
         net,
@@ -334,12 +347,14 @@ def _run(
     restored = checkpoints.restore_latest(state)
     if restored is not None:
         state = restored[1]
+    elif student.pretrained:
+        state = with_pretrained(state, student.pretrained)
     start = int(state.step)
     batches, validation = _batches(config, start)
     with contextlib.ExitStack() as stack:
-        writer = None
-        if jax.process_index() == 0:
-            writer = stack.enter_context(MetricWriter(workdir, start))
+        writer = stack.enter_context(
+            MetricWriter(workdir, start, active=processes.is_first())
+        )
         fit(
             state,
             batches,
@@ -367,6 +382,7 @@ def _place_step(student: Any, net: Any, loss: Callable[..., Any]) -> DataParalle
         num_steps=student.steps,
         learning_rate=student.learning_rate,
         end_learning_rate=student.end_learning_rate,
+        axis_name=AXIS,
     )
     return data_parallel(
         step,
@@ -386,14 +402,14 @@ def _batches(
         "batch_size": config.student.batch_size // jax.process_count(),
         "image_size": config.student.image_size,
         "seed": config.seed,
+        "shard_index": jax.process_index(),
+        "shard_count": jax.process_count(),
     }
     train = image_batches(
         config.data,
         "train",
         train=True,
         start_step=start,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
         augment=config.student.augment,
         **common,
     )
@@ -416,7 +432,7 @@ def _check_batch(batch_size: int, count: int) -> None:
 
 def _make_targets(
     config: Any, workdir: str | Path, splits: Mapping[str, Landmarks]
-) -> tuple[dict[str, DepthTarget], float, int]:
+) -> tuple[dict[str, Targets], float, int]:
     """Tables of both splits, the matched depth weight and the sign of the depth."""
     student = config.student
     if student.mode == "supervised":
@@ -448,7 +464,7 @@ def _make_targets(
 
 def _supervised_targets(
     config: Any, train_marks: Landmarks, num_val: int
-) -> dict[str, DepthTarget]:
+) -> dict[str, Targets]:
     """READS 3D: the labels of mode ``supervised``, the upper reference.
 
     Only the training split's; its validation loss is that of the landmarks alone,

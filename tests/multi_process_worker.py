@@ -1,0 +1,107 @@
+"""One of several processes that train a tiny student; see test_multi_process.py.
+
+python multi_process_worker.py FOLDER MODE ADDRESS,INDEX,COUNT [DIES_AFTER_STEP]
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from runtime import devices, processes
+
+STEPS, BATCH, LOG, SAVE, EVALUATE = 8, 8, 2, 3, 4
+
+
+def train_student(folder, *, mode, num_devices=0, dies_after=0):
+    """Trains to the end, or until this process kills itself."""
+    import jax
+    import tiny_student as tiny
+
+    from pose_jax import train
+    from runtime.checkpoints import Checkpoints
+    from runtime.metric_writer import MetricWriter
+
+    targets, W = tiny.made_up_targets()
+    net = tiny.TinyNet(axis_name=devices.AXIS)
+    loss = train.make_loss(
+        tiny.SKELETON, xy_weight=1.0, depth_weight=1.0, code_l1_weight=0.15
+    )
+    step = train.make_train_step(
+        net,
+        loss,
+        schedule="plateau",
+        num_steps=STEPS,
+        learning_rate=1e-3,
+        end_learning_rate=1e-5,
+    )
+    traces = []
+
+    def counted(*arguments):
+        traces.append(1)
+        return step(*arguments)
+
+    placed = devices.data_parallel(counted, mode=mode, num_devices=num_devices)
+    index, count = jax.process_index(), jax.process_count()
+    mine = slice(index * BATCH // count, (index + 1) * BATCH // count)
+
+    def part(batches):
+        for batch in batches:
+            yield {name: values[mine] for name, values in batch.items()}
+
+    def mortal(batches, now):
+        for batch in batches:
+            now += 1
+            if dies_after and now > dies_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    with Checkpoints(folder / "checkpoints", wait=True) as checkpoints:
+        restored = checkpoints.restore_latest(tiny.new_state())
+        state = restored[1] if restored else tiny.new_state()
+        start = int(state.step)
+        made = part(tiny.batches(W, batch_size=BATCH, start_step=start))
+        with MetricWriter(
+            folder, start, tensorboard=False, active=processes.is_first()
+        ) as writer:
+            state = train.fit(
+                state,
+                mortal(made, start),
+                targets,
+                step=placed,
+                num_steps=STEPS,
+                validate=train.make_validation(
+                    placed,
+                    net,
+                    loss,
+                    lambda: part(tiny.val_batches(W[:12], batch_size=BATCH)),
+                    targets,
+                ),
+                log_every=LOG,
+                eval_every=EVALUATE,
+                checkpoint_every=SAVE,
+                checkpoints=checkpoints,
+                writer=writer,
+            )
+    assert len(traces) == 1, "traced after the first step"
+    return start, np.float32(tiny.flat(state))
+
+
+def main():
+    folder, mode, where, *dies = sys.argv[1:]
+    devices.use_cpu_devices(2)
+    with processes.joined(where):
+        import jax
+
+        index = jax.process_index()
+        dies_after = int(dies[0]) if dies else 0
+        start, weights = train_student(Path(folder), mode=mode, dies_after=dies_after)
+        both = processes.gather(np.float64([index, 1e-300]))
+        np.testing.assert_array_equal(both, [[0, 1e-300], [1, 1e-300]])
+        np.savez(Path(folder) / f"process_{index}.npz", weights=weights, start=start)
+
+
+if __name__ == "__main__":
+    main()

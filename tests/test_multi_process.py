@@ -1,0 +1,139 @@
+"""Two processes with two devices each: the numbers of one, and none left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import multi_process_worker as worker
+import numpy as np
+import pytest
+
+from runtime import processes
+from runtime.metric_writer import read_metrics
+
+ROOT = Path(__file__).parents[1]
+# As a user starts them, not with the eight virtual devices of the tests.
+ENVIRONMENT = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+}
+ENVIRONMENT.pop("JAX_NUM_CPU_DEVICES", None)
+
+
+def free_address():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def start(folder, *, mode="pmap", dies=None):
+    """Both processes; ``dies`` is (index, step) of one that kills itself."""
+    address, started = free_address(), []
+    for index in range(2):
+        command = [sys.executable, str(ROOT / "tests" / "multi_process_worker.py")]
+        command += [str(folder), mode, f"{address},{index},2"]
+        if dies and dies[0] == index:
+            command.append(str(dies[1]))
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return started
+
+
+def run(folder, **options):
+    """To a good end; what each process has at the end."""
+    for process in start(folder, **options):
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output[-3000:]
+    return [dict(np.load(folder / f"process_{i}.npz")) for i in range(2)]
+
+
+def lines(folder):
+    made = read_metrics(folder / "metrics.jsonl")
+    return [{n: v for n, v in line.items() if n != "time"} for line in made]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """An uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(two, tmp_path):
+    folder, (first, second) = two
+    np.testing.assert_array_equal(first["weights"], second["weights"])
+    _, alone = worker.train_student(tmp_path, mode="pmap", num_devices=4)
+    # Adam's first steps are signs of gradients: compare against their size, 1e-3.
+    assert np.abs(first["weights"] - alone).mean() < 2e-5
+    assert [line["step"] for line in lines(folder)] == [2, 4, 6, 8]
+    for ours, theirs in zip(lines(folder), lines(tmp_path), strict=True):
+        np.testing.assert_allclose(
+            list(ours.values())[2:], list(theirs.values())[2:], rtol=2e-3
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "mode"), [(0, "shard_map"), (1, "pmap")])
+def test_one_is_killed_the_other_stops_and_a_restart_ends_the_same(
+    two, tmp_path, victim, mode
+):
+    started = start(tmp_path, mode=mode, dies=(victim, 5))
+    started[victim].communicate(timeout=240)
+    died = time.monotonic()
+    output, _ = started[1 - victim].communicate(timeout=60)
+    assert time.monotonic() - died < 30
+    assert started[1 - victim].returncode == 1
+    assert f"error: process {victim + 1} of 2 has died" in output
+    assert "the run goes on from its last checkpoint" in output
+    again = run(tmp_path, mode=mode)
+    assert [int(process["start"]) for process in again] == [3, 3]
+    np.testing.assert_array_equal(again[0]["weights"], again[1]["weights"])
+    if mode == "pmap":  # as the uninterrupted run, to the last bit
+        np.testing.assert_array_equal(again[0]["weights"], two[1][0]["weights"])
+        assert lines(tmp_path) == lines(two[0])
+    assert np.abs(again[0]["weights"] - two[1][0]["weights"]).mean() < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("node0:1234", "expected host:port of the first process"),
+        ("node0,0,2", "expected host:port of the first process"),
+        ("node0:1234,one,2", "expected host:port of the first process"),
+        ("node0:1234,2,2", "process 2 of 2; they count from 0"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(where, message):
+    with pytest.raises(ValueError, match=message):
+        processes.join(where)
+
+
+def test_variables_of_the_environment_must_be_complete(monkeypatch):
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    assert not processes.join()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.setenv("JAX_PROCESS_COUNT", "two")
+    with pytest.raises(ValueError, match="JAX_PROCESS_COUNT='two'"):
+        processes.join()
+
+
+def test_a_process_of_its_own_needs_no_one():
+    with processes.joined():
+        assert processes.is_first()
+        processes.barrier("nobody waits")
+        np.testing.assert_array_equal(processes.gather(np.arange(3)), [[0, 1, 2]])
+        done = []
+        processes.on_first(lambda: done.append(1), "work")
+        assert done == [1]
