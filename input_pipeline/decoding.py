@@ -9,6 +9,7 @@ crop only the crop is decoded.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from input_pipeline.tensorflow_setup import load_tensorflow
 # TensorFlow can decode a part of a JPEG and OpenCV cannot; OpenCV decodes a whole one
 # faster. They are equally fast where the crop is about this part of the picture.
 _PART = 1 / 3
+Pair = tuple[float, float]
 # JPEG markers without a length; and those of a frame header among 0xC0..0xCF.
 _BARE = {0x01, *range(0xD0, 0xD9)}
 _NOT_A_FRAME = {0xC4, 0xC8, 0xCC}
@@ -36,14 +38,14 @@ def load_opencv() -> Any:
 
 
 def decode_window(
-    encoded: bytes, low: np.ndarray, high: np.ndarray, shrink: int
-) -> tuple[np.ndarray, np.ndarray]:
+    encoded: bytes, low: Pair, high: Pair, shrink: int
+) -> tuple[np.ndarray, tuple[int, int]]:
     """The part of a picture between two corners, shrunk to means of square blocks.
 
     Args:
         encoded: JPEG or PNG; an orientation noted in it is not applied.
-        low: (2,) x, y of a corner in pixels, in or out of the picture.
-        high: (2,) of the opposite corner.
+        low: x, y of a corner in pixels, in or out of the picture.
+        high: x, y of the opposite corner.
         shrink: side of the blocks in pixels, a power of 2; the blocks of a picture
             begin at its top left, its border is repeated to fill the last ones.
 
@@ -53,28 +55,45 @@ def decode_window(
     Raises:
         ValueError: the bytes do not decode.
     """
-    low, high = low / shrink, high / shrink
     size = _jpeg_size(encoded)
     decoded = 1 if size is None else min(shrink, 8)
     if size is not None and decoded == shrink:
-        limit = -(-size // shrink)
-        first, last = _corners(low, high, limit)
-        if np.prod(last - first) < _PART * np.prod(limit):
-            return _decode_part(encoded, first, last - first, shrink), first
-    picture = _decode_whole(encoded, decoded)
+        columns, rows = (-(-side // shrink) for side in size)
+        (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
+        if (right - x) * (bottom - y) < _PART * columns * rows:
+            window = _decode_part(encoded, (y, x, bottom - y, right - x), shrink)
+            return window, (x, y)
+    return cut_window(_decode_whole(encoded, decoded), low, high, shrink, decoded)
+
+
+def cut_window(
+    picture: np.ndarray, low: Pair, high: Pair, shrink: int, decoded: int = 1
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """:func:`decode_window` of a picture that is decoded.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        low: x, y of a corner in pixels of the file.
+        high: x, y of the opposite corner.
+        shrink: side of the blocks in pixels of the file.
+        decoded: of those, how many a pixel of ``picture`` spans already.
+    """
     block = shrink // decoded
-    limit = -(-np.array(picture.shape[1::-1]) // block)
-    first, last = _corners(low, high, limit)
-    (x, y), (right, bottom) = first * block, last * block
-    return _block_means(picture[y:bottom, x:right], block), first
+    rows, columns = (-(-side // block) for side in picture.shape[:2])
+    (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
+    window = picture[y * block : bottom * block, x * block : right * block]
+    return _block_means(window, block), (x, y)
 
 
-def _corners(
-    low: np.ndarray, high: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whole pixels (x, y) that cover the window, at least one, in the picture."""
-    first = np.minimum(np.maximum(np.floor(low), 0), limit - 1).astype(np.int64)
-    return first, np.minimum(np.maximum(np.ceil(high), first + 1), limit).astype(int)
+def _cover(
+    low: Pair, high: Pair, shrink: int, limit: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """First and last block + 1 along x and y: at least one, in the picture."""
+    ranges = []
+    for a, b, count in zip(low, high, limit, strict=True):
+        first = min(max(math.floor(a / shrink), 0), count - 1)
+        ranges.append((first, min(max(math.ceil(b / shrink), first + 1), count)))
+    return ranges
 
 
 def _block_means(picture: np.ndarray, block: int) -> np.ndarray:
@@ -99,27 +118,28 @@ def _decode_whole(encoded: bytes, shrink: int) -> np.ndarray:
     }
     # The flags of a reduced size say grey; that of the colours has the last word.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | reduced[shrink]
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    # OpenCV asserts that there is something to decode.
+    picture = cv2.imdecode(np.frombuffer(encoded or b"?", np.uint8), flags)
     if picture is None:
         raise ValueError(f"{len(encoded)} bytes do not decode as a picture")
     return picture
 
 
 def _decode_part(
-    encoded: bytes, first: np.ndarray, count: np.ndarray, shrink: int
+    encoded: bytes, window: tuple[int, int, int, int], shrink: int
 ) -> np.ndarray:
-    window = load_tensorflow().raw_ops.DecodeAndCropJpeg(
+    decoded = load_tensorflow().raw_ops.DecodeAndCropJpeg(
         contents=encoded,
-        crop_window=[first[1], first[0], count[1], count[0]],
+        crop_window=window,
         channels=3,
         ratio=shrink,
         dct_method="INTEGER_ACCURATE",
     )
-    return np.asarray(memoryview(window))
+    return np.asarray(memoryview(decoded))
 
 
-def _jpeg_size(encoded: bytes) -> np.ndarray | None:
-    """(2,) width and height in the frame header of a JPEG; None of another file."""
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Width and height in the frame header of a JPEG; None of another file."""
     if encoded[:2] != b"\xff\xd8":
         return None
     at, end = 2, len(encoded)
@@ -130,7 +150,7 @@ def _jpeg_size(encoded: bytes) -> np.ndarray | None:
         elif 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME:
             height = int.from_bytes(encoded[at + 5 : at + 7], "big")
             width = int.from_bytes(encoded[at + 7 : at + 9], "big")
-            return np.array([width, height])
+            return width, height
         else:
             at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
     raise ValueError(f"{end} bytes begin like a JPEG and have no frame header")

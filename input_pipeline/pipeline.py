@@ -168,17 +168,16 @@ class _Source:
             self._records = builder.as_data_source(split, deserialize_method=raw)
         self._parse = load_tensorflow().train.Example.FromString
 
-    def fetch(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) serialised samples."""
-        return np.array(self._records.__getitems__(rows.tolist()), dtype=object)
-
-    def encoded(self, serialised: bytes, row: int) -> bytes:
-        """The encoded picture of one serialised sample, which is that of ``row``."""
-        feature = self._parse(serialised).features.feature
-        stored = feature["row"].int64_list.value[0]
-        if stored != row:  # the order on disk is the order of the landmark table
-            raise ValueError(f"sample {stored} where sample {row} should be")
-        return feature["image"].bytes_list.value[0]
+    def pictures(self, rows: np.ndarray) -> list[bytes]:
+        """The encoded picture of each row."""
+        wanted = rows.tolist()
+        parsed = map(self._parse, self._records.__getitems__(wanted))
+        features = [example.features.feature for example in parsed]
+        for row, feature in zip(wanted, features, strict=True):
+            stored = feature["row"].int64_list.value[0]
+            if stored != row:  # the order on disk is the order of the landmark table
+                raise ValueError(f"sample {stored} where sample {row} should be")
+        return [feature["image"].bytes_list.value[0] for feature in features]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,14 +190,10 @@ class _Drawer:
     how: augment_lib.Augmentation
     image_size: int
 
-    def read(self, step: int) -> np.ndarray:
-        """(B,) serialised samples of a batch."""
-        return self.source.fetch(self.plan.rows(int(step))[0])
-
-    def draw(self, step: int, serialised: np.ndarray) -> Batch:
-        """The batch of a step from its samples."""
-        table, (rows, weight) = self.landmarks, self.plan.rows(int(step))
-        first = int(self.plan.counters(int(step))[0])
+    def draw(self, step: int) -> Batch:
+        """The batch of a step."""
+        table, (rows, weight) = self.landmarks, self.plan.rows(step)
+        first = int(self.plan.counters(step)[0])
         change = augment_lib.draw_augmentation(
             first, len(rows), self.plan.seed, self.how
         )
@@ -211,9 +206,10 @@ class _Drawer:
             table.skeleton.flip_permutation,
         )
         image = np.empty((len(rows), *(self.image_size,) * 2, 3), np.uint8)
-        for i, row in enumerate(rows.tolist()):
+        for i, encoded in enumerate(self.source.pictures(rows)):
+            row = rows[i]
             augment_lib.draw_patch(
-                self.source.encoded(serialised[i], row),
+                encoded,
                 table.centre[row],
                 float(table.half_side[row]),
                 matrix[i],
@@ -254,16 +250,13 @@ def _dataset(drawer: _Drawer, *, start_step: int, num_threads: int) -> Any:
     tf = load_tensorflow()
     signature = drawer.signature()
 
-    def draw(step: np.ndarray, serialised: np.ndarray) -> list[np.ndarray]:
-        batch = drawer.draw(int(step), serialised)
+    def draw(step: np.ndarray) -> list[np.ndarray]:
+        batch = drawer.draw(int(step))
         return [batch[name] for name in signature]
 
-    def read_batch(step: Any) -> tuple[Any, Any]:
-        return step, tf.numpy_function(drawer.read, [step], tf.string)
-
-    def draw_batch(step: Any, serialised: Any) -> dict[str, Any]:
+    def draw_batch(step: Any) -> dict[str, Any]:
         kinds = [kind for _, kind in signature.values()]
-        parts = tf.numpy_function(draw, [step, serialised], kinds)
+        parts = tf.numpy_function(draw, [step], kinds)
         for part, (shape, _) in zip(parts, signature.values(), strict=True):
             part.set_shape(shape)
         return dict(zip(signature, parts, strict=True))
@@ -271,8 +264,6 @@ def _dataset(drawer: _Drawer, *, start_step: int, num_threads: int) -> Any:
     plan = drawer.plan
     end = np.iinfo(np.int64).max if plan.train else plan.num_steps
     dataset = tf.data.Dataset.range(start_step, end)
-    # Reading waits for the disk and goes ahead of drawing, which waits for a core.
-    dataset = dataset.map(read_batch).prefetch(2)
     dataset = dataset.map(
         draw_batch, num_parallel_calls=num_threads, deterministic=True
     )

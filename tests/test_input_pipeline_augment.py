@@ -24,7 +24,12 @@ def _encode(image: np.ndarray, kind: str = "PNG") -> bytes:
 def _draw(encoded, centre, half_side, *, scale=1.0, angle=0.0, flip=False, size=32):
     matrix = augment.patch_matrix(scale, angle, flip)
     image = augment.draw_patch(
-        encoded, np.float32(centre), half_side, matrix, np.ones(3, np.float32), size
+        encoded,
+        np.array(centre, np.float32),
+        half_side,
+        matrix,
+        np.ones(3, np.float32),
+        size,
     )
     return image, matrix
 
@@ -78,6 +83,85 @@ def test_minified_crop_is_the_mean_of_blocks():
     patch, _ = _draw(_encode(image), (32.0, 32.0), 32.0, size=16)
     blocks = image.reshape(16, 4, 16, 4, 3).mean((1, 3))
     assert np.abs(patch - blocks).max() <= 0.5 + 1e-3
+
+
+def test_a_jpeg_is_shrunk_like_a_png():
+    """Decoded at a quarter of its size, it shows the means of its blocks."""
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(64, 192, (32, 40, 3)).astype(np.uint8)
+    image = np.asarray(Image.fromarray(smooth).resize((161, 131)))
+    encoded = _encode(image, "JPEG")
+    exact = _encode(np.asarray(Image.open(io.BytesIO(encoded))))
+    for half_side, size in ((60.0, 30), (64.0, 24), (70.0, 17)):
+        pair = [
+            _draw(e, (80.2, 66.1), half_side, size=size)[0] for e in (encoded, exact)
+        ]
+        assert np.abs(pair[0].astype(int) - pair[1]).mean() < 0.6
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+@pytest.mark.parametrize("minify", [1.1, 1.4, 1.7, 1.95, 2.5, 3.6])
+def test_what_is_finer_than_a_pixel_is_smoothed_away(minify, angle):
+    """Noise above the patch's resolution against noise well below it: no more of it
+    than area averages at the patch's resolution let through."""
+    size, count = 64, 512
+    frequency = np.abs(np.fft.fftfreq(count))
+    frequency = np.maximum(frequency, frequency[:, None])
+    white = np.fft.fft2(np.random.default_rng(0).normal(size=(count, count)))
+    spread = {"ours": [], "area averages": []}
+    for band in (frequency > 0.5 / minify, frequency < 0.25 / minify):
+        noise = np.fft.ifft2(white * band).real
+        noise = np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
+        image = np.repeat(noise[..., None], 3, axis=2)
+        half_side = minify * size / 2
+        ours, _ = _draw(
+            _encode(image), (256.3, 255.8), half_side, angle=angle, size=size
+        )
+        small = np.round(count / minify).astype(int)
+        areas = Image.fromarray(image).resize((small, small), Image.Resampling.BOX)
+        ratio = small / count
+        theirs, _ = _draw(
+            _encode(np.asarray(areas)),
+            (256.3 * ratio, 255.8 * ratio),
+            half_side * ratio * (1 - 1e-3),
+            angle=angle,
+            size=size,
+        )
+        spread["ours"].append(ours[..., 0].std())
+        spread["area averages"].append(theirs[..., 0].std())
+    (fine, coarse), (fine_area, coarse_area) = spread.values()
+    assert fine / coarse < 1.08 * fine_area / coarse_area
+
+
+def test_the_part_of_a_large_jpeg_is_that_of_the_whole():
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    encoded = _encode(np.asarray(Image.fromarray(image).resize((800, 600))), "JPEG")
+    whole = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    for half_side in (40.0, 100.0):  # the second is decoded at half the size
+        options = {"scale": 1.1, "angle": 0.4, "flip": True, "size": 48}
+        part, _ = _draw(encoded, (300.2, 410.7), half_side, **options)
+        expected, _ = _draw(whole, (300.2, 410.7), half_side, **options)
+        assert np.abs(part.astype(int) - expected).max() <= 3
+
+
+def test_an_orientation_in_the_file_is_not_applied():
+    """Landmarks belong to the pixels as they are stored."""
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:, 20:] = 255
+    buffer, picture = io.BytesIO(), Image.fromarray(image)
+    exif = picture.getexif()
+    exif[0x0112] = 3
+    picture.save(buffer, "JPEG", quality=98, subsampling=0, exif=exif)
+    patch, _ = _draw(buffer.getvalue(), (15.0, 10.0), 10.0, size=20)
+    assert patch[:, -4:].min() > 250
+    assert patch[:, :4].max() < 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_bytes_that_are_no_picture(content):
+    with pytest.raises(ValueError, match="bytes"):
+        _draw(content, (5.0, 5.0), 5.0)
 
 
 def test_outside_the_picture_is_grey():
