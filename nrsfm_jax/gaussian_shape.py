@@ -44,8 +44,9 @@ from nrsfm_jax.visibility import (
     make_blocks,
 )
 
-# Added to Sigma in every step, so that it stays positive in float32.
-RIDGE = 1e-5
+# Added to Sigma in every step, so that it stays positive in float32. What landmarks
+# say little about changes slowly, and more of it would add up there.
+RIDGE = 1e-6
 
 
 class GaussianShape(NamedTuple):

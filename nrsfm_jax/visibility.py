@@ -112,12 +112,20 @@ def choose_samples(
     key: Key[Array, ""],
     num_samples: int,
 ) -> Samples:
-    """A random subset: complete samples where they are as many, else any."""
-    complete = np.flatnonzero(visible.all(1))
-    enough = len(complete) >= min(num_samples, len(W))
-    pool = complete if enough else np.flatnonzero(visible.any(1))
-    pick = np.asarray(jax.random.permutation(key, len(pool)))[:num_samples]
-    rows = pool[pick]
-    if enough:
+    """A random subset of those that miss fewest: complete ones where they suffice.
+
+    Any that show a landmark, where a joint would be seen much less often otherwise.
+    """
+    gaps = np.where(visible.any(1), (~visible).sum(1), np.iinfo(np.int32).max)
+    count = min(num_samples, int(visible.any(1).sum()))
+    most = np.sort(gaps)[count - 1]
+    rows = np.flatnonzero(gaps < most)
+    if (2 * visible[gaps <= most].mean(0) < visible[visible.any(1)].mean(0)).any():
+        most, rows = 0, rows[:0]
+        gaps = np.where(visible.any(1), 0, 1)
+    level = np.flatnonzero(gaps == most)
+    pick = np.asarray(jax.random.permutation(key, len(level)))
+    rows = np.concatenate([rows, level[pick[: count - len(rows)]]])
+    if visible[rows].all():
         return Samples(W[rows], None)
     return Samples(np.where(visible[rows][..., None], W[rows], 0), visible[rows])
