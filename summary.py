@@ -43,7 +43,7 @@ def write(config: Any, workdir: Path) -> Path:
     landmarks = read_landmarks(config.data, "val")
     samples: dict[str, Any] = (
         {}
-        if config.data.name in ("mocap", "landmarks")
+        if config.data.name in ("mocap", "sequence", "landmarks")
         else _samples(config, landmarks)
     )
     path = collect_report(

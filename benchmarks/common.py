@@ -167,6 +167,8 @@ def run_jobs(
 
     def run(key: Key) -> None:
         method, seed = key
+        if key in read_lines(path, protocol):
+            return
         own = [f"--worker={method}", f"--first-seed={seed}"]
         command = [sys.executable, str(script), *common, *own]
         done = subprocess.run(command, check=False, env=cache | dict(os.environ))
@@ -177,8 +179,8 @@ def run_jobs(
         figures = (f"{k} {v:.4g}" for k, v in record["metrics"].items())
         print(f"{method}, seed {seed}:", *figures, flush=True)
 
-    missing = [key for key in wanted if key not in read_lines(path, protocol)]
+    # The last methods first: what they give on the way need not be run again.
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, missing))
+        list(pool.map(run, reversed(wanted)))
     kept = read_lines(path, protocol)
     return [kept[key] for key in wanted if key in kept]

@@ -4,8 +4,9 @@ python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=20 --jobs=2
 
 All rows see the same 2D landmarks and are scored by the same code; what the columns
 mean stands under the table. Every method and seed runs in a process of its own, so
-that its peak memory is its own; each result is kept in a file (``--runs``), from which
-an interrupted table goes on: delete it after a change of the code.
+that its peak memory is its own (the teacher's process gives the row "EM" of its seed
+on the way); each result is kept in a file (``--runs``), from which an interrupted table
+goes on: delete it after a change of the code.
 
 The sign of depth is that of the run (the camera looks down on average), never chosen
 by the truth; methods that leave it open are given the better of the two.
@@ -19,7 +20,7 @@ import functools
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ EM, z = 0: the landmarks given, depth alone is estimated; the others: their own 
 sign: {signs} get the better global sign, the others have their own"""
 PUBLISHED = (256, 128, 64, 32, 16, 8)
 OURS = tuple(default.get_config().teacher.dictionary_sizes)
+STEPS = int(default.get_config().teacher.steps)
 COHERENT = 0.05
 _MISSING_STREAM = 99  # seeds the choice of removed landmarks
 DATASETS = ("cmu_mocap", "mh_mocap", "mannequin", "classic")
@@ -87,9 +89,13 @@ class Problem:
     held_out: Landmarks
 
 
+# Name of the row, (N, P, 3) in the camera's frame, and scores that need no truth.
+Stage = tuple[str, np.ndarray, Callable[[], dict[str, float]] | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row: ``solve(landmarks, seed, args)`` gives (N, P, 3), the camera's frame.
+    """A row: ``solve(problem, seed, args)`` gives (N, P, 3), or its stages.
 
     Attributes:
         seeds: which flag says how often it runs; None: nothing in it is random.
@@ -108,10 +114,11 @@ def main() -> None:
     args = parse_args(__doc__, add_flags)
     if args.runs is None:
         args.runs = Path("runs/benchmarks") / f"{args.dataset}.jsonl"
+    if args.dataset == "classic":
+        return classic.work(args) if args.worker else classic.table(args)
+    args.steps = args.steps or STEPS
     if args.worker:
         return work(args)
-    if args.dataset == "classic":
-        return classic.table(args)
     chosen = args.method or [name for name, m in METHODS.items() if m.by_default]
     for name in chosen:
         if name not in METHODS:
@@ -120,6 +127,8 @@ def main() -> None:
     records = run_jobs(
         Path(__file__), protocol(args), wanted, args.runs, jobs=args.jobs
     )
+    if not records:
+        sys.exit("error: no run ended well")
     rows = table_rows(records, case_name(args))
     signs = ", ".join(name for name, m in METHODS.items() if m.either_sign)
     finish(rows, args.json, footer=COLUMNS.format(signs=signs))
@@ -136,7 +145,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--runs", type=Path, help="the file that keeps the results")
-    parser.add_argument("--steps", type=int, default=6000, help="of the teacher")
+    parser.add_argument("--steps", type=int, help="of the teacher")
     parser.add_argument("--samples", type=int, default=15_000)
     parser.add_argument(
         "--missing",
@@ -149,6 +158,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="elevations of the EM's grid in degrees, as 10,20,30,40,50",
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--sequence", help=argparse.SUPPRESS)
 
 
 # --- the problem ---------------------------------------------------------------------
@@ -249,25 +259,34 @@ def measure(
 
 
 def work(args: argparse.Namespace) -> None:
-    """One method with one seed; the result is appended to the file of results."""
+    """One method with one seed; the results are appended to the file of results."""
     problem = load(args)
-    scores: dict[str, float] = {}
     began = time.monotonic()
-    pose = METHODS[args.worker].solve(problem, args.first_seed, args)
-    seconds = time.monotonic() - began
-    # In KiB, on Linux; taken before the scores, which are not part of the method.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if isinstance(pose, tuple):
-        pose, scores = pose[0], pose[1]()
-    measured = measure(pose, problem, either_sign=METHODS[args.worker].either_sign)
-    record = {
-        "protocol": protocol(args),
-        "method": args.worker,
-        "seed": args.first_seed,
-        "metrics": measured | {"seconds": seconds, "peak_memory": peak},
-        "scores": scores,
-    }
-    append_line(args.runs, record)
+    stages = []
+    for name, pose, scores in solved(problem, args):
+        seconds = time.monotonic() - began
+        # In KiB, on Linux; what scores and errors need comes after all stages.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        stages.append((name, pose, scores, {"seconds": seconds, "peak_memory": peak}))
+    for name, pose, scores, cost in stages:
+        either_sign = METHODS[name].either_sign
+        record = {
+            "protocol": protocol(args),
+            "method": name,
+            "seed": args.first_seed,
+            "metrics": measure(pose, problem, either_sign=either_sign) | cost,
+            "scores": scores() if scores else {},
+        }
+        append_line(args.runs, record)
+
+
+def solved(problem: Problem, args: argparse.Namespace) -> Iterator[Stage]:
+    """The stages of a method; the teacher's first one is the row "EM" of its seed."""
+    result = METHODS[args.worker].solve(problem, args.first_seed, args)
+    if isinstance(result, np.ndarray):
+        yield args.worker, result, None
+    else:
+        yield from result
 
 
 def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
@@ -327,12 +346,13 @@ def em_shapes(
 
 def em_alone(
     problem: Problem, seed: int, args: argparse.Namespace, *, components: int
-) -> Any:
+) -> Iterator[Stage]:
     """The annotated landmarks with the depth of the Gaussian shapes."""
     marks = problem.landmarks
     shape = em_shapes(marks, em_key(seed), args, components)
     pose = expected_pose(shape, marks.centred[0], marks.visible)[0]
-    return pose, lambda: em_scores(shape, problem)
+    name = "EM" if components > 1 else "EM, 1 Gaussian"
+    yield name, pose, functools.partial(em_scores, shape, problem)
 
 
 def em_key(seed: int) -> jax.Array:
@@ -350,49 +370,64 @@ def em_scores(shape: GaussianMixture, problem: Problem) -> dict[str, float]:
     }
 
 
-def teacher_depth(
-    problem: Problem, seed: int, args: argparse.Namespace, *, guided: bool
-) -> Any:
-    """The teacher's own reconstruction.
-
-    Guided: the recipe of configs/default.py. Plain: Section 3 as published, with the
-    published dictionaries and nothing but Eq. 4.
-    """
-    marks, steps = problem.landmarks, 1500 if args.quick else args.steps
+def plain_teacher(problem: Problem, seed: int, args: argparse.Namespace) -> np.ndarray:
+    """Section 3 as published: the published dictionaries and nothing but Eq. 4."""
+    marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
     W, visible = marks.centred[0], marks.visible
-    fit_key = jax.random.split(jax.random.key(seed))[1]
-    shape = depth = None
-    if guided:
-        shape = em_shapes(marks, em_key(seed), args)
-        first = expected_pose(shape, W, visible)[0]
-        W, depth = first[..., :2], first[..., 2]
+    objective = Objective(steps=steps_of(args))
     fitted = train.fit(
-        W,
-        visible,
-        key=fit_key,
-        em_depth=depth,
-        objective=Objective(steps=steps),
-        dictionary_sizes=OURS if guided else PUBLISHED,
+        W, visible, key=key, objective=objective, dictionary_sizes=PUBLISHED
     )
+    return reconstructed(fitted, W, marks)
+
+
+def guided_teacher(
+    problem: Problem, seed: int, args: argparse.Namespace
+) -> Iterator[Stage]:
+    """The recipe of configs/default.py; its EM is the row of that name."""
+    marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
+    shape = em_shapes(marks, em_key(seed), args)
+    first = expected_pose(shape, marks.centred[0], marks.visible)[0]
+    yield "EM", first, functools.partial(em_scores, shape, problem)
+    fitted = train.fit(
+        first[..., :2],
+        marks.visible,
+        key=key,
+        em_depth=first[..., 2],
+        objective=Objective(steps=steps_of(args)),
+        dictionary_sizes=OURS,
+    )
+    pose = reconstructed(fitted, first[..., :2], marks)
+    yield (
+        "teacher",
+        pose,
+        functools.partial(teacher_scores, fitted, shape, first, problem),
+    )
+
+
+def steps_of(args: argparse.Namespace) -> int:
+    """Steps of the teacher's training."""
+    return min(args.steps, 1500) if args.quick else args.steps
+
+
+def reconstructed(fitted: train.Fit, W: np.ndarray, marks: Landmarks) -> np.ndarray:
+    """The teacher's own poses."""
     record = teacher.from_params(
         fitted.params, skeleton=marks.skeleton.to_dict(), config={}, depth_sign=1
     )
-    split = record.reconstruct(W, visible, marks.sample_ids)
-    pose = split.poses(record.dictionary)
-    if shape is None:
-        return pose
-    return pose, functools.partial(teacher_scores, fitted, shape, W, depth, problem)
+    split = record.reconstruct(W, marks.visible, marks.sample_ids)
+    return split.poses(record.dictionary)
 
 
 def teacher_scores(
     fitted: train.Fit,
     shape: GaussianMixture,
-    W: np.ndarray,
-    depth: np.ndarray,
+    first: np.ndarray,
     problem: Problem,
 ) -> dict[str, float]:
     """What can be told of a trained teacher and of its EM without 3D."""
-    data = {"W": W, "visible": problem.landmarks.visible, "em_depth": depth}
+    data = {"W": first[..., :2], "em_depth": first[..., 2]}
+    data["visible"] = problem.landmarks.visible
     terms = member_terms(fitted.state.params, data, objective=Objective())
     return em_scores(shape, problem) | {k: float(v[0]) for k, v in terms.items()}
 
@@ -419,16 +454,12 @@ METHODS = {
         seeds="baseline_seeds",
         either_sign=True,
     ),
-    "plain teacher": Method(
-        functools.partial(teacher_depth, guided=False),
-        either_sign=True,
-        by_default=False,
-    ),
+    "plain teacher": Method(plain_teacher, either_sign=True, by_default=False),
     "EM, 1 Gaussian": Method(
         functools.partial(em_alone, components=1), by_default=False
     ),
     "EM": Method(functools.partial(em_alone, components=10)),
-    "teacher": Method(functools.partial(teacher_depth, guided=True)),
+    "teacher": Method(guided_teacher),
 }
 
 

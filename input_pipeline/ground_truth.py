@@ -82,10 +82,12 @@ def read_ground_truth(
     """
     settings = data_settings(data)
     check_split(split)
-    if settings.name == "mocap":
+    if settings.name in ("mocap", "sequence"):
         from input_pipeline.datasets.mocap import project
+        from input_pipeline.datasets.sequence import read_sequence
 
-        projection = project(settings, split)
+        read = project if settings.name == "mocap" else read_sequence
+        projection = read(settings, split)
         return GroundTruth(
             projection.landmarks.sample_ids,
             projection.positions_mm,

@@ -74,6 +74,10 @@ def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landma
         from input_pipeline.datasets.mocap import project
 
         return project(settings, split).landmarks
+    if settings.name == "sequence":
+        from input_pipeline.datasets.sequence import read_sequence
+
+        return read_sequence(settings, split).landmarks
     if settings.name == "landmarks":
         from input_pipeline.landmark_shards import open_split
 

@@ -11,7 +11,7 @@ from typing import Any
 
 # Own pictures, by the format of their labels; see input_pipeline.datasets.readers.
 FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
-NAMES = ("mannequin", "mocap", "landmarks", *FORMATS)
+NAMES = ("mannequin", "mocap", "sequence", "landmarks", *FORMATS)
 SPLITS = ("train", "val")
 BOXES = ("landmarks", "annotation")
 
@@ -22,9 +22,9 @@ class DataSettings:
 
     Args:
         name: ``"mannequin"`` (rendered), ``"mocap"`` (projected motion, landmarks
-            only), ``"landmarks"`` (only the folder ``landmarks``), or the format of
-            own labels: ``"coco"``, ``"mpii"``, ``"h36m"``, ``"lsp"``, ``"dlc"`` or
-            ``"sleap"``.
+            only), ``"sequence"`` (landmarks with their 3D), ``"landmarks"`` (only the
+            folder ``landmarks``), or the format of own labels: ``"coco"``, ``"mpii"``,
+            ``"h36m"``, ``"lsp"``, ``"dlc"`` or ``"sleap"``.
         data_dir: folder in which TFDS keeps prepared data.
         annotations: labels of the training pictures.
         annotations_val: the same for validation; empty holds out pictures.
@@ -38,7 +38,9 @@ class DataSettings:
         ground_truth_val: the same for validation.
         landmarks: folder of shards that the teacher streams from; see
             ``input_pipeline.landmark_shards``. Empty keeps landmarks in memory.
-        mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed).
+        mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed); the
+            file of a ``sequence``.
+        sequence: which one of the file; see ``input_pipeline.datasets.sequence``.
         num_train: training samples; for ``mocap`` 0 takes all frames.
         num_val: validation samples; the most pictures held out of labels.
         render_size: side of a rendered picture, pixels.
@@ -63,6 +65,7 @@ class DataSettings:
     ground_truth_val: str = ""
     landmarks: str = ""
     mocap_file: str = ""
+    sequence: str = ""
     num_train: int = 4000
     num_val: int = 500
     render_size: int = 128
@@ -177,7 +180,7 @@ def _read_also(
         shared = {field: getattr(main, field) for field in _SHARED}
         try:
             source = data_settings(shared | dict(fields.items()))
-            if source.also or source.name in ("mocap", "landmarks"):
+            if source.also or source.name in ("mocap", "sequence", "landmarks"):
                 raise ValueError("a further source has pictures, and none beneath it")
         except (AttributeError, ValueError) as error:
             raise ValueError(f"config.data.also.{name}: {error}") from error

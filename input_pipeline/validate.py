@@ -179,8 +179,14 @@ def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]
     if settings.name == "mannequin" and not settings.mocap_file:
         return counts
     from input_pipeline.datasets.mocap import split_frames
+    from input_pipeline.datasets.sequence import read_sequence
 
     where = settings.mocap_file or "config.data.mocap_file"
+    if settings.name == "sequence":
+        read = _attempt(
+            lambda: read_sequence(settings, "train"), "sequence", where, report
+        )
+        return {} if read is None else dict.fromkeys(SPLITS, len(read.landmarks))
     found = {}
     for split in SPLITS:
         if settings.name == "mannequin" and not counts[split]:

@@ -92,6 +92,28 @@ def flip_fraction(pred: Poses, truth: Poses, *, visible: Visible = None) -> floa
     return float(np.mean(flipped(pred, truth, visible=visible)))
 
 
+def dai_error(
+    pred: Float[np.ndarray, "f p 3"] | Float[Array, "f p 3"],
+    truth: Float[np.ndarray, "f p 3"] | Float[Array, "f p 3"],
+) -> float:
+    """Error of a sequence as Dai et al. (IJCV 2014) measure it.
+
+    ``sum_fp e_fp / (sigma F P)``: the mean distance of the points after one rotation
+    or reflection of all frames, over sigma, the standard deviation of a frame's points
+    along an axis, averaged over axes and frames. No scale is fitted.
+
+    >>> truth = np.random.default_rng(0).normal(size=(5, 7, 3))
+    >>> bool(dai_error(truth * [1, 1, -1], truth) < 1e-6)
+    True
+    """
+    pred, truth, _ = _arrays(pred, truth, None)
+    pred = pred - pred.mean(axis=1, keepdims=True)
+    truth = truth - truth.mean(axis=1, keepdims=True)
+    U, _, Vt = np.linalg.svd(pred.reshape(-1, 3).T @ truth.reshape(-1, 3))
+    distance = np.linalg.norm(pred @ (U @ Vt) - truth, axis=-1)
+    return float(distance.mean() / truth.std(axis=1).mean())
+
+
 def pck3d(
     pred: Poses,
     truth: Poses,

@@ -85,21 +85,23 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
             split, pose, truth[name], teacher, mean_pose
         )
         if config.data.name == "sequence":
-            results[name]["dai_error"] = _dai_error(
-                config.data, name, pose, truth[name]
-            )
+            truth_mm = truth[name].positions_mm
+            results[name]["dai_error"] = _dai_error(config.data, name, pose, truth_mm)
     run_files.write_json_atomic(path, results)
     return results
 
 
 def _dai_error(
-    data: Any, split: str, pose: Float[np.ndarray, "n p 3"], truth: Any
+    data: Any,
+    split: str,
+    pose: Float[np.ndarray, "n p 3"],
+    truth_mm: Float[np.ndarray, "n p 3"],
 ) -> float:
     """Error of a sequence, whose frames have one scale, in the unit of the truth."""
     from input_pipeline.landmarks import read_landmarks
 
     half_side = read_landmarks(data, split).half_side[:, None, None]
-    return metrics.dai_error(pose * half_side, truth.positions_mm)
+    return metrics.dai_error(pose * half_side, truth_mm)
 
 
 def _evaluate_shards(config: Any, folder: Path, teacher: Teacher) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
+from nrsfm_jax.views import rotation_views
 
 
 def kept_shapes(
@@ -29,6 +30,30 @@ def kept_shapes(
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher_files.save_arrays(path, shape._asdict())
     return shape
+
+
+def em_options(settings: Any) -> dict[str, Any]:
+    """What `fit_shapes` takes, from ``config.teacher.em``.
+
+    Raises:
+        ValueError: views of an unknown kind.
+    """
+    if settings.views not in ("upright", "free"):
+        raise ValueError(
+            f"config.teacher.em.views = {settings.views!r}; it must be 'upright' "
+            "(elevations_deg with num_yaws each) or 'free' (num_rotations)"
+        )
+    options: dict[str, Any] = {
+        "components": settings.components,
+        "num_samples": settings.num_samples,
+        "last_sigma": settings.noise,
+    }
+    if settings.views == "free":
+        return options | {"views": rotation_views(settings.num_rotations)}
+    return options | {
+        "elevations_deg": tuple(settings.elevations_deg),
+        "num_yaws": settings.num_yaws,
+    }
 
 
 def first_pose(

@@ -71,6 +71,7 @@ def fit_shapes(
     num_samples: int = 4000,
     elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
     num_yaws: int = 24,
+    last_sigma: float = 0.005,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
 ) -> GaussianMixture:
     """One Gaussian, then several: `fit_gaussian_shape` and `fit_gaussian_mixture`."""
@@ -82,6 +83,7 @@ def fit_shapes(
         num_samples=num_samples,
         elevations_deg=elevations_deg,
         num_yaws=num_yaws,
+        last_sigma=last_sigma,
         views=views,
     )
     return fit_gaussian_mixture(

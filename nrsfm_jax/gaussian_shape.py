@@ -17,7 +17,7 @@ Frames: S_cam = S @ R_g and W = S_cam[:, :2]; the body frame has y up (see `view
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -199,7 +199,9 @@ def fit_gaussian_shape(
             landmarks allow a small one; below the error of the annotation it is no use.
         depth_noise: standard deviation of the noise on the first z, patch units.
         views: a grid to use instead, such as `rotation_views`: the first stage then
-            runs on it, the second is left out, and the sign of depth is arbitrary.
+            runs on it, from the start of an upright body and from that of one that
+            turns in any way, and the likelier is kept; the second stage is left out,
+            and the sign of depth is arbitrary.
 
     Returns:
         The likelier fit.
@@ -213,19 +215,29 @@ def fit_gaussian_shape(
     falling = np.geomspace(first_sigma, last_sigma, level_iterations)
     steady = np.full(iterations, last_sigma)
     jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
-    start = _upright_start(samples) if views is None else _free_start(samples)
-    start[:, 2] += jitter
+    starts = [_upright_start(samples)]
+    if views is not None:
+        # Which one is near depends on how the object turns: about one axis or all.
+        starts.append(_free_start(samples))
     first = upright_views((0.0,), num_yaws) if views is None else np.asarray(views)
-    shape = _fit_stage(*_initial(start), falling, first, samples)
+    shape = _likeliest(
+        _fit_stage(
+            *_initial(start + jitter[:, None] * (0, 0, 1)), falling, first, samples
+        )
+        for start in starts
+    )
     if views is not None:
         return shape
     grid = upright_views(elevations_deg, num_yaws)
     mirror = np.tile(np.array([1, 1, -1], np.float32), landmarks.shape[1])
     mirrored = shape.mu * mirror, shape.Sigma * np.outer(mirror, mirror)
-    fits = [
+    return _likeliest(
         _fit_stage(mu, Sigma, steady, grid, samples)
         for mu, Sigma in ((shape.mu, shape.Sigma), mirrored)
-    ]
+    )
+
+
+def _likeliest(fits: Iterable[GaussianShape]) -> GaussianShape:
     return max(fits, key=lambda fit: float(fit.log_likelihood))
 
 

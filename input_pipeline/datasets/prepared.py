@@ -64,7 +64,7 @@ def locate(settings: DataSettings) -> Prepared:
     Raises:
         ValueError: a source file is missing, or ``mocap`` (has no pictures).
     """
-    if settings.name in ("mocap", "landmarks"):
+    if settings.name in ("mocap", "sequence", "landmarks"):
         raise ValueError(
             f"config.data.name = {settings.name!r} has landmarks only; for pictures "
             "of motion set --config.data.name=mannequin, of your own 'coco'"

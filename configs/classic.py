@@ -1,0 +1,30 @@
+"""The teacher on one classic sequence, in the metric of Dai et al. (IJCV 2014).
+
+python main.py --config=configs/classic.py --workdir=runs/yoga --stage=teacher \
+    --config.data.mocap_file=nrsfm_classic.npz --config.data.sequence=yoga
+
+The file holds ``NAME_X`` (frames, 3, landmarks) and ``NAME_bones`` for each of drink,
+pickup, yoga and stretch; the landmarks are the first two rows of X, the third is for
+``dai_error`` in ``teacher/results.json`` alone. All four and their baselines:
+``python benchmarks/nrsfm.py --dataset=classic``. What to expect: docs/teacher.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """One Gaussian, a level camera at any yaw, exact landmarks, some hundred frames."""
+    config = default.get_config()
+    config.data.name = "sequence"
+    config.data.sequence = "yoga"
+    em = config.teacher.em
+    # A few hundred frames allow one Gaussian. The camera turns about the vertical; an
+    # object that turns in any way needs em.views = "free".
+    em.components = 1
+    em.elevations_deg = (0.0,)
+    em.num_yaws = 72
+    em.noise = 0.002
+    config.teacher.steps = 1500
+    return config
