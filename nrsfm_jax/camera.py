@@ -6,6 +6,7 @@ follows the published description of Deep-NRSfM, with ReLU on the blocks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -69,29 +70,43 @@ def orthonormal_projection(A: Float[Array, "3 2"]) -> Float[Array, "3 2"]:
         unique: one of them is returned, and the normal gets no gradient. For A = 0
         it is the first two axes, with a zero gradient.
     """
-    # The factor has degree 0 in A: the scale needs no gradient of its own.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(A)))
-    is_zero = scale == 0
-    unit = jnp.where(is_zero, jnp.eye(3, 2, dtype=A.dtype), A)
-    unit = unit / jnp.where(is_zero, 1, scale)
-    a_1 = unit[0, 0], unit[1, 0], unit[2, 0]
-    a_2 = unit[0, 1], unit[1, 1], unit[2, 1]
-    n = _unit_normal(a_1, a_2)
-    # t q_1; the outer cross products remove what rounding left of it along n.
-    t_q_1 = _add(a_1, _cross(a_2, n))
-    q_1 = _normalize(_cross(_cross(n, t_q_1), n))
-    q_2 = _cross(n, q_1)
-    return jnp.stack([*q_1, *q_2]).reshape(2, 3).T
+    a_1 = A[0, 0], A[1, 0], A[2, 0]
+    a_2 = A[0, 1], A[1, 1], A[2, 1]
+    m_1, m_2 = polar_factor(a_1, a_2)
+    return jnp.stack([*m_1, *m_2]).reshape(2, 3).T
 
 
 # Vectors below are triples of scalars: under vmap each is one array over the samples,
 # which compiles in a third of the time of arrays that are stacked and taken apart.
-_Vector = tuple[Array, Array, Array]
+Vector = tuple[Array, Array, Array]
 
 
-def _unit_normal(a_1: _Vector, a_2: _Vector) -> _Vector:
+def polar_factor(a_1: Vector, a_2: Vector) -> tuple[Vector, Vector]:
+    """:func:`orthonormal_projection` of columns given as triples, see above."""
+    # The factor has degree 0 in A: the scale needs no gradient of its own.
+    scale = functools.reduce(jnp.maximum, map(jnp.abs, (*a_1, *a_2)))
+    scale = jax.lax.stop_gradient(scale)
+    is_zero = scale == 0
+    scale = jnp.where(is_zero, 1, scale)
+
+    def unit(a: Vector, instead: tuple[int, int, int]) -> Vector:
+        x, y, z = (
+            jnp.where(is_zero, float(e), c) / scale
+            for e, c in zip(instead, a, strict=True)
+        )
+        return x, y, z
+
+    a_1, a_2 = unit(a_1, (1, 0, 0)), unit(a_2, (0, 1, 0))
+    n = _unit_normal(a_1, a_2)
+    # t q_1; the outer cross products remove what rounding left of it along n.
+    t_q_1 = _add(a_1, cross(a_2, n))
+    q_1 = _normalize(cross(cross(n, t_q_1), n))
+    return q_1, cross(n, q_1)
+
+
+def _unit_normal(a_1: Vector, a_2: Vector) -> Vector:
     """``a_1 x a_2`` at length one; some normal of the longer where parallel."""
-    normal = _cross(a_1, a_2)
+    normal = cross(a_1, a_2)
     square_1, square_2 = _dot(a_1, a_1), _dot(a_2, a_2)
     parallel = _dot(normal, normal) <= _PARALLEL * square_1 * square_2
     x, y, z = (
@@ -114,7 +129,7 @@ def _unit_normal(a_1: _Vector, a_2: _Vector) -> _Vector:
     return _normalize((u, v, w))
 
 
-def _normalize(v: _Vector) -> _Vector:
+def _normalize(v: Vector) -> Vector:
     """v at length one. Scaled first, so that squares of small vectors survive."""
     largest = jnp.maximum(jnp.maximum(jnp.abs(v[0]), jnp.abs(v[1])), jnp.abs(v[2]))
     factor = 1 / jax.lax.stop_gradient(largest)
@@ -123,15 +138,16 @@ def _normalize(v: _Vector) -> _Vector:
     return v[0] * factor, v[1] * factor, v[2] * factor
 
 
-def _add(a: _Vector, b: _Vector) -> _Vector:
+def _add(a: Vector, b: Vector) -> Vector:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def _dot(a: _Vector, b: _Vector) -> Array:
+def _dot(a: Vector, b: Vector) -> Array:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _cross(a: _Vector, b: _Vector) -> _Vector:
+def cross(a: Vector, b: Vector) -> Vector:
+    """``a x b``."""
     return (
         a[1] * b[2] - a[2] * b[1],
         a[2] * b[0] - a[0] * b[2],
