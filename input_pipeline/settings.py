@@ -143,8 +143,8 @@ def deeplabcut_project(path: Path) -> Path:
     """The folder of a project, to which the names of its pictures are relative."""
     if path.is_dir():
         return path
-    parents = path.absolute().parents  # labeled-data/<video>/CollectedData.csv
-    return parents[2] if len(parents) > 2 else path.parent
+    video = path.absolute().parent  # labeled-data/<video>/CollectedData.csv
+    return video.parents[1] if video.parent.name == "labeled-data" else video
 
 
 def data_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:

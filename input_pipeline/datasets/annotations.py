@@ -184,7 +184,7 @@ def _person(
         j = int(bad[0])
         remedy = "write finite pixels, or mark the joint as unlabelled"
         value = f"joint {j} is at {marks.xy[j].tolist()}"
-        source.problem("NaN", marks.at, value, remedy)
+        source.problem("impossible coordinate", marks.at, value, remedy)
         return None
     visible = (places >= 0) & marks.labelled[places]
     keypoints = np.where(visible[:, None], marks.xy[places], 0.0).astype(np.float32)
@@ -228,7 +228,9 @@ def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
     points = person.keypoints[person.visible]
     landmarks = source.box == "landmarks"
     extent = np.ptp(points, axis=0) if landmarks else person.box[2:]
-    if not np.isfinite(person.box).all() or extent.max() <= 0:
+    # Landmarks may lie on a line; a box has two sides.
+    side = extent.max() if landmarks else extent.min()
+    if not np.isfinite(person.box).all() or side <= 0:
         remedy = (
             "label a second joint elsewhere, or set --config.data.min_joints=2"
             if landmarks

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from input_pipeline.datasets.annotations import Person, joint_outside
 from input_pipeline.problems import Problem, Reporter
@@ -48,6 +48,7 @@ def check_picture(
     def problem(kind: str, value: str, remedy: str) -> None:
         report(Problem(kind, str(person.file), where, value, remedy))
 
+    encoded = b""
     try:
         encoded = person.file.read_bytes()
         raw = Image.open(io.BytesIO(encoded))
@@ -55,6 +56,8 @@ def check_picture(
         picture = _upright(encoded, raw, person.size)
     except Exception as error:  # damaged files make Pillow fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"no picture: {len(encoded)} bytes that begin with {encoded[:8]!r}"
         remedy = "replace the picture or remove it from the annotations"
         problem("image does not decode", reason, remedy)
         return None

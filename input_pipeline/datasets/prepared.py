@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import read_skeleton
 
 VERSION = "1.0.0"
+# Files that runs write beside pictures, and labels, which are told by their contents.
+_NO_PICTURES = {
+    *(".json", ".jsonl", ".csv", ".h5", ".slp", ".mat", ".npz", ".yaml", ".txt"),
+    *(".html", ".safetensors", ".log", ".lock", ".partial", ".array_record"),
+}
 Progress = Callable[[int], None]  # called with the number of pictures done
 
 
@@ -97,6 +103,8 @@ def ensure_prepared(
             # Imported here: the builders need TensorFlow, reading landmarks does not.
             from input_pipeline.datasets.build import build
 
+            # TFDS would take what is left of a folder for the whole.
+            shutil.rmtree(prepared.folder, ignore_errors=True)
             build(settings, prepared, on_progress)
     return prepared
 
@@ -145,7 +153,7 @@ def _label_digest(settings: DataSettings) -> str:
         own = split == "val" and settings.annotations_val
         existing_path(path, "annotations_val" if own else "annotations")
         files.extend(label_files(settings, split))
-        chosen[split] = (str(folder.absolute()), _folder_state(folder))
+        chosen[split] = (str(folder.absolute()), _folder_state(folder, settings.root))
     if not settings.separate_val:
         chosen["hold out"] = (settings.num_val, settings.seed)
     return _digest(chosen, [file for file in files if is_file(file)])
@@ -169,12 +177,19 @@ def existing_path(path: str | Path, field: str) -> Path:
     return found
 
 
-def _folder_state(folder: Path) -> tuple[int, int, int]:
-    """Count, bytes and newest change of a folder's files: notices other pictures."""
+def _folder_state(folder: Path, root: Path) -> tuple[int, int, int]:
+    """Count, bytes and newest change of a folder's pictures: notices other ones.
+
+    What is prepared under ``root`` is passed over, should it lie among them.
+    """
     count, size, newest = 0, 0, 0
-    for parent, _, names in os.walk(folder):
+    prepared = os.path.abspath(root)
+    for parent, folders, names in os.walk(os.path.abspath(folder)):
+        folders[:] = [f for f in folders if os.path.join(parent, f) != prepared]
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            if os.path.splitext(name)[1].lower() in _NO_PICTURES:
+                continue
+            with contextlib.suppress(OSError):
                 state = os.stat(os.path.join(parent, name))
                 count, size = count + 1, size + state.st_size
                 newest = max(newest, state.st_mtime_ns)
