@@ -144,7 +144,7 @@ class TeacherTable(NamedTuple):
         """The targets of a batch."""
 
         def one(*of_sample: Any) -> losses.PreparedDistillation:
-            return prepare_one(self.dictionary, *of_sample)
+            return prepare_one(jnp.asarray(self.dictionary), *of_sample)
 
         columns = (self.camera, self.code, self.W, self.visible)
         prepared = jax.vmap(one)(*(column[rows] for column in columns))

@@ -30,6 +30,7 @@ def make_step(mode="jit", num_devices=0, schedule="plateau", net=None):
         num_steps=4,
         learning_rate=1e-3,
         end_learning_rate=1e-5,
+        axis_name=AXIS,
     )
     traces = []
 
@@ -89,6 +90,26 @@ def test_one_step_has_the_same_loss_and_gradient_on_all_devices(table):
         _, metrics = placed(state, placed.shard(batch), placed.replicate(targets))
         found.append([float(v) for v in placed.unreplicate(metrics).values()])
     np.testing.assert_allclose(found, [found[0]] * len(found), rtol=2e-4)
+
+
+@pytest.mark.parametrize("same_parts", [True, False])
+def test_batch_norms_of_every_device_by_itself(table, same_parts):
+    """Local statistics are those of the whole batch only where all parts are alike."""
+    targets, W = table
+    batch = next(tiny.batches(W, batch_size=BATCH))
+    batch = {name: batch[name] for name in train.DEVICE_KEYS}
+    if same_parts:
+        batch = {n: np.concatenate([v[: BATCH // 2]] * 2) for n, v in batch.items()}
+    found = []
+    for net in (tiny.TinyNet(axis_name=AXIS), tiny.TinyNet()):
+        placed, *_ = make_step("pmap", 2, net=net)
+        state = placed.replicate(tiny.new_state())
+        state, metrics = placed(state, placed.shard(batch), placed.replicate(targets))
+        running = state.batch_stats["bn1"]["var"].addressable_shards
+        running = [np.asarray(shard.data) for shard in running]
+        np.testing.assert_array_equal(*running)  # averaged over the devices
+        found.append(float(metrics["gradient_norm"][0]))
+    assert np.allclose(*found, rtol=1e-4) == same_parts, found
 
 
 def test_no_array_of_the_loop_is_fetched_between_log_lines(table):
