@@ -1,5 +1,6 @@
 """Prediction: crops as in training, files, boxes, results in COCO form."""
 
+import contextlib
 import csv
 import json
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_student as tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -154,14 +157,16 @@ def test_nothing_to_predict_says_what_to_give(tmp_path, images, words):
 # --- videos ------------------------------------------------------------------------
 
 
-def write_video(path, count=6):
-    """Frames of a grey that grows by 30."""
+def write_video(path, count=6, *, half=False):
+    """Frames of a grey that grows by 30; or with a white left half."""
     av = pytest.importorskip("av", reason="PyAV is not installed")
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(count):
             grey = np.full((48, 64, 3), 20 + 30 * i, np.uint8)
+            if half:
+                grey[:, :32] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
         container.mux(stream.encode())
     return path
@@ -173,6 +178,20 @@ def test_the_frames_of_a_video_come_in_order(tmp_path):
     greys = [np.asarray(picture).mean() for _, picture in frames]
     np.testing.assert_allclose(greys, [20, 80, 140], atol=4)
     assert frames[0][1].size == (64, 48)
+
+
+def test_a_video_made_with_the_telephone_upright_is_turned(tmp_path):
+    file = write_video(tmp_path / "a.mp4", 1, half=True)
+    ((_, stored),) = list(read_video(file))
+    assert np.asarray(stored)[24, 10].mean() > 200 > np.asarray(stored)[24, 50].mean()
+    data = bytearray(file.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # its matrix of 16.16 fixed points
+    quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]  # clockwise
+    data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
+    file.write_bytes(data)
+    ((_, turned),) = list(read_video(file))
+    assert turned.size == (48, 64)
+    assert np.asarray(turned)[10, 24].mean() > 200 > np.asarray(turned)[50, 24].mean()
 
 
 def test_a_broken_video_gives_its_frames_and_is_named(tmp_path):
@@ -279,6 +298,37 @@ def test_broken_boxes_are_named(tmp_path, text, words):
         find_sources(str(tmp_path), str(path))
     with pytest.raises(ValueError, match=r"none\.json does not exist"):
         find_sources(str(tmp_path), str(tmp_path / "none.json"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["images", "annotations", "id", "image_id", "file_name", "bbox"]
+                + ["keypoints", "iscrowd", "width", "height", "a.png", "b.mp4#3"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(JSON)
+def test_any_json_gives_boxes_or_a_message(tmp_path_factory, record):
+    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path.write_text(json.dumps(record))
+    sources = []
+    with contextlib.suppress(ValueError):  # and nothing else
+        sources = find_sources("pictures", str(path))
+    for source in sources:
+        persons = [*source.persons, *(p for f in source.frames.values() for p in f)]
+        assert all(np.isfinite(person.box).all() for person in persons)
+        assert all(person.box[2:].min() > 0 for person in persons)
 
 
 # --- the stage ---------------------------------------------------------------------

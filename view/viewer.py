@@ -130,7 +130,8 @@ def write_viewer(
 
 def _legend() -> str:
     return "".join(
-        f'<span class="key" style="background:var(--{side})"></span>{text}'
+        '<span style="white-space:nowrap"><span class="key" '
+        f'style="background:var(--{side})"></span>{text}</span> '
         for side, text in (("right", "right"), ("left", "left"), ("centre", "centre"))
     )
 
