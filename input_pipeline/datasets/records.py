@@ -63,7 +63,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file is missing or is not an ``.npz`` of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a file open that is no zip after all.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise ValueError(f"{path}: missing file; correct its path") from error

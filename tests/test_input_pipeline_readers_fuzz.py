@@ -1,0 +1,270 @@
+"""Readers of labels meet anything at all with a message: never but a ValueError."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_formats as formats
+from broken_inputs import Bench
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from input_pipeline.datasets.splits import read_splits
+from input_pipeline.problems import Problem, raise_problem
+from input_pipeline.settings import data_settings
+from input_pipeline.skeleton import H36M_17, LSP_14, MPII_16, read_skeleton
+
+COUNT = 3
+# The same examples every time: a test that fails once in a while helps nobody.
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 9),
+    st.sampled_from([2**63, -(10**400), 1e308, float("nan"), float("inf"), -1.5, 0.0]),
+    st.text(max_size=6),
+    st.sampled_from(["", "\0", "../..", "/", "~", "x" * 300, "0.png", "NaN", "\ud800"]),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["id", "x", "keypoints"]), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+def _places(record, path=()):
+    """Every place in a nested record."""
+    yield path
+    if isinstance(record, dict):
+        for key, value in record.items():
+            yield from _places(value, (*path, key))
+    elif isinstance(record, list):
+        for i, value in enumerate(record):
+            yield from _places(value, (*path, i))
+
+
+def _replaced(record, path, value):
+    if not path:
+        return value
+    record = copy.copy(record)
+    record[path[0]] = _replaced(record[path[0]], path[1:], value)
+    return record
+
+
+@st.composite
+def mutated(draw, record):
+    """A record with one to three places replaced by anything."""
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(record))
+        record = _replaced(record, draw(st.sampled_from(places)), draw(values))
+    return record
+
+
+@st.composite
+def damaged(draw, content: bytes):
+    """Bytes cut, doubled, or with a few of them changed."""
+    data = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        if not data:
+            break
+        at = draw(st.integers(0, len(data) - 1))
+        kind = draw(st.sampled_from(["cut", "change", "insert", "remove", "digit"]))
+        if kind == "cut":
+            del data[at:]
+        elif kind == "change":
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "insert":
+            data[at:at] = draw(st.binary(min_size=1, max_size=8))
+        elif kind == "remove":
+            del data[at : at + draw(st.integers(1, 40))]
+        else:
+            data[at : at + 1] = draw(
+                st.sampled_from([b"9", b"-", b".", b"e", b",", b"\n"])
+            )
+    return bytes(data)
+
+
+def _read(data) -> None:
+    """Reads twice: collecting every problem, and stopping at the first."""
+    found: list[Problem] = []
+    read_splits(data_settings(data), report=found.append)
+    for problem in found:
+        assert problem.kind
+        assert problem.remedy
+        assert "\n" not in str(problem)
+    json.dumps([str(problem) for problem in found]).encode()
+    try:
+        splits = read_splits(data_settings(data), report=raise_problem)
+    except ValueError as error:
+        assert str(error)  # noqa: PT017 (any other exception fails the test)
+        return
+    for index in splits.values():
+        for person in index.persons:
+            assert np.isfinite(person.keypoints).all()
+            assert person.visible.any()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("fuzz"))
+
+
+def _fuzz_json(data, record) -> None:
+    path = Path(data["annotations"])
+
+    @FUZZ
+    @given(mutated(record))
+    def run(changed) -> None:
+        path.write_text(json.dumps(changed))
+        _read(data)
+
+    run()
+
+
+def _fuzz_bytes(data) -> None:
+    path = Path(data["annotations"])
+
+    @FUZZ
+    @given(damaged(path.read_bytes()))
+    def run(content) -> None:
+        path.write_bytes(content)
+        _read(data)
+
+    run()
+
+
+@pytest.mark.parametrize("box", ["landmarks", "annotation"])
+def test_coco_with_anything_in_it(bench, box):
+    _fuzz_json(bench.coco() | {"box": box}, bench.record)
+
+
+def test_coco_brought_to_another_skeleton(bench):
+    data = bench.coco() | {"skeleton": json.dumps({"joints": ["root", "right_hand"]})}
+    _fuzz_json(data, bench.record)
+
+
+def test_coco_damaged(bench):
+    _fuzz_bytes(bench.coco())
+
+
+def _files(folder: Path) -> list[str]:
+    files = formats.names(COUNT)
+    formats.write_pictures(folder, files)
+    return files
+
+
+@pytest.fixture
+def mpii(tmp_path):
+    files, xy = _files(tmp_path), formats.points(MPII_16, count=COUNT)
+    return tmp_path, xy, np.zeros((COUNT, 16), bool), files
+
+
+def test_mpii_with_anything_in_it(mpii):
+    data = formats.write_mpii_json(*mpii)
+    _fuzz_json(data, json.loads(Path(data["annotations"]).read_text()))
+
+
+def test_mpii_mat_damaged(mpii):
+    _fuzz_bytes(formats.write_mpii_mat(*mpii))
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_lsp_damaged(tmp_path, extended):
+    xy = formats.points(LSP_14, count=COUNT)
+    gone = formats.hidden(LSP_14, count=COUNT)
+    _fuzz_bytes(formats.write_lsp(tmp_path, xy, gone, extended=extended))
+
+
+@FUZZ
+@given(
+    shape=st.lists(st.integers(0, 15), max_size=4),
+    kind=st.sampled_from(["<f8", "<i4", "<U3", "|b1", "<c16", "|u1"]),
+    value=st.sampled_from([0, 1, 20, -1]),
+)
+def test_lsp_of_any_shape(tmp_path_factory, shape, kind, value):
+    from scipy.io import savemat
+
+    path = tmp_path_factory.getbasetemp() / "joints.mat"
+    savemat(path, {"joints": np.full(shape, value).astype(kind)})
+    _read({"name": "lsp", "annotations": str(path)})
+
+
+def test_h36m_npz_damaged(tmp_path):
+    files = _files(tmp_path)
+    xy = formats.points(H36M_17, count=COUNT)
+    _fuzz_bytes(formats.write_h36m_npz(tmp_path, xy, files))
+
+
+@FUZZ
+@given(
+    shape=st.lists(st.integers(0, 4), max_size=3),
+    kind=st.sampled_from(["<f8", "<i4", "<U3", "|S4", "|b1", "<c16", "<M8[s]"]),
+    name=st.sampled_from(["imgname", "part", "center", "scale"]),
+)
+def test_h36m_npz_of_any_shape(tmp_path_factory, shape, kind, name):
+    folder = tmp_path_factory.getbasetemp()
+    arrays = {
+        "imgname": np.array(["a.png"] * 2),
+        "part": np.full((2, 17, 3), 5.0),
+        "center": np.zeros((2, 2)),
+        "scale": np.ones(2),
+    }
+    arrays[name] = np.zeros(shape, kind)
+    np.savez(folder / "any.npz", **arrays)
+    _read({"name": "h36m", "annotations": str(folder / "any.npz")})
+
+
+def test_deeplabcut_damaged(tmp_path):
+    files, xy = _files(tmp_path), formats.points(LSP_14, count=COUNT)
+    gone = formats.hidden(LSP_14, count=COUNT)
+    data = formats.write_dlc(tmp_path, LSP_14, xy, gone, files)
+    _fuzz_bytes(data | {"images": str(tmp_path)})
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                [
+                    "",
+                    "scorer",
+                    "bodyparts",
+                    "coords",
+                    "individuals",
+                    "x",
+                    "y",
+                    "a",
+                    "0.png",
+                    "1",
+                    "nan",
+                    "inf",
+                    '"',
+                ]
+            ),
+            max_size=5,
+        ),
+        max_size=7,
+    )
+)
+def test_deeplabcut_of_any_cells(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_text("\n".join(",".join(row) for row in rows))
+    _read({"name": "dlc", "annotations": str(path)})
+
+
+@FUZZ
+@given(
+    mutated({"joints": ["a", "b"], "edges": [["a", 1]], "root": "a", "left_right": []})
+)
+def test_skeletons_of_anything(record):
+    try:
+        read_skeleton(json.dumps(record))
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
