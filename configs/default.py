@@ -133,6 +133,7 @@ def _predict() -> ConfigDict:
     predict.mode = ""  # which student; '': 'distill', or the only one
     predict.out = ""  # folder of the results; '': predictions/ in the workdir
     predict.batch_size = 32
+    predict.mirror = False  # each picture twice, once mirrored: a better uncertainty
     predict.every = 1  # n: each n-th frame of a video
     predict.overlays = True  # the skeleton drawn on each picture
     predict.viewer_samples = 400  # poses in viewer.html at most; 0: no viewer

@@ -45,7 +45,8 @@ class Poses:
     Args:
         pose: (N, P, 3) patch units: the crop is [-1, 1] in x and y, and depth is in
             the same unit, with 0 near the middle of the body.
-        spread: (N, P, 3) standard deviation of the heat, same units.
+        spread: (N, P, 3) standard deviation of the heat, same units; with ``mirror``
+            that of the pose and its mirror image.
         centre: (N, 2) pixels, middle of the crop.
         half_side: (N,) pixels per patch unit.
         skeleton: names, bones, sides and root of the joints.
@@ -74,11 +75,10 @@ class Poses:
 
     @property
     def keypoints_3d_std(self) -> np.ndarray:
-        """(N, P, 3) pixels: how wide the heat of each joint is along x, y and z.
+        """(N, P, 3) pixels: :attr:`spread`, how wide the heat is along x, y and z.
 
-        A measure of doubt, not a calibrated error: it is at least the part of a heat
-        map's cell that one value can tell, and it does not see a whole pose mirrored
-        in depth.
+        A measure of doubt, not a calibrated error: the heat is trained by its mean
+        alone. It does not see a whole pose mirrored in depth.
         """
         return self.spread * self.half_side[:, None, None]
 
@@ -89,7 +89,7 @@ class Poses:
 
     @property
     def scores(self) -> np.ndarray:
-        """(N, P) in 0..1: ``exp(-spread)`` of the heat in x and y, not calibrated."""
+        """(N, P) in 0..1: ``exp(-spread)`` in x and y, not calibrated."""
         return np.exp(-self.spread[..., :2].mean(-1))
 
 
@@ -117,6 +117,8 @@ class PoseEstimator:
         batch_size: pictures computed at once. Fewer are filled up to it, so that the
             network compiles once; give 1 where pictures come one by one.
         depth_factor: +1, or -1 where the teacher was mirrored after the training.
+        mirror: each picture is also seen as in a mirror, for twice the time: the pose
+            is the mean of both, and its spread is what they differ by.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class PoseEstimator:
         *,
         batch_size: int = 32,
         depth_factor: int = 1,
+        mirror: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} is not at least 1")
@@ -133,11 +136,17 @@ class PoseEstimator:
         self.variables = jax.device_put(variables)
         self.batch_size = batch_size
         self.depth_factor = depth_factor
+        self.mirror = mirror
         self._apply = jax.jit(self.network())
 
     @classmethod
     def load(
-        cls, path: str | Path, *, mode: str = "", batch_size: int = 32
+        cls,
+        path: str | Path,
+        *,
+        mode: str = "",
+        batch_size: int = 32,
+        mirror: bool = False,
     ) -> PoseEstimator:
         """A trained student.
 
@@ -146,6 +155,7 @@ class PoseEstimator:
                 (``student.safetensors``).
             mode: which student of a workdir; by default "distill", or the only one.
             batch_size: pictures computed at once.
+            mirror: whether each picture is also seen as in a mirror.
 
         Raises:
             ValueError: nothing trained there, or several students and no "distill".
@@ -163,6 +173,7 @@ class PoseEstimator:
             variables,
             batch_size=batch_size,
             depth_factor=_depth_factor(record, folder.absolute().parent / "teacher"),
+            mirror=mirror,
         )
 
     @property
@@ -181,7 +192,19 @@ class PoseEstimator:
             )
             return pose * jnp.asarray(factor), spread
 
-        return apply
+        if not self.mirror:
+            return apply
+        swap = self.record.skeleton.flip_permutation
+        back = np.array([-1.0, 1.0, 1.0], np.float32).reshape(1, 1, 3)
+
+        def apply_twice(variables: Any, patches: Any) -> tuple[Any, Any]:
+            pose, _ = apply(variables, patches)
+            other, _ = apply(variables, patches[:, :, ::-1])
+            other = other[:, swap] * jnp.asarray(back)
+            # The standard deviation of two values.
+            return (pose + other) / 2, jnp.abs(pose - other) / np.float32(np.sqrt(2))
+
+        return apply_twice
 
     def __call__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from input_pipeline.augment import draw_patch
-
-# What is cut out before a crop is drawn: this far beyond it, in pixels of the patch,
-# and from a corner at which no block of pixels that is averaged is split.
-_MARGIN = 8
-_ALIGN = 256
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -197,14 +191,5 @@ def cut_patch(
     """
     if not half_side > 0:
         raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
-    centre, limit = np.asarray(centre, np.float64), np.array(picture.size)
-    reach = half_side + _MARGIN * max(2 * half_side / size, 1.0)
-    # As a file that costs nothing to write or read: training draws from files.
-    last = (limit - 1) // _ALIGN * _ALIGN
-    low = np.clip((centre - reach) // _ALIGN * _ALIGN, 0, last).astype(int)
-    high = np.clip(np.ceil(centre + reach), low + 1, limit).astype(int)
-    window = io.BytesIO()
-    box = (*low.tolist(), *high.tolist())
-    picture.convert("RGB").crop(box).save(window, "BMP")
-    unchanged = np.eye(2), np.ones(3)
-    return draw_patch(window.getvalue(), centre - low, half_side, *unchanged, size)
+    array, unchanged = np.asarray(picture.convert("RGB")), (np.eye(2), np.ones(3))
+    return draw_patch(array, np.asarray(centre), half_side, *unchanged, size)

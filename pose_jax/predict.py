@@ -57,7 +57,10 @@ def predict(config: Any, workdir: str | Path) -> Path:
     options = config.predict
     sources = find_sources(options.images, options.annotations)
     estimator = PoseEstimator.load(
-        workdir, mode=options.mode, batch_size=options.batch_size
+        workdir,
+        mode=options.mode,
+        batch_size=options.batch_size,
+        mirror=options.mirror,
     )
     folder = Path(options.out) if options.out else Path(workdir) / "predictions"
     total = sum(_count(source, options.every) for source in sources)
@@ -67,6 +70,7 @@ def predict(config: Any, workdir: str | Path) -> Path:
         Predictions(
             folder,
             estimator.record,
+            spread="mirror" if estimator.mirror else "heat",
             expected=total,
             overlays=options.overlays,
             viewer_samples=options.viewer_samples,

@@ -28,13 +28,18 @@ THUMBNAIL = 256  # side of a picture in the viewer, pixels
 UNITS = {
     "keypoints": "x, y in pixels of the picture ((0, 0) is the outer corner of its "
     "first pixel), and a score in 0..1 that is not calibrated; per joint",
-    "keypoints_std": "standard deviation of the heat map along x and y, pixels",
+    "keypoints_std": "standard deviation along x and y, pixels; see 'spread'",
     "keypoints_3d": "x right, y down, z away from the camera, in pixels of the "
     "picture, relative to the root joint",
-    "keypoints_3d_std": "standard deviation of the heat along x, y, z, same unit",
+    "keypoints_3d_std": "standard deviation along x, y, z, same unit",
     "bbox": "x, y, width, height of the square crop that the network saw, pixels",
     "csv": "x, y in pixels of the picture; z relative to the root joint, in the same "
-    "pixels; error is the heat's standard deviation in the image, pixels; ncams is 1",
+    "pixels; error is the standard deviation in the image, pixels; ncams is 1",
+}
+SPREADS = {
+    "heat": "standard deviations are those of the heat map; not a calibrated error",
+    "mirror": "standard deviations are those of the poses of the picture and of its "
+    "mirror image, whose mean is the pose; not a calibrated error",
 }
 
 
@@ -81,6 +86,7 @@ class Predictions:
     Args:
         folder: made if absent.
         record: of the student.
+        spread: where the standard deviations come from, a key of :data:`SPREADS`.
         expected: about how many bodies there will be, for an even choice.
         overlays: whether to draw them.
         viewer_samples: poses in the viewer at most, evenly spread; 0 for no viewer.
@@ -92,12 +98,14 @@ class Predictions:
         folder: Path,
         record: StudentRecord,
         *,
+        spread: str,
         expected: int,
         overlays: bool,
         viewer_samples: int,
         pool: Executor,
     ) -> None:
         self.folder, self.record = folder, record
+        self._spread = SPREADS[spread]
         self._pool, self._overlays = pool, overlays
         self._poses = self._pictures = 0
         self._shown = EvenSample(viewer_samples, expected)
@@ -191,6 +199,7 @@ class Predictions:
         return {
             "format": 1,
             "units": UNITS,
+            "spread": self._spread,
             "student": {"mode": self.record.mode, "net": self.record.net},
             "skeleton": self.record.skeleton.to_dict(),
             "pictures": self._pictures,

@@ -120,6 +120,20 @@ def test_the_network_is_traced_once_for_all_sizes(workdir, monkeypatch):
     assert traced == [(4, tiny.SIZE, tiny.SIZE, 3)]
 
 
+def test_with_its_mirror_image_a_pose_is_symmetric(workdir, estimator):
+    mirrored = PoseEstimator.load(workdir, batch_size=4, mirror=True)
+    picture = pictures(1)[0]
+    here, there = mirrored([picture, picture[:, ::-1]]).pose
+    swap = tiny.SKELETON.flip_permutation
+    np.testing.assert_allclose(there[swap] * [-1, 1, 1], here, atol=1e-6)
+    first, second = estimator([picture, picture[:, ::-1]]).pose
+    second = second[swap] * [-1, 1, 1]
+    np.testing.assert_allclose(here, (first + second) / 2, atol=1e-6)
+    spread = mirrored([picture]).spread[0]
+    wanted = np.std([first, second], axis=0, ddof=1)
+    np.testing.assert_allclose(spread, wanted, atol=1e-6)
+
+
 # --- loading -----------------------------------------------------------------------
 
 
