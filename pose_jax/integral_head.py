@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose_jax.conv import BatchNorm, Conv, UpsampleConv
+from pose_jax.conv import Conv, UpsampleConv, make_norm
 
 
 def voxel_centres(count: int) -> Float[Array, " n"]:
@@ -64,6 +64,7 @@ class IntegralHead(nn.Module):
         num_deconv: how often the feature map is doubled, 3 in the paper.
         channels: of each transposed convolution, 256 in the paper.
         axis_name: mapped axis over which the batch statistics are averaged.
+        folded: without batch norms, see `pose_jax.fold`.
     """
 
     num_joints: int
@@ -71,14 +72,16 @@ class IntegralHead(nn.Module):
     num_deconv: int = 3
     channels: int = 256
     axis_name: str | None = None
+    folded: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool
     ) -> tuple[Float[Array, "b j 3"], Float[Array, "b j 3"]]:
-        for i in range(self.num_deconv):
-            x = UpsampleConv(self.channels, name=f"deconv{i + 1}")(x)
-            x = nn.relu(BatchNorm(train, self.axis_name, name=f"bn{i + 1}")(x))
+        norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
+        for i in range(1, self.num_deconv + 1):
+            x = UpsampleConv(self.channels, self.folded, name=f"deconv{i}")(x)
+            x = nn.relu(norm(f"bn{i}")(x))
         x = Conv(
             self.num_joints * self.depth_bins,
             1,

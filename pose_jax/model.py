@@ -42,6 +42,7 @@ class PoseNet(nn.Module):
         dtype: of the activations; parameters, statistics and the expectation over the
             heat map are float32.
         axis_name: mapped axis over which the batch statistics are averaged.
+        folded: without batch norms: `pose_jax.fold.fold_batch_norms` makes one.
 
     Raises:
         ValueError: sizes that do not fit, with the value that would.
@@ -57,15 +58,19 @@ class PoseNet(nn.Module):
     num_deconv: int = 3
     dtype: jnp.dtype | type = jnp.float32
     axis_name: str | None = None
+    folded: bool = False
 
     def setup(self) -> None:
-        self.backbone = ResNet(self.depth, self.width, self.stem, self.axis_name)
+        self.backbone = ResNet(
+            self.depth, self.width, self.stem, self.axis_name, self.folded
+        )
         self.head = IntegralHead(
             self.num_joints,
             self.depth_bins,
             self.num_deconv,
             self.deconv_channels,
             self.axis_name,
+            self.folded,
         )
 
     def __call__(

@@ -6,12 +6,13 @@ one counterpart in torchvision, see `torchvision_key`.
 
 from __future__ import annotations
 
+import functools
 import re
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pose_jax.conv import BatchNorm, Conv, max_pool_3x3
+from pose_jax.conv import Conv, make_norm, max_pool_3x3
 
 STAGE_SIZES = {
     10: (1, 1, 1, 1),
@@ -36,19 +37,22 @@ class BasicBlock(nn.Module):
     channels: int
     stride: int = 1
     axis_name: str | None = None
+    folded: bool = False
     expansion = 1
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b i j d"]:
-        y = Conv(self.channels, 3, self.stride, padding=1, name="conv1")(x)
-        y = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(y))
-        y = Conv(self.channels, 3, padding=1, name="conv2")(y)
-        y = BatchNorm(train, self.axis_name, name="bn2")(y)
+        norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
+        conv = functools.partial(Conv, use_bias=self.folded)
+        y = conv(self.channels, 3, self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(norm("bn1")(y))
+        y = conv(self.channels, 3, padding=1, name="conv2")(y)
+        y = norm("bn2")(y)
         if x.shape != y.shape:
-            x = Conv(self.channels, 1, self.stride, name="downsample_0")(x)
-            x = BatchNorm(train, self.axis_name, name="downsample_1")(x)
+            x = conv(self.channels, 1, self.stride, name="downsample_0")(x)
+            x = norm("downsample_1")(x)
         return nn.relu(x + y)
 
 
@@ -58,22 +62,25 @@ class Bottleneck(nn.Module):
     channels: int
     stride: int = 1
     axis_name: str | None = None
+    folded: bool = False
     expansion = 4
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b i j d"]:
+        norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
+        conv = functools.partial(Conv, use_bias=self.folded)
         out = self.channels * self.expansion
-        y = Conv(self.channels, 1, name="conv1")(x)
-        y = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(y))
-        y = Conv(self.channels, 3, self.stride, padding=1, name="conv2")(y)
-        y = nn.relu(BatchNorm(train, self.axis_name, name="bn2")(y))
-        y = Conv(out, 1, name="conv3")(y)
-        y = BatchNorm(train, self.axis_name, name="bn3")(y)
+        y = conv(self.channels, 1, name="conv1")(x)
+        y = nn.relu(norm("bn1")(y))
+        y = conv(self.channels, 3, self.stride, padding=1, name="conv2")(y)
+        y = nn.relu(norm("bn2")(y))
+        y = conv(out, 1, name="conv3")(y)
+        y = norm("bn3")(y)
         if x.shape != y.shape:
-            x = Conv(out, 1, self.stride, name="downsample_0")(x)
-            x = BatchNorm(train, self.axis_name, name="downsample_1")(x)
+            x = conv(out, 1, self.stride, name="downsample_0")(x)
+            x = norm("downsample_1")(x)
         return nn.relu(x + y)
 
 
@@ -87,12 +94,14 @@ class ResNet(nn.Module):
             picture in the end), or ``"small"``, 3x3 stride 2 without pool (1/16), for
             pictures of 64 or 96 pixels.
         axis_name: mapped axis over which the batch statistics are averaged.
+        folded: without batch norms, their biases in the convolutions (`pose_jax.fold`).
     """
 
     depth: int = 50
     width: float = 1.0
     stem: str = "imagenet"
     axis_name: str | None = None
+    folded: bool = False
 
     @nn.compact
     def __call__(
@@ -103,10 +112,12 @@ class ResNet(nn.Module):
         if self.stem not in STEM_STRIDES:
             raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
         block = BasicBlock if self.depth < 50 else Bottleneck
+        norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
+        conv = functools.partial(Conv, use_bias=self.folded)
         channels = scaled_width(64, self.width)
         size = 7 if self.stem == "imagenet" else 3
-        x = Conv(channels, size, stride=2, padding=size // 2, name="conv1")(x)
-        x = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(x))
+        x = conv(channels, size, stride=2, padding=size // 2, name="conv1")(x)
+        x = nn.relu(norm("bn1")(x))
         if self.stem == "imagenet":
             x = max_pool_3x3(x)
         for stage, count in enumerate(STAGE_SIZES[self.depth]):
@@ -114,7 +125,9 @@ class ResNet(nn.Module):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}_{i}"
-                x = block(channels, stride, self.axis_name, name=name)(x, train)
+                x = block(channels, stride, self.axis_name, self.folded, name=name)(
+                    x, train
+                )
         return x
 
 
