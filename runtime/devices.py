@@ -130,8 +130,7 @@ class DataParallel:
         if self.mode == "pmap":
             return jax.tree.map(self._stack, tree)
         if self.mode == "shard_map":
-            sharding = NamedSharding(self._mesh, PartitionSpec())
-            return jax.device_put(tree, sharding)
+            return jax.tree.map(self._everywhere, tree)
         return jax.device_put(tree, self.devices[0])
 
     def unreplicate(self, tree: PyTree) -> PyTree:
@@ -207,6 +206,13 @@ class DataParallel:
         shape = (self.num_local, *copies[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self._local, copies)
 
+    def _everywhere(self, x: jax.Array) -> jax.Array:
+        """The same array on all devices of the mesh, those of other processes too."""
+        if _is_key(x):  # which device_put does not take to other processes
+            data = self._everywhere(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        return jax.device_put(x, NamedSharding(self._mesh, PartitionSpec()))
+
     def _split(self, x: Any) -> np.ndarray:
         x = np.asarray(x)
         return x.reshape(self.num_local, x.shape[0] // self.num_local, *x.shape[1:])
@@ -231,11 +237,15 @@ class DataParallel:
 
 def _copy(x: Any) -> jax.Array:
     """A fresh array: steps donate their state, the caller's must stay alive."""
-    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if _is_key(x):
         # device_put shares the buffer of a key even where told not to.
         data = jnp.array(jax.random.key_data(x))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     return jnp.array(x)
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _first_shard(x: jax.Array) -> jax.Array:

@@ -102,7 +102,7 @@ def join(where: str = "") -> bool:
                 f"--processes=auto: JAX finds no cluster here ({error}); give "
                 "--processes=HOST:PORT,INDEX,COUNT to each process"
             ) from error
-        return jax.process_count() > 1
+        return _state().num_processes > 1
     address, index, count = _numbers(where)
     if not address:
         return False
@@ -138,9 +138,14 @@ def _numbers(where: str) -> tuple[str, int, int]:
     return parts[0], index, count
 
 
+def _state() -> Any:
+    # Not exported by JAX, and what its own checkpointing library builds on. Unlike
+    # jax.process_index() it does not start the devices, whose number may yet be set.
+    return distributed.global_state
+
+
 def _client() -> Any:
-    # Not exported by JAX, and what its own checkpointing library builds on.
-    return distributed.global_state.client
+    return _state().client
 
 
 # --- stopping together --------------------------------------------------------------
@@ -157,17 +162,17 @@ class _Watch:
         self._lock = threading.Lock()
         self._closed = False
         self._others: list[socket.socket] = []
-        self._me, self._count = jax.process_index(), jax.process_count()
-        if self._me == 0:
-            server = socket.create_server(("", 0), backlog=self._count)
+        self.me, self.count = _state().process_id, _state().num_processes
+        if self.me == 0:
+            server = socket.create_server(("", 0), backlog=self.count)
             _client().key_value_set(_PORT, str(server.getsockname()[1]))
             self._start(self._accept, server)
             return
         port = _client().blocking_key_value_get(_PORT, 60_000)
-        host = str(distributed.global_state.coordinator_address).rsplit(":", 1)[0]
+        host = str(_state().coordinator_address).rsplit(":", 1)[0]
         first = socket.create_connection((host.strip("[]"), int(port)), timeout=60)
         first.settimeout(None)
-        first.sendall(f"{self._me}\n".encode())
+        first.sendall(f"{self.me}\n".encode())
         self._others.append(first)
         self._start(self._listen, first.makefile("r", encoding="utf-8"), 0)
 
@@ -187,7 +192,7 @@ class _Watch:
         threading.Thread(target=work, args=arguments, daemon=True).start()
 
     def _accept(self, server: socket.socket) -> None:
-        for _ in range(self._count - 1):
+        for _ in range(self.count - 1):
             other, _ = server.accept()
             other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._others.append(other)
@@ -203,10 +208,10 @@ class _Watch:
         with self._lock:
             if line == "bye" or self._closed:
                 return
-            reason = line.removeprefix("stop ") if line else _died(index, self._count)
-            if self._me == 0:
+            reason = line.removeprefix("stop ") if line else _died(index, self.count)
+            if self.me == 0:
                 self.send(f"stop {reason}")
-            _exit(f"{reason}; {_stops_too(self._me, self._count)}")
+            _exit(f"{reason}; {_stops_too(self.me, self.count)}")
 
 
 def _died(index: int, count: int) -> str:
@@ -225,7 +230,6 @@ def _stops_too(index: int, count: int) -> str:
 
 def _leave(error: BaseException, watch: _Watch) -> None:
     """Ends this process, and by it the others, without waiting for anyone."""
-    index, count = jax.process_index(), jax.process_count()
     if isinstance(error, SystemExit) and not error.code:
         watch.close()
         raise error
@@ -235,7 +239,7 @@ def _leave(error: BaseException, watch: _Watch) -> None:
     elif not isinstance(error, (ValueError, SystemExit, KeyboardInterrupt)):
         sys.excepthook(type(error), error, error.__traceback__)
     text = str(error).removeprefix("error: ") or type(error).__name__
-    watch.send(f"stop process {index + 1} of {count} stopped: {text}")
+    watch.send(f"stop process {watch.me + 1} of {watch.count} stopped: {text}")
     _exit(text)
 
 
