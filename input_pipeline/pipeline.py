@@ -20,6 +20,7 @@ from input_pipeline import augment as augment_lib
 from input_pipeline.datasets.prepared import ensure_prepared
 from input_pipeline.datasets.rendering import available_cores
 from input_pipeline.landmarks import Landmarks, read_landmarks
+from input_pipeline.mixture import Mixture, also_sources, joined
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.tensorflow_setup import load_tensorflow, load_tfds, quiet
 
@@ -39,6 +40,8 @@ class Plan:
         seed: of the shuffling.
         shard_index: which host this is.
         shard_count: how many there are; each takes its part of every batch.
+        also: rows of the further sources, which come after the first N.
+        mixture: how often each source is drawn; None where there is one.
     """
 
     count: int
@@ -47,6 +50,8 @@ class Plan:
     seed: int
     shard_index: int = 0
     shard_count: int = 1
+    also: tuple[int, ...] = ()
+    mixture: Mixture | None = None
 
     @property
     def num_steps(self) -> int:
@@ -64,20 +69,35 @@ class Plan:
         if not self.train:
             weight = (counters < self.count).astype(np.float32)
             return np.minimum(counters, self.count - 1), weight
-        epochs, places = np.divmod(counters, self.count)
-        rows = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            rows[chosen] = _permutation(self.count, self.seed, int(epoch))[
-                places[chosen]
-            ]
-        return rows, np.ones(self.batch_size, np.float32)
+        ones = np.ones(self.batch_size, np.float32)
+        if self.mixture is None:
+            return _shuffled(counters, self.count, self.seed), ones
+        sources, nth = self.mixture.draw(counters)
+        rows, start = np.empty_like(counters), 0
+        for source, count in enumerate((self.count, *self.also)):
+            mine = sources == source
+            rows[mine] = start + _shuffled(nth[mine], count, self.seed, source)
+            start += count
+        return rows, ones
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, _ORDER_STREAM, epoch])
-    return rng.permutation(count).astype(np.int64)
+def _shuffled(nth: np.ndarray, count: int, seed: int, source: int = 0) -> np.ndarray:
+    """The rows that the ``nth`` draws from ``count`` rows give, epoch after epoch."""
+    epochs, places = np.divmod(nth, count)
+    rows = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        order = _permutation(count, (seed, int(epoch), source))
+        rows[chosen] = order[places[chosen]]
+    return rows
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(count: int, key: tuple[int, int, int]) -> np.ndarray:
+    seed, epoch, source = key
+    # The main source's order is the same with and without others beside it.
+    stream = [seed, _ORDER_STREAM, epoch, *([source] if source else [])]
+    return np.random.default_rng(stream).permutation(count).astype(np.int64)
 
 
 def image_batches(
@@ -113,7 +133,8 @@ def image_batches(
         An iterator of dictionaries: ``image`` (B, S, S, 3) uint8; ``keypoints``
         (B, P, 2) float32 patch coordinates of the augmented crop, 0 where not
         visible; ``visible`` (B, P) bool; ``row`` (B,) int32 in
-        ``read_landmarks(data, split)``; ``flip`` (B,) bool; ``scale`` (B,) float32,
+        ``read_landmarks(data, split)``, and in training after it in
+        ``mixture.read_also(data)``; ``flip`` (B,) bool; ``scale`` (B,) float32,
         by which lengths are larger than in the plain crop; ``weight`` (B,) float32,
         0 for padding.
 
@@ -125,17 +146,35 @@ def image_batches(
     _check_numbers(batch_size, image_size, start_step, shard_index, shard_count)
     folder = ensure_prepared(settings).folder
     landmarks = read_landmarks(settings, split)
+    source = _Source(folder, split)
     plan = Plan(len(landmarks), batch_size, train, seed, shard_index, shard_count)
+    if train and settings.also:
+        landmarks, source, plan = _with_also(settings, landmarks, source, plan)
     if train and plan.count < batch_size * shard_count:
         raise ValueError(
             f"{split} has {plan.count} samples, fewer than a batch of "
             f"{batch_size * shard_count}; lower --config.student.batch_size or add data"
         )
-    drawer = _Drawer(_Source(folder, split), landmarks, plan, how, image_size)
+    drawer = _Drawer(source, landmarks, plan, how, image_size)
     dataset = _dataset(
         drawer, start_step=start_step, num_threads=num_threads or available_cores()
     )
     return _iterate(dataset, folder)
+
+
+def _with_also(
+    settings: DataSettings, main: Landmarks, stored: _Source, plan: Plan
+) -> tuple[Landmarks, _Sources, Plan]:
+    """Landmarks, pictures and order of the main source and those beside it."""
+    parts, folders, weights = [main], [stored], [settings.weight]
+    for _, source in also_sources(settings, main.skeleton):
+        folders.append(_Source(ensure_prepared(source).folder, "train"))
+        weights.append(source.weight)
+        parts.append(read_landmarks(source, "train"))
+    counts = tuple(len(part) for part in parts)
+    mixture = Mixture(tuple(weights), plan.seed)
+    mixed = dataclasses.replace(plan, also=counts[1:], mixture=mixture)
+    return joined(parts), _Sources(tuple(folders), counts), mixed
 
 
 def _check_numbers(
@@ -181,10 +220,31 @@ class _Source:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Sources:
+    """Several of them, with their rows one after the other."""
+
+    sources: tuple[_Source, ...]
+    counts: tuple[int, ...]
+
+    def pictures(self, rows: np.ndarray) -> list[bytes]:
+        """The encoded picture of each row."""
+        found: list[bytes] = [b""] * len(rows)
+        start = 0
+        for source, count in zip(self.sources, self.counts, strict=True):
+            mine = np.flatnonzero((rows >= start) & (rows < start + count))
+            if mine.size:
+                pictures = source.pictures(rows[mine] - start)
+                for place, picture in zip(mine.tolist(), pictures, strict=True):
+                    found[place] = picture
+            start += count
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class _Drawer:
     """Makes a batch of what is stored; a function of the step alone."""
 
-    source: _Source
+    source: _Source | _Sources
     landmarks: Landmarks
     plan: Plan
     how: augment_lib.Augmentation

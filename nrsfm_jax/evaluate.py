@@ -218,7 +218,7 @@ def _choose_sign(
     The files are written again, so that the students see the same teacher as the
     table. Choosing again from there gives the same: it can be interrupted.
     """
-    kept = dict(splits)
+    kept = dict(splits) | _also(folder)
     train = kept["train"]
     pose = train.poses(teacher.dictionary)
     turned = metrics.flip_fraction(pose, truth.positions_mm, visible=train.visible)
@@ -227,7 +227,7 @@ def _choose_sign(
         kept = {name: split.mirrored() for name, split in kept.items()}
     teacher = dataclasses.replace(teacher, depth_sign_source="evaluate")
     teacher_files.save(folder, teacher, kept)
-    return teacher, kept
+    return teacher, {name: kept[name] for name in SPLITS}
 
 
 def _wanted(settings: Any) -> str:
@@ -257,7 +257,7 @@ def _settle_sign(
         decision = _decide(config, teacher, splits)
         sign, source = decision.sign, "cue"
         print(f"teacher: depth sign {sign:+d}, by {decision.text}", flush=True)
-    kept = dict(splits)
+    kept = dict(splits) | _also(folder)
     if sign != teacher.depth_sign:
         teacher = teacher.mirrored()
         kept = {name: split.mirrored() for name, split in kept.items()}
@@ -271,7 +271,14 @@ def _settle_sign(
         config=dict(teacher.config) | {"teacher": settings},
     )
     teacher_files.save(folder, teacher, kept)
-    return teacher, kept
+    return teacher, {name: kept[name] for name in SPLITS}
+
+
+def _also(folder: Path) -> dict[str, Reconstruction]:
+    """The teacher's word on further sources of pictures, where there are any."""
+    if not (folder / "also.safetensors").exists():
+        return {}
+    return {"also": teacher_files.load_reconstruction(folder, "also")}
 
 
 def _decide(

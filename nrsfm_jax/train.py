@@ -325,9 +325,15 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     if config.data.landmarks:
         from nrsfm_jax.stream import train_from_disk
 
+        if config.data.also:
+            raise ValueError(
+                "config.data.also needs the landmarks in memory; leave "
+                "config.data.landmarks empty"
+            )
         train_from_disk(config, workdir, settings)
         return
     from input_pipeline.landmarks import read_landmarks
+    from input_pipeline.mixture import read_also
 
     landmarks = {split: read_landmarks(config.data, split) for split in SPLITS}
     train = landmarks["train"]
@@ -337,6 +343,10 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     check_seen(train.visible, train.skeleton.joints)
     check_data(train.centred[0], train.visible, None, objective)
     shape = fit_or_read_shapes(config, workdir, em_key, train.centred[0], train.visible)
+    # Further sources of pictures: the teacher judges them, but does not learn of them.
+    also = read_also(config.data, train.skeleton)
+    if also is not None:
+        landmarks["also"] = also
     pose = {
         split: first_pose(shape, marks.centred[0], marks.visible)
         for split, marks in landmarks.items()

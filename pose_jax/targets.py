@@ -210,6 +210,7 @@ def teacher_targets(
     softening: float = 0.1,
     mean_trust: float | None = None,
     max_bytes: int = PREPARED_BYTES,
+    counts: np.ndarray | None = None,
 ) -> Targets:
     """The table of one split for the modes that learn from the teacher.
 
@@ -222,6 +223,8 @@ def teacher_targets(
             training split's mean goes with every split, so that losses compare.
         max_bytes: records of Eq. 14 that take more than this on a device are
             prepared by every step for its batch.
+        counts: (N,) whether a sample's depth counts; all where None. Those whose
+            depth does not have the loss of the landmarks alone.
 
     Returns:
         Numpy arrays with a leading axis of samples.
@@ -233,6 +236,8 @@ def teacher_targets(
         trust = teacher_trust(arrays["residual"], softening=softening)
         mean = float(trust.mean()) if mean_trust is None else mean_trust
         weight = (trust / mean).astype(np.float32)
+    if counts is not None:
+        weight = np.where(counts, weight, np.float32(0))
     if mode != "distill":
         depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
         return _table(depth, arrays["visible"], weight)
@@ -261,17 +266,18 @@ def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
 
 
 def matched_depth_weight(
-    targets: Targets, *, code_l1_weight: float, seed: int = 0
+    targets: Targets, *, code_l1_weight: float, seed: int = 0, count: int = 0
 ) -> float:
     """The factor on a mode's depth loss that makes its gradient that of Weaksup-bs.
 
     1 for the L1 losses, whose weights have mean 1; for Eq. 14 the ratio that
     :func:`pose_jax.objective.matching_weight` measures on up to
-    ``MATCHING_SAMPLES`` samples, spread evenly over the training split.
+    ``MATCHING_SAMPLES`` samples, spread evenly over the training split, or over its
+    first ``count`` rows, those of the main source.
     """
     if isinstance(targets, DepthTarget) and targets.prepared is None:
         return 1.0
-    count = len(targets.weight)
+    count = count or len(targets.weight)
     rows = np.unique(np.linspace(0, count - 1, MATCHING_SAMPLES).astype(np.int64))
     chosen = jax.tree.map(jnp.asarray, target_rows(targets, rows).prepared)
     measure = jax.jit(matching_weight)

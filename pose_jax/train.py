@@ -27,9 +27,10 @@ import numpy as np
 
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
+from input_pipeline.mixture import depth_counts, read_also
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.objective import MODES
+from pose_jax.objective import MODES, DepthTarget
 from pose_jax.pretrained import with_pretrained
 from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.student import (
@@ -435,8 +436,12 @@ def _make_targets(
 ) -> tuple[dict[str, Targets], float, int]:
     """Tables of both splits, the matched depth weight and the sign of the depth."""
     student = config.student
+    also = read_also(config.data, splits["train"].skeleton)
     if student.mode == "supervised":
-        return _supervised_targets(config, splits["train"], len(splits["val"])), 1.0, 1
+        targets = _supervised_targets(config, splits["train"], len(splits["val"]))
+        if also is not None:
+            targets["train"] = _without_depth(targets["train"], len(also))
+        return targets, 1.0, 1
     teacher = read_teacher(Path(workdir) / "teacher")
     _check_skeleton(teacher, splits["train"].skeleton)
     arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
@@ -446,6 +451,16 @@ def _make_targets(
             arrays["train"]["residual"], softening=student.residual_offset
         )
         mean_trust = float(trust.mean())
+    counts: dict[str, np.ndarray] = {}
+    if also is not None:
+        # Complete skeletons get the distillation loss, the others the 2D loss.
+        beside = teacher.split("also", also.sample_ids)
+        ones = np.ones(len(splits["train"]), bool)
+        counts["train"] = np.concatenate([ones, depth_counts(also)])
+        arrays["train"] = {
+            name: np.concatenate([values, beside[name]])
+            for name, values in arrays["train"].items()
+        }
     targets = {
         split: teacher_targets(
             teacher,
@@ -453,11 +468,15 @@ def _make_targets(
             mode=student.mode,
             softening=student.residual_offset,
             mean_trust=mean_trust,
+            counts=counts.get(split),
         )
         for split, of_split in arrays.items()
     }
     matched = matched_depth_weight(
-        targets["train"], code_l1_weight=student.code_l1_weight, seed=config.seed
+        targets["train"],
+        code_l1_weight=student.code_l1_weight,
+        seed=config.seed,
+        count=len(splits["train"]),
     )
     return targets, matched, teacher.depth_sign
 
@@ -482,6 +501,12 @@ def _supervised_targets(
     )
     joints = train_marks.skeleton.num_joints
     return {"train": table, "val": no_depth_targets(num_val, joints)}
+
+
+def _without_depth(table: Any, count: int) -> DepthTarget:
+    """A table with ``count`` more samples, of which only the landmarks are judged."""
+    more = no_depth_targets(count, table.depth.shape[1])
+    return jax.tree.map(lambda *parts: np.concatenate(parts), table, more)
 
 
 def _check_skeleton(teacher: TeacherFiles, skeleton: Skeleton) -> None:
