@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from pose_jax import predict
 from pose_jax.estimator import PoseEstimator
 from pose_jax.persons import find_sources, short_names
 from pose_jax.pictures import cut_patch, find_files, open_picture, read_video
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -463,3 +467,28 @@ def test_a_wrong_workdir_is_named_and_stays_as_it_is(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere does not exist; give the workdir"):
         predict.predict(config(tmp_path / "a.png"), tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(("broken", "status"), [(False, 0), (True, 1)])
+def test_the_exit_status_tells_of_failures(workdir, tmp_path, broken, status):
+    noise(40, 40).save(tmp_path / "good.png")
+    if broken:
+        (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    done = subprocess.run(
+        [
+            *(sys.executable, "main.py", "--config=configs/quickstart.py"),
+            *(f"--workdir={workdir}", "--stage=predict"),
+            *(f"--config.predict.images={tmp_path}", "--config.predict.batch_size=4"),
+            *(f"--config.predict.out={tmp_path / 'out'}", "--config.seed=5"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("broken.png does not decode" in done.stderr) == broken
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 1
+    assert not (workdir / "config.json").exists()
