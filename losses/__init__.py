@@ -23,6 +23,7 @@ from losses.distillation import (
     residual_weight,
 )
 from losses.exact import min_code_cost
+from losses.gram import dictionary_gram, gram_distillation_loss
 from losses.metrics import (
     auc,
     depth_error,
@@ -50,10 +51,12 @@ __all__ = [
     "depth_gradient_norm",
     "depth_l1_gradient_norm",
     "depth_l1_loss",
+    "dictionary_gram",
     "distillation_loss",
     "evaluate_poses",
     "flip_fraction",
     "flipped",
+    "gram_distillation_loss",
     "keypoint_l1_loss",
     "match_depth_mean",
     "min_code_cost",

@@ -46,7 +46,7 @@ def project_code(
     [2.0, 0.0]
     """
     B_z, z_hyp = keep_visible(B_z, visible), keep_visible(z_hyp, visible)
-    factor, scale = _factor_gram(B_z, ridge)
+    factor, scale = factor_gram(product(B_z, B_z.T), ridge)
     # The ridge makes one step fall short by (ridge * trace / eigenvalue); the second
     # squares that error and measures the rest on B_z itself, not on its square.
     for _ in range(2):
@@ -73,7 +73,7 @@ def right_inverse(
         (K, P); columns of joints that are not visible are 0.
     """
     B_z = keep_visible(B_z, visible)
-    factor, scale = _factor_gram(B_z, ridge)
+    factor, scale = factor_gram(product(B_z, B_z.T), ridge)
     identity = jnp.eye(B_z.shape[0], dtype=B_z.dtype)
     # P right-hand sides, not K: the second step makes up for what that loses.
     once = product(B_z.T, jax.scipy.linalg.cho_solve((factor, True), identity / scale))
@@ -96,11 +96,15 @@ def match_depth_mean(
     return z_hyp - visible_mean(z_hyp, visible) + visible_mean(z_ref, visible)
 
 
-def _factor_gram(
-    B_z: Float[Array, " p k"], ridge: Weight
+def factor_gram(
+    gram: Float[Array, " p p"], ridge: Weight = RIDGE
 ) -> tuple[Float[Array, " p p"], Float[Array, ""]]:
-    """Cholesky factor of B_z B_z^T / trace + ridge I, and the trace (1 for B_z = 0)."""
-    gram = product(B_z, B_z.T)
+    """Cholesky factor of gram / trace + ridge I, and the trace (1 where it is 0).
+
+    Args:
+        gram: (P, P) B_z B_z^T.
+        ridge: added to the diagonal, relative to the trace.
+    """
     trace = jnp.trace(gram)
     scale = jnp.where(trace > 0, trace, 1.0)
     shifted = gram / scale + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
