@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from configs import default
+from nrsfm_jax import teacher, train
 from nrsfm_jax.first_pose import em_options
 from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
+from nrsfm_jax.objective import Objective
 from nrsfm_jax.views import rotation_views
 
 
@@ -41,6 +43,28 @@ def test_a_body_that_tumbles_has_one_sign_of_depth(components):
     assert min(flip, 1 - flip) < 0.05  # which of the two signs is left to chance
     z = z if flip < 0.5 else -z
     assert np.abs(z - X[..., 2]).mean() < 0.2 * np.abs(X[..., 2]).mean()
+
+
+@pytest.mark.slow
+def test_the_teacher_of_a_body_that_tumbles_has_one_sign_of_depth():
+    X = tumbling_body(1000)
+    rough = X[..., 2] + 0.3 * X[..., 2].std() * np.random.default_rng(0).normal(
+        size=X.shape[:2]
+    )
+    visible = np.ones(X.shape[:2], bool)
+    fitted = train.fit(
+        X[..., :2],
+        visible,
+        key=jax.random.key(0),
+        dictionary_sizes=(64, 32, 16),
+        em_depth=rough.astype(np.float32),
+        objective=Objective(steps=800),
+    )
+    record = teacher.from_params(fitted.params, skeleton={}, config={})
+    pose = record.reconstruct(X[..., :2], visible, np.arange(1000)).poses(
+        record.dictionary
+    )
+    assert np.mean(np.sum(pose[..., 2] * X[..., 2], axis=1) < 0) < 0.05
 
 
 def test_views_are_config():
