@@ -17,6 +17,7 @@ from pose_jax.conv import (
     UpsampleConv,
     conv2d,
     max_pool_3x3,
+    product,
     upsample_conv2d,
 )
 from pose_jax.resnet import STAGE_SIZES, ResNet, scaled_width, torchvision_key
@@ -112,9 +113,17 @@ def test_conv2d_equals_xla_with_gradients(size, kernel, stride, padding):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 5)])
-def test_upsample_equals_transposed_convolution_with_gradients(shape):
-    x, kernel = normal(0, 2, *shape, 3), normal(1, 4, 4, 3, 5)
+@pytest.mark.parametrize("channels", [(3, 5), (5, 3)])
+def test_upsample_equals_transposed_convolution_with_gradients(shape, channels):
+    """More channels in than out have a weight gradient of their own."""
+    x, kernel = normal(0, 2, *shape, channels[0]), normal(1, 4, 4, *channels)
     assert_same_with_gradients(upsample_conv2d, reference_upsample, x, kernel)
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (5, 3)])
+def test_product_has_the_gradients_of_a_product(channels):
+    x, kernel = normal(0, 11, channels[0]), normal(1, *channels)
+    assert_same_with_gradients(product, jnp.matmul, x, kernel)
 
 
 def test_upsample_follows_the_scatter_definition():

@@ -1,0 +1,453 @@
+"""Speed of the student beside the same network in PyTorch.
+
+    python -m benchmarks.student_speed [--threads=1] [--batch=8] [--rounds=10] [--quick]
+    python -m benchmarks.student_speed --net=quickstart --batch=32 --threads=4
+    python -m benchmarks.student_speed --batch=32,256 --dtype=bfloat16   # on a GPU
+
+The GPU is used where JAX sees one (and by PyTorch where it does), else the CPU;
+``--device`` names one. ``train`` is forward, gradient and Adam on byte pictures, ours
+as ``pose_jax.train`` runs it; ``predict`` is from bytes to poses, ours with folded
+batch norms. PyTorch runs eager or compiled, with channels first or last, and once more
+with bfloat16 autocast; where it is not installed ours is timed alone.
+
+Every method is a process of its own with the same cores and environment. On a CPU all
+of them are ready at the same time and measure in turns, in a random order each round,
+so that whatever else the machine does meets all alike; on a GPU, whose memory they
+could not share, one after the other, in two passes. Figures are medians with the
+quartiles. ``CPU time`` counts only the method's own processor time. ``share of peak``
+is the arithmetic of convolutions and products over the time, against the best large
+square product of the same dtype in either library. ``memory`` is the peak while
+measuring above what the process had before the network (on a GPU what its allocator
+held). ``ours against it`` is the ratio of images per second, round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import student_speed_peers as peers
+from benchmarks.common import Row, finish, parse_args
+from pose_jax.fold import fold_batch_norms
+from pose_jax.model import PoseNet
+from pose_jax.step import make_train_step
+from pose_jax.student import init_state
+from runtime.devices import AXIS, data_parallel
+
+NAME = "student_speed"
+JOINTS = 17
+# Name -> (side of the pictures, the fields of PoseNet).
+NETS: dict[str, tuple[int, dict[str, Any]]] = {
+    "paper": (256, {}),
+    "quickstart": (
+        64,
+        {
+            "depth": 10,
+            "width": 0.25,
+            "stem": "small",
+            "heatmap_size": 8,
+            "depth_bins": 8,
+            "deconv_channels": 64,
+            "num_deconv": 1,
+        },
+    ),
+    "tiny": (
+        32,
+        {
+            "depth": 10,
+            "width": 0.125,
+            "stem": "small",
+            "heatmap_size": 4,
+            "depth_bins": 4,
+            "deconv_channels": 8,
+            "num_deconv": 1,
+        },
+    ),
+}
+TASKS = ("train", "predict")
+# Method -> how PyTorch runs; none of it for ours.
+METHODS: dict[str, dict[str, bool]] = {
+    "ours": {},
+    "eager": {},
+    "eager, channels last": {"channels_last": True},
+    "compiled": {"compiled": True},
+    "compiled, channels last": {"compiled": True, "channels_last": True},
+    "eager, channels last, autocast": {"channels_last": True, "autocast": True},
+}
+SQUARE = {"cpu": 2048, "cuda": 8192}
+
+
+# --- one process, one method -------------------------------------------------------
+
+
+def make_case(spec: Mapping[str, Any]) -> tuple[PoseNet, np.ndarray, np.ndarray]:
+    """Network, pictures and target of a spec."""
+    size, fields = NETS[spec["net"]]
+    dtype = jnp.dtype(spec["dtype"])
+    fields = fields | ({"depth": spec["depth"]} if spec["depth"] else {})
+    net = PoseNet(JOINTS, dtype=dtype, axis_name=AXIS, **fields)
+    rng = np.random.default_rng(0)
+    batch = spec["batch"]
+    images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    return net, images, rng.uniform(-0.5, 0.5, (batch, JOINTS, 3)).astype(np.float32)
+
+
+def l1_loss(pose: Any, _: Any, target: Any) -> tuple[Any, dict[str, Any]]:
+    """What the peers compute too; the real loss costs next to nothing beside this."""
+    return jnp.abs(pose - target).mean((1, 2)), {}
+
+
+def our_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
+    """A training step, or a prediction, of ours."""
+    net, images, target = make_case(spec)
+    state = init_state(
+        net, jax.random.key(0), image_size=images.shape[1], learning_rate=1e-3
+    )
+    if spec["task"] == "predict":
+        folded, weights = fold_batch_norms(net, state.variables)
+        apply = jax.jit(functools.partial(folded.apply, train=False))
+        return lambda: np.asarray(apply(weights, images))
+    step = make_train_step(
+        net,
+        l1_loss,
+        schedule="plateau",
+        num_steps=1,
+        learning_rate=1e-3,
+        end_learning_rate=1e-5,
+    )
+    run = data_parallel(step, mode="jit", num_devices=1)
+    placed, batch = run.replicate((state, target)), run.shard({"image": images})
+    holder, wanted = [placed[0]], placed[1]
+
+    def call() -> float:
+        holder[0], metrics = run(holder[0], batch, wanted)
+        return float(metrics["loss"])
+
+    return call
+
+
+def torch_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
+    """The same of PyTorch."""
+    net, images, target = make_case(spec)
+    options = {"channels_last": False, "compiled": False}
+    options |= {"autocast": spec["dtype"] == "bfloat16"} | METHODS[spec["method"]]
+    module = peers.make_net(net)
+    if spec["task"] == "predict":
+        return peers.prediction(module, images, device=spec["device"], **options)
+    return peers.train_step(module, images, target, device=spec["device"], **options)
+
+
+def product_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
+    """A large square product, in JAX or in PyTorch."""
+    side = SQUARE[spec["device"]] if spec["net"] != "tiny" else 64
+    matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+    if spec["method"] == "ours":
+        a = jnp.asarray(matrix, spec["dtype"])
+        product = jax.jit(lambda a: a @ a)
+        return lambda: product(a).block_until_ready()
+    torch: Any = importlib.import_module("torch")
+    b = torch.tensor(matrix, device=spec["device"], dtype=getattr(torch, spec["dtype"]))
+
+    def call() -> None:
+        b @ b
+        if spec["device"] == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def work(spec: Mapping[str, Any]) -> None:
+    """Answers every line of the input with a measurement; the end with the memory."""
+    if spec["device"] == "cpu":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[: spec["threads"]])
+    if spec["method"] != "ours":
+        importlib.import_module("torch").set_num_threads(spec["threads"])
+    before = resident_bytes()
+    if spec["task"] == "product":
+        call = product_call(spec)
+    else:
+        call = our_call(spec) if spec["method"] == "ours" else torch_call(spec)
+    call()
+    call()
+    forget_peak()
+    answer({"ready": True})
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        answer(measured(call, spec["repeat"]))
+    answer({"memory": peak_memory(spec) or peak_resident_bytes() - before})
+
+
+def measured(call: Callable[[], Any], repeat: int) -> dict[str, float]:
+    """Seconds of a call on the clock and of the processor."""
+    cpu, start = time.process_time(), time.perf_counter()
+    for _ in range(repeat):
+        call()
+    wall = time.perf_counter() - start
+    return {"wall": wall / repeat, "cpu": (time.process_time() - cpu) / repeat}
+
+
+def answer(record: Mapping[str, Any]) -> None:
+    print("@" + json.dumps(record), flush=True)
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def peak_resident_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+
+def forget_peak() -> None:
+    """What compilers took before the measurements does not count."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def peak_memory(spec: Mapping[str, Any]) -> int:
+    """What the library's allocator held at most on a GPU; 0 on a CPU."""
+    if spec["device"] == "cpu":
+        return 0
+    if spec["method"] == "ours":
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return int(stats.get("peak_bytes_in_use", 0))
+    return int(importlib.import_module("torch").cuda.max_memory_allocated())
+
+
+# --- all methods -------------------------------------------------------------------
+
+
+class Worker:
+    """A process that runs one method; see `work`."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.spec = spec
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.student_speed", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(spec),
+        )
+
+    def ready(self) -> bool:
+        """Waits for the first two calls; prints why there are none."""
+        if self._read() is not None:
+            return True
+        error = self._process.communicate()[1].strip().splitlines() or ["it ended"]
+        print(f"{self.spec['method']} is left out: {error[-1][:120]}")
+        return False
+
+    def measure(self) -> dict[str, float]:
+        return self._ask("go")
+
+    def end(self) -> dict[str, float]:
+        result = self._ask("end")
+        self._process.communicate()
+        return result
+
+    def _ask(self, line: str) -> dict[str, float]:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        found = self._read()
+        if found is None:
+            raise ValueError(f"{self.spec} ended: {self._process.communicate()[1]}")
+        return found
+
+    def _read(self) -> dict[str, float] | None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        return None
+
+
+def environment(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The same for all methods."""
+    found = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if spec["device"] == "cpu":
+        found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(spec["threads"])}
+    if spec["huge_pages"]:
+        found["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    return found
+
+
+def run_all(
+    specs: Sequence[Mapping[str, Any]], *, rounds: int, together: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Method -> wall and cpu (rounds,), memory (1,)."""
+    found: dict[str, dict[str, Any]] = {}
+    groups = [list(specs)] if together else [[s] for s in [*specs, *reversed(specs)]]
+    share = rounds if together else (rounds + 1) // 2
+    rng = np.random.default_rng(0)
+    for group in groups:
+        workers = [w for w in map(Worker, group) if w.ready()]
+        for _ in range(share):
+            for i in rng.permutation(len(workers)):
+                mine = found.setdefault(workers[i].spec["method"], {})
+                for name, value in workers[i].measure().items():
+                    mine.setdefault(name, []).append(value)
+        for worker in workers:
+            found[worker.spec["method"]]["memory"] = [worker.end()["memory"]]
+    order = [s["method"] for s in specs if s["method"] in found]
+    return {m: {k: np.array(v) for k, v in found[m].items()} for m in order}
+
+
+def methods(names: Sequence[str]) -> list[str]:
+    """Those that can run here."""
+    if not importlib.util.find_spec("torch"):
+        print("PyTorch is not installed: ours is timed alone")
+        return ["ours"]
+    return [name for name in METHODS if not names or name in names]
+
+
+def forward_flops(spec: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a batch: multiplications and additions of all layers, and of the stem."""
+    net, images, _ = make_case(spec | {"dtype": "float32"})
+    net = net.clone(axis_name=None)
+    shapes = jax.eval_shape(
+        functools.partial(net.init, train=False), jax.random.key(0), images
+    )
+    apply = functools.partial(net.apply, train=False)
+    counts = list(_flops(jax.make_jaxpr(apply)(shapes, images).jaxpr))
+    return sum(counts), counts[0]
+
+
+def _flops(jaxpr: Any) -> Iterator[int]:
+    for equation in jaxpr.eqns:
+        size = equation.outvars[0].aval.size
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            yield 2 * size * int(np.prod([shape[i] for i in contracted]))
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            outputs = equation.params["dimension_numbers"].rhs_spec[0]
+            yield 2 * size * kernel.size // kernel.shape[outputs]
+        for value in equation.params.values():
+            if hasattr(value, "jaxpr"):
+                yield from _flops(value.jaxpr)
+            elif hasattr(value, "eqns"):
+                yield from _flops(value)
+
+
+def task_flops(spec: Mapping[str, Any]) -> int:
+    """A gradient costs two more of each layer; that of the pictures is not formed."""
+    total, stem = forward_flops(spec)
+    return total if spec["task"] == "predict" else 3 * total - stem
+
+
+def peak_flops(spec: Mapping[str, Any], *, rounds: int) -> float:
+    """Operations per second of the best large product."""
+    side = SQUARE[spec["device"]] if spec["net"] != "tiny" else 64
+    libraries = [m for m in methods(()) if m in ("ours", "eager")]
+    specs = [spec | {"task": "product", "method": m, "repeat": 3} for m in libraries]
+    timed = run_all(specs, rounds=rounds, together=False)
+    best = min(float(np.median(t["wall"])) for t in timed.values())
+    print(f"a {spec['dtype']} product of {side}^3: {2e-9 * side**3 / best:.1f} GFLOP/s")
+    return 2 * side**3 / best
+
+
+def task_rows(
+    spec: Mapping[str, Any], names: Sequence[str], *, rounds: int, peak: float
+) -> list[Row]:
+    """All figures of one task and batch size."""
+    timed = run_all(
+        [spec | {"method": name} for name in methods(names)],
+        rounds=rounds,
+        together=spec["device"] == "cpu",
+    )
+    case = f"{spec['task']}, batch {spec['batch']}"
+    flops, batch = task_flops(spec), spec["batch"]
+    rows = []
+    for name, found in timed.items():
+        wall = found["wall"]
+        row = functools.partial(
+            median_row, case, name if name == "ours" else f"torch {name}"
+        )
+        rows.append(row("speed", "images/s", batch / wall))
+        rows.append(row("share of peak", "%", 100 * flops / wall / peak))
+        if spec["device"] == "cpu":
+            rows.append(row("CPU time", "ms/image", 1e3 * found["cpu"] / batch))
+        rows.append(row("memory", "MB", found["memory"] / 1e6))
+        for kind, unit in (("wall", "x"), ("cpu", "x of CPU time")):
+            if "ours" in timed and (kind == "wall" or spec["device"] == "cpu"):
+                ratio = found[kind] / timed["ours"][kind]
+                rows.append(row("ours against it", unit, ratio))
+    return rows
+
+
+def median_row(case: str, method: str, metric: str, unit: str, values: Any) -> Row:
+    """The median with the quartiles."""
+    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
+    return Row(NAME, case, method, metric, middle, unit, low, high, len(values))
+
+
+def find_device() -> str:
+    """``cuda`` where JAX sees a GPU."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--net", choices=NETS, default="paper")
+    parser.add_argument("--depth", type=int, default=0, help="of the ResNet")
+    parser.add_argument("--batch", default="", help="sizes, separated by commas")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=None)
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--repeat", type=int, default=1, help="calls a measurement")
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument(
+        "--methods", default="", help=f"of {'; '.join(METHODS)}; separated by ';'"
+    )
+    parser.add_argument(
+        "--huge_pages", action="store_true", help="glibc.malloc.hugetlb=1 for all"
+    )
+
+
+def main() -> None:
+    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+        work(json.loads(sys.argv[1]))
+        return
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    args = parse_args(__doc__, add_flags)
+    device = args.device or find_device()
+    rounds = 3 if args.quick else args.rounds
+    fields = ("net", "depth", "dtype", "repeat", "threads", "huge_pages")
+    spec = {name: getattr(args, name) for name in fields} | {"device": device}
+    names = [name for name in args.methods.split(";") if name]
+    sizes = args.batch or ("8" if device == "cpu" else "32,256")
+    peak = peak_flops(spec, rounds=max(rounds, 4))
+    rows = []
+    for batch in map(int, sizes.split(",")):
+        for task in args.tasks.split(","):
+            mine = spec | {"task": task, "batch": batch}
+            rows += task_rows(mine, names, rounds=rounds, peak=peak)
+    finish(rows, args.json, spread="median [quartiles]")
+
+
+if __name__ == "__main__":
+    main()
