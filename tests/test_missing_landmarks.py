@@ -1,0 +1,141 @@
+"""Landmarks that are missing or occluded, from the file to the prediction."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_formats as formats
+
+from configs import default
+from input_pipeline.landmarks import read_landmarks
+from input_pipeline.pipeline import image_batches
+from input_pipeline.skeleton import LSP_14
+from nrsfm_jax import teacher as teacher_files
+from nrsfm_jax import train as teacher_train
+
+COUNT, P = 30, 14
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """(30, 14): three in ten are missing; sample 3 has only two, sample 4 all."""
+    gone = formats.hidden(LSP_14, count=COUNT)
+    gone[3, 2:] = True
+    gone[4] = False
+    return gone
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, hidden):
+    folder = tmp_path_factory.mktemp("missing")
+    files = formats.names(COUNT)
+    formats.write_pictures(folder, files)
+    xy = formats.points(LSP_14, count=COUNT)
+    data = formats.write_coco(folder, LSP_14, xy, hidden, files)
+    record = json.loads(Path(data["annotations"]).read_text())
+    # Of the labelled ones, some are hidden behind the body: v = 1.
+    for annotation in record["annotations"]:
+        keypoints = annotation["keypoints"]
+        keypoints[5::9] = [min(v, 1) for v in keypoints[5::9]]
+    Path(data["annotations"]).write_text(json.dumps(record))
+    return data | {"data_dir": str(folder / "prepared"), "num_val": 3}
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    config = default.get_config()
+    for name, value in data.items():
+        config.data[name] = value
+    config.teacher.dictionary_sizes = (12, 6)
+    config.teacher.batch_size, config.teacher.steps = 8, 20
+    config.teacher.log_every = 10
+    config.teacher.em.num_samples, config.teacher.em.num_yaws = 20, 4
+    config.teacher.em.elevations_deg = (0.0,)
+    config.teacher.em.components = 1
+    teacher_train.train_and_evaluate(config, workdir)
+    return config, workdir
+
+
+def test_occluded_landmarks_are_labelled_and_missing_ones_are_zero(data, hidden):
+    landmarks = read_landmarks(data | {"num_val": 0}, "train")
+    np.testing.assert_array_equal(landmarks.visible, ~hidden)
+    assert (landmarks.keypoints[hidden] == 0).all()
+    assert (landmarks.patch[hidden] == 0).all()
+    W, mean = landmarks.centred
+    assert (W[hidden] == 0).all()
+    np.testing.assert_allclose(W.sum(axis=1), 0, atol=1e-4)  # over labelled ones
+    assert np.isfinite(mean).all()
+
+
+def test_a_batch_knows_which_landmarks_are_there(data):
+    landmarks = read_landmarks(data, "train")
+    batches = image_batches(
+        data,
+        "train",
+        batch_size=9,
+        image_size=8,
+        seed=0,
+        train=True,
+        augment={"flip_prob": 0.5, "rotation_deg": 60.0, "rotation_prob": 1.0},
+    )
+    permutation = LSP_14.flip_permutation
+    for _ in range(3):
+        batch = next(batches)
+        visible = landmarks.visible[batch["row"]]
+        wanted = np.where(batch["flip"][:, None], visible[:, permutation], visible)
+        np.testing.assert_array_equal(batch["visible"], wanted)
+        assert (batch["keypoints"][~batch["visible"]] == 0).all()
+
+
+def test_the_teacher_has_depth_and_place_for_every_joint(run):
+    config, workdir = run
+    saved = np.load(workdir / "teacher" / "predictions_train.npz")
+    assert saved["pose"].shape == (27, P, 3)
+    assert np.isfinite(saved["pose"]).all()
+    landmarks = read_landmarks(config.data, "train")
+    split = teacher_files.load_reconstruction(workdir / "teacher", "train")
+    np.testing.assert_array_equal(split.visible, landmarks.visible)
+    # The residual counts labelled joints alone.
+    difference = saved["pose"][..., :2] - landmarks.patch
+    squared = np.where(landmarks.visible[..., None], difference**2, 0).sum((1, 2))
+    np.testing.assert_allclose(split.residual, np.sqrt(squared), atol=2e-4)
+    # Somewhere in the body, not at the origin and not far away.
+    gone = saved["pose"][~landmarks.visible]
+    assert np.abs(gone).max() < 10
+    assert np.ptp(gone[:, 0]) > 0.05
+
+
+@pytest.mark.parametrize("mode", ["distill", "weaksup_bs"])
+def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
+    from pose_jax.step import make_loss
+    from pose_jax.train import _make_targets
+
+    config, workdir = run
+    config.student.mode = mode
+    splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
+    targets, matched, _ = _make_targets(config, workdir, splits)
+    landmarks = splits["train"]
+    loss = make_loss(LSP_14, xy_weight=1.0, depth_weight=matched, code_l1_weight=0.15)
+    count = len(landmarks)
+    batch = {
+        "keypoints": landmarks.patch,
+        "visible": landmarks.visible,
+        "flip": np.zeros(count, bool),
+        "scale": np.ones(count, np.float32),
+        "row": np.arange(count),
+    }
+    placed = jax.tree.map(jnp.asarray, (batch, targets["train"]))
+    rng = np.random.default_rng(0)
+    pose = jnp.asarray(rng.normal(size=(count, P, 3)), jnp.float32)
+    gradient = np.asarray(jax.grad(lambda p: loss(p, *placed)[0].sum())(pose))
+    assert np.isfinite(gradient).all()
+    there = landmarks.visible
+    assert (np.abs(gradient[..., :2][~there]) == 0).all()
+    assert (np.abs(gradient[..., :2][there]) > 0).all()
+    # Depth is judged where there is a landmark, nowhere else.
+    assert (np.abs(gradient[..., 2][~there]) < 1e-6).all()
+    assert (np.abs(gradient[..., 2]).max(axis=1) > 0).all()
