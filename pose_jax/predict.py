@@ -55,6 +55,11 @@ def predict(config: Any, workdir: str | Path) -> Path:
             pictures that could not be read.
     """
     options = config.predict
+    for name, least in (("batch_size", 1), ("every", 1), ("viewer_samples", 0)):
+        if options[name] < least:
+            raise ValueError(
+                f"config.predict.{name} = {options[name]} is not at least {least}"
+            )
     sources = find_sources(options.images, options.annotations)
     estimator = PoseEstimator.load(
         workdir,
@@ -118,7 +123,7 @@ def _load(
     sources: Iterable[Source], estimator: PoseEstimator, *, every: int, pool: Executor
 ) -> Iterator[list[View | Failure]]:
     """Pictures decoded and cut, a batch at a time."""
-    pictures = enumerate(_pictures(sources, max(every, 1)))
+    pictures = enumerate(_pictures(sources, every))
     while group := list(itertools.islice(pictures, estimator.batch_size)):
         yield list(pool.map(partial(_view, estimator), group))
 

@@ -469,6 +469,15 @@ def test_a_wrong_workdir_is_named_and_stays_as_it_is(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"every": 0}, {"batch_size": 0}, {"viewer_samples": -1}]
+)
+def test_numbers_out_of_range_are_named(workdir, tmp_path, changes):
+    name, value = next(iter(changes.items()))
+    with pytest.raises(ValueError, match=rf"predict\.{name} = {value} is not at least"):
+        predict.predict(config(tmp_path, **changes), workdir)
+
+
 @pytest.mark.parametrize(("broken", "status"), [(False, 0), (True, 1)])
 def test_the_exit_status_tells_of_failures(workdir, tmp_path, broken, status):
     noise(40, 40).save(tmp_path / "good.png")
