@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nrsfm_jax import exact_em
 from nrsfm_jax.gaussian_shape import RIDGE, GaussianShape, centring, fit_gaussian_shape
 from nrsfm_jax.missing import completed_pose, equal_gaps, responsibilities
 from nrsfm_jax.view_likelihood import (
@@ -32,6 +33,7 @@ from nrsfm_jax.view_likelihood import (
     einsum,
     features_of,
     score_sums,
+    scores,
     updated,
     view_log_likelihoods,
     view_terms,
@@ -40,6 +42,9 @@ from nrsfm_jax.visibility import Samples, check_landmarks, choose_samples
 
 # The components start with this share of the single Gaussian's covariance.
 _FIRST_SPREAD = 0.5
+# Where landmarks are missing: steps of the exact EM at the end, and after how many the
+# likeliest pairs of component and view are looked for again.
+_EXACT_STEPS, _EXACT_REFRESH = 30, 15
 
 
 class GaussianMixture(NamedTuple):
@@ -137,6 +142,8 @@ def fit_gaussian_mixture(
     fitted, log_p = _run_em(
         start, features, samples, jnp.float32(pooling), jnp.int32(iterations)
     )
+    if samples.visible is not None:
+        fitted, log_p = _run_exact(fitted, samples, jnp.float32(pooling))
     return fitted._replace(log_likelihood=log_p)
 
 
@@ -253,13 +260,25 @@ def _em_step(
     pooling: Float[Array, ""],
 ) -> tuple[GaussianMixture, Float[Array, "n f"], Float[Array, ""]]:
     """One step; also the mean log-likelihood of the mixture given to it."""
-    K, d = mixture.mu.shape
-    G, e = len(mixture.views), d // 3 * 2
-    terms = _terms(mixture, jnp.ones(d // 3, bool))
+    terms = _terms(mixture, jnp.ones(samples.W.shape[1], bool))
     log_joint = view_log_likelihoods(features, terms)
     r, log_p, features = responsibilities(log_joint, features, samples, terms)
     h, H = score_sums(features, r, terms)
-    N = jnp.sum(r, axis=0)
+    n = jnp.float32(len(features))
+    new = _maximised(mixture, h, H, jnp.sum(r, axis=0), n, pooling)
+    return new, features, log_p
+
+
+def _maximised(
+    mixture: GaussianMixture,
+    h: Float[Array, "c e"],
+    H: Float[Array, "c e e"],
+    N: Float[Array, " c"],
+    n: Float[Array, ""],
+    pooling: Float[Array, ""],
+) -> GaussianMixture:
+    """The maximisation from the sums of all pairs over n samples."""
+    K, G, e = len(mixture.mu), len(mixture.views), h.shape[1]
     N = N.reshape(K, G).sum(1)
     mu, Sigma = jax.vmap(updated, (0, 0, None, 0, 0, 0))(
         mixture.mu,
@@ -269,12 +288,11 @@ def _em_step(
         H.reshape(K, G, e, e),
         jnp.maximum(N, 1.0),
     )
-    n = jnp.float32(len(features))
     pool = einsum("k,kab->ab", N / n, Sigma)
     share = (N / (N + pooling))[:, None, None]
     Sigma = share * Sigma + (1 - share) * pool[None]
     log_weight = jnp.log((N + 1) / (n + K))
-    return mixture._replace(mu=mu, Sigma=Sigma, log_weight=log_weight), features, log_p
+    return mixture._replace(mu=mu, Sigma=Sigma, log_weight=log_weight)
 
 
 @jax.jit
@@ -298,6 +316,43 @@ def _run_em(
     start = (mixture, mixture), features, jnp.zeros((), features.dtype)
     (_, mixture), _, log_p = jax.lax.fori_loop(0, iterations + 1, step, start)
     return mixture, log_p
+
+
+def _run_exact(
+    mixture: GaussianMixture, samples: Samples, pooling: Float[Array, ""]
+) -> tuple[GaussianMixture, Float[Array, ""]]:
+    """Steps of the exact EM, and the mean log-likelihood before the last."""
+    groups = exact_em.groups_of(samples)
+    pairs: list[Array] = []
+    log_p = mixture.log_likelihood
+    for step in range(_EXACT_STEPS):
+        terms = _all_terms(mixture)
+        if step % _EXACT_REFRESH == 0:
+            pairs = [exact_em.likeliest_pairs(terms, group) for group in groups]
+        sums = exact_em.no_sums(terms)
+        for group, own in zip(groups, pairs, strict=True):
+            sums = exact_em.add_sums(sums, terms, group, own)
+        mixture = _exact_maximised(mixture, terms, sums, pooling)
+        log_p = sums.log_p / len(samples.W)
+    return mixture, log_p
+
+
+@jax.jit
+def _all_terms(mixture: GaussianMixture) -> ViewTerms:
+    return _terms(mixture, jnp.ones(mixture.mu.shape[1] // 3, bool))
+
+
+@jax.jit
+def _exact_maximised(
+    mixture: GaussianMixture,
+    terms: ViewTerms,
+    sums: exact_em.PairSums,
+    pooling: Float[Array, ""],
+) -> GaussianMixture:
+    h, H = scores(sums.first, sums.second, sums.N, terms.precision)
+    new = _maximised(mixture, h, H, sums.N, jnp.sum(sums.N), pooling)
+    floor = RIDGE * centring(mixture.mu.shape[1] // 3)
+    return new._replace(Sigma=new.Sigma + floor[None])
 
 
 @functools.partial(jax.jit, static_argnames="gaps")

@@ -144,8 +144,18 @@ def score_sums(
     cross = first[:, :, None] * mean[:, None, :]
     square = mean[:, :, None] * mean[:, None, :] * N[:, None, None]
     about_mean = second - cross - cross.mT + square
-    h = einsum("gab,gb->ga", precision, first - N[:, None] * mean)
-    H = jnp.matmul(precision, about_mean, precision=HIGHEST)
+    return scores(first - N[:, None] * mean, about_mean, N, precision)
+
+
+def scores(
+    first: Float[Array, "g e"],
+    second: Float[Array, "g e e"],
+    N: Float[Array, " g"],
+    precision: Float[Array, "g e e"],
+) -> tuple[Float[Array, "g e"], Float[Array, "g e e"]]:
+    """:func:`score_sums` from N_g, sum_i r e and sum_i r e e^T."""
+    h = einsum("gab,gb->ga", precision, first)
+    H = jnp.matmul(precision, second, precision=HIGHEST)
     H = jnp.matmul(H, precision, precision=HIGHEST) - N[:, None, None] * precision
     return h, H
 
