@@ -56,7 +56,7 @@
   }
   if (has("spread_3d")) {
     toggles.doubt = toggle(
-      "doubt", "uncertainty", "one standard deviation of the heat map (U)",
+      "doubt", "uncertainty", "one standard deviation (U)",
     );
   }
   const caption = make("p", "viewer-caption", box);
