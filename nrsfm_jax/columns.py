@@ -2,7 +2,7 @@
 
 ``model.reconstruct`` and the loss of one sample are the definition. Mapped over a batch
 and differentiated by JAX, the gradient of every dictionary becomes a product of two
-transposed matrices, which XLA multiplies on a CPU at a quarter of its speed, after
+transposed matrices, which XLA multiplies on a CPU at less than half of its speed, after
 copies. Here an activation is (atoms, samples) and a layer carries its own gradient, so
 that nothing large is ever transposed:
 

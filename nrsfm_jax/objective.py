@@ -25,7 +25,7 @@ from nrsfm_jax.model import Params
 
 Batch = Mapping[str, Any]
 # On a CPU a batch is taken in pieces whose activations stay in a core's cache: these
-# sizes. In one piece, 1024 samples take 1.5 times as long.
+# sizes. In one piece, 1024 samples take 1.2 times as long.
 PIECE_SIZES = range(128, 31, -1)
 
 
@@ -217,7 +217,7 @@ def batch_gradient(
 def over_members(function: Callable[[Params], Any], params: Params) -> Any:
     """``function`` of every member of a population, stacked on the first axis.
 
-    One after the other on a CPU, whose products of stacked matrices are slow.
+    One after the other on a CPU: stacked, 16 members take 1.5 times as long there.
     """
     if on_cpu():
         return jax.lax.map(function, params)
