@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -137,6 +138,36 @@ def _numbers(path: Path) -> str:
     record = json.loads(path.read_text())
     kept = {k: record[k] for k in ("teacher", "distill")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_numbers_of_one(whole, cache, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    started = [
+        subprocess.Popen(
+            command(cache, tmp_path, f"--processes={address},{index},2"),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=420)
+        assert process.returncode == 0, output[-3000:]
+    one, two = (json.loads((w / "results.json").read_text()) for w in (whole, tmp_path))
+    for method in ("teacher", "distill"):
+        for split in ("train", "val"):
+            for metric in ("mpjpe_mm", "pa_mpjpe_mm", "depth_error_mm", "count"):
+                ours, theirs = two[method][split][metric], one[method][split][metric]
+                assert ours == pytest.approx(theirs, rel=1e-3)
+    lines = [read_metrics(w / "metrics.jsonl") for w in (whole, tmp_path)]
+    for ours, theirs in zip(*lines, strict=True):
+        assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_student as tiny
+from jax._src import array
 
 from pose_jax import train
 from pose_jax.student import Plateau
@@ -124,6 +125,34 @@ def test_no_array_of_the_loop_is_fetched_between_log_lines(table):
             state, metrics = placed(state, placed.shard(arrays), table_)
             window.add(metrics)
     assert len(window.read(placed.unreplicate)) == 4
+
+
+def test_the_loop_reads_from_the_device_at_log_lines_only(table, monkeypatch):
+    targets, W = table
+    placed, *_ = make_step()
+    steps, reads = [], set()
+    value = array.ArrayImpl._value  # what float(), np.asarray and device_get read
+
+    def noted(self):
+        reads.add(len(steps))
+        return value.fget(self)
+
+    def counted(batches):
+        for batch in batches:
+            steps.append(1)
+            yield batch
+
+    state = jax.tree.map(jax.numpy.asarray, tiny.new_state())
+    monkeypatch.setattr(array.ArrayImpl, "_value", property(noted))
+    train.fit(
+        state,
+        counted(tiny.batches(W, batch_size=BATCH)),
+        targets,
+        step=placed,
+        num_steps=9,
+        log_every=4,
+    )
+    assert reads == {0, 4, 8, 9}  # the step to start from; lines at 4, 8 and the end
 
 
 # --- learning rate -----------------------------------------------------------------
