@@ -119,9 +119,11 @@ class DataSettings:
 
     def annotation_file(self, split: str) -> tuple[Path, Path]:
         """(labels, folder of the pictures) that ``split`` comes from."""
-        own = split == "val" and bool(self.annotations_val)
-        path = Path(self.annotations_val if own else self.annotations).expanduser()
-        given = (self.images_val or self.images) if own else self.images
+        val = split == "val" and self.separate_val
+        named = self.annotations_val if split == "val" else ""
+        path = Path(named or self.annotations).expanduser()
+        # The challenge's folder has the pictures of either split in it.
+        given = (self.images_val or (named and self.images)) if val else self.images
         if given:
             return path, Path(given).expanduser()
         if self.name == "h36m" and path.is_dir():

@@ -113,6 +113,31 @@ def test_h36m_challenge_folder(tmp_path):
         assert landmarks.names[4] == "00005.jpg"
 
 
+@pytest.mark.parametrize(
+    ("fields", "train", "val"),
+    [
+        ({}, "a", "a"),
+        ({"images": "i"}, "i", "i"),
+        ({"annotations_val": "b/y.json"}, "a", "b"),
+        ({"annotations_val": "b/y.json", "images": "i"}, "i", "i"),
+        ({"annotations_val": "b/y.json", "images": "i", "images_val": "v"}, "i", "v"),
+    ],
+)
+def test_where_pictures_are_looked_for(fields, train, val):
+    settings = data_settings({"name": "coco", "annotations": "a/x.json"} | fields)
+    assert settings.annotation_file("train") == (Path("a/x.json"), Path(train))
+    file = Path(fields.get("annotations_val", "a/x.json"))
+    assert settings.annotation_file("val") == (file, Path(val))
+
+
+def test_where_the_challenges_pictures_are_looked_for(tmp_path):
+    (tmp_path / "Val").mkdir()
+    data = {"name": "h36m", "annotations": str(tmp_path), "images": "elsewhere"}
+    settings = data_settings(data)
+    assert settings.annotation_file("train")[1] == Path("elsewhere")
+    assert settings.annotation_file("val")[1] == tmp_path / "Val" / "IMG"
+
+
 def test_the_challenge_has_no_2d_of_its_own(tmp_path):
     xy = formats.points(H36M_17, count=2)
     data = formats.write_challenge(tmp_path, xy)
