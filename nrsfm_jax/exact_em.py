@@ -74,7 +74,8 @@ def likeliest_pairs(
 @functools.partial(jax.jit, static_argnames=("gaps", "kept"))
 def _likeliest_pairs(terms, w, visible, gaps: int, kept: int):
     def one(sample):
-        log_joint = completed(terms, *sample, gaps=gaps).log_joint
+        w, visible = sample
+        log_joint = completed(terms, w, visible, gaps=gaps).log_joint
         return jax.lax.top_k(log_joint, kept)[1]
 
     flat = w.reshape(-1, w.shape[2]), visible.reshape(-1, visible.shape[2])

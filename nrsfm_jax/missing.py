@@ -1,10 +1,10 @@
 """Missing landmarks in the EM: latent like the view, at the price of complete ones.
 
 A covariance for every pattern of missing joints and every view would be exact, and
-too slow where nearly every sample has a pattern of its own. In the fit the missing
-coordinates of a sample are normal and independent of the view instead, so that all
-samples share the covariances of the complete picture (:func:`complete`); once
-everything is fitted, :func:`completed_pose` is exact.
+too slow where nearly every sample has a pattern of its own. In most of the fit the
+missing coordinates of a sample are normal and independent of the view instead, so
+that all samples share the covariances of the complete picture (:func:`complete`). The
+last steps (`exact_em`) and everything afterwards are exact (:func:`completed`).
 """
 
 from __future__ import annotations
