@@ -84,8 +84,8 @@ def _likeliest_pairs(terms, w, visible, gaps: int, kept: int):
 
 def no_sums(terms: ViewTerms) -> PairSums:
     """Of no samples."""
-    zeros = tuple(jnp.zeros_like(x) for x in (terms.constant, *terms[:2]))
-    return PairSums(*zeros, jnp.zeros_like(terms.constant[0]))
+    mean, precision, constant = (jnp.zeros_like(x) for x in terms)
+    return PairSums(N=constant, first=mean, second=precision, log_p=constant[0])
 
 
 def add_sums(
