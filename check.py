@@ -93,11 +93,9 @@ def _joint_table(report: Report) -> Table:
 
 def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
     """The sheets of crops; none for landmarks without pictures."""
-    if settings.name == "mannequin" and not settings.mocap_file and report.ok:
-        return [_save(_mannequin_tiles(settings), folder / "sheet.png")]
-    if not report.splits:
-        return []
     tiles = []
+    if settings.name == "mannequin" and not settings.mocap_file and report.ok:
+        tiles += _mannequin_tiles(settings)
     for split, index in report.splits.items():
         count = max(SHOWN // len(report.splits), 4)
         rows = np.unique(np.linspace(0, len(index.persons) - 1, count).astype(int))

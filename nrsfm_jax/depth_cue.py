@@ -91,17 +91,7 @@ def find_sample(cue: Cue, names: Sequence[str], sample_ids: np.ndarray) -> int:
     Raises:
         ValueError: no such image, or several samples in it.
     """
-    if cue.what == "sample":
-        rows = [i for i, key in enumerate(sample_ids) if str(key) == cue.which]
-    else:
-        rows = next(
-            (
-                rows
-                for fits in (_same_name, _same_file, _same_stem, _same_number)
-                if (rows := [i for i, n in enumerate(names) if fits(n, cue.which)])
-            ),
-            [],
-        )
+    rows = _rows(cue, names, sample_ids)
     if len(rows) == 1:
         return rows[0]
     start = f"config.teacher.depth_sign_cue: {cue.text!r}: "
@@ -116,6 +106,17 @@ def find_sample(cue: Cue, names: Sequence[str], sample_ids: np.ndarray) -> int:
         f"{start}{len(rows)} samples are in that image; say 'in sample <id>' with one "
         f"of {ids}"
     )
+
+
+def _rows(cue: Cue, names: Sequence[str], sample_ids: np.ndarray) -> list[int]:
+    """All rows that a sentence could mean, by the closest way to name them."""
+    if cue.what == "sample":
+        return [i for i, key in enumerate(sample_ids) if str(key) == cue.which]
+    for fits in (_same_name, _same_file, _same_stem, _same_number):
+        rows = [i for i, name in enumerate(names) if fits(name, cue.which)]
+        if rows:
+            return rows
+    return []
 
 
 def _same_name(name: str, which: str) -> bool:
@@ -135,19 +136,38 @@ def _same_number(name: str, which: str) -> bool:
     return which.isdecimal() and bool(digits) and int(digits[-1]) == int(which)
 
 
-def decide(
-    cues: Sequence[Cue],
-    names: Sequence[str],
-    sample_ids: Int[np.ndarray, " n"],
-    poses: Float[np.ndarray, "n p 3"],
-) -> Decision:
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What cues may speak of.
+
+    Args:
+        names: of the pictures of N samples.
+        sample_ids: (N,) of the samples.
+        poses: (N, P, 3) of the teacher with ``depth_sign = +1``, camera frame.
+    """
+
+    names: Sequence[str]
+    sample_ids: Int[np.ndarray, " n"]
+    poses: Float[np.ndarray, "n p 3"]
+
+
+def _spoken_of(cue: Cue, splits: Sequence[Samples]) -> Float[np.ndarray, "p 3"]:
+    """The pose of a cue's sample: of the first split that has one."""
+    for samples in splits:
+        if _rows(cue, samples.names, samples.sample_ids):
+            break
+    else:
+        samples = splits[0]  # where finding it says what there is
+    return samples.poses[find_sample(cue, samples.names, samples.sample_ids)]
+
+
+def decide(cues: Sequence[Cue], splits: Sequence[Samples]) -> Decision:
     """The sign that most of the cues ask for.
 
     Args:
         cues: of :func:`parse_cues`.
-        names: of the pictures of N samples.
-        sample_ids: (N,) of the samples.
-        poses: (N, P, 3) of the teacher with ``depth_sign = +1``, camera frame.
+        splits: training samples, then validation samples; ids and names are looked
+            for in this order.
 
     Raises:
         ValueError: no cue, an unknown image, or as many cues for as against.
@@ -156,7 +176,7 @@ def decide(
         raise ValueError(f"config.teacher.depth_sign_cue is empty; say {FORM}")
     votes = []
     for cue in cues:
-        pose = poses[find_sample(cue, names, sample_ids)]
+        pose = _spoken_of(cue, splits)
         difference = float(pose[cue.far, 2] - pose[cue.near, 2])
         size = float(np.linalg.norm(pose - pose.mean(axis=0), axis=-1).max())
         votes.append((difference / max(size, 1e-9), cue))

@@ -291,12 +291,15 @@ def _decide(
         config.teacher.depth_sign_cue, teacher.skeleton["joints"]
     )
     plus = np.array([1, 1, teacher.depth_sign], np.float32)
-    names, ids, poses = [], [], []
-    for name in SPLITS:
-        names += read_landmarks(config.data, name).names
-        ids.append(splits[name].sample_ids)
-        poses.append(splits[name].poses(teacher.dictionary) * plus)
-    return depth_cue.decide(cues, names, np.concatenate(ids), np.concatenate(poses))
+    samples = [
+        depth_cue.Samples(
+            read_landmarks(config.data, name).names,
+            splits[name].sample_ids,
+            splits[name].poses(teacher.dictionary) * plus,
+        )
+        for name in SPLITS
+    ]
+    return depth_cue.decide(cues, samples)
 
 
 def _fit_to_landmarks(split: Reconstruction) -> dict[str, Any]:

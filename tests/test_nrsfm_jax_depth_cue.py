@@ -6,7 +6,7 @@ import pytest
 from input_pipeline.landmarks import read_landmarks
 from nrsfm_jax import depth_cue, train
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.depth_cue import decide, find_sample, parse_cues
+from nrsfm_jax.depth_cue import Samples, decide, find_sample, parse_cues
 
 JOINTS = ("nose", "Left Hind Paw", "tail is")
 NAMES = ("a/img_0011.png", "a/img_0012.png", "b/dog.jpg", "b/dog.jpg")
@@ -97,7 +97,7 @@ def _poses(*depths):
 def _decide(text, *depths):
     names = tuple(f"{i}.png" for i in range(len(depths)))
     cues = parse_cues(text, JOINTS)
-    return decide(cues, names, np.arange(len(depths)), _poses(*depths))
+    return decide(cues, [Samples(names, np.arange(len(depths)), _poses(*depths))])
 
 
 @pytest.mark.parametrize("word", ["nearer", "farther"])
@@ -125,6 +125,16 @@ def test_cues_that_contradict_each_other_are_an_error():
 def test_a_cue_at_equal_depth_is_said():
     text = "nose is nearer than Left Hind Paw in image 0"
     assert "nearly the same depth" in _decide(text, (-0.001, 0.001)).text
+
+
+def test_training_samples_come_before_validation_samples():
+    train = Samples(("a.png",), np.array([7]), _poses((-1, 1)))
+    val = Samples(("a.png", "b.png"), np.array([7, 8]), _poses((1, -1), (1, -1)))
+    text = "nose is nearer than Left Hind Paw in "
+    for where, sign in (("sample 7", 1), ("image a", 1), ("sample 8", -1)):
+        assert decide(parse_cues(text + where, JOINTS), [train, val]).sign == sign
+    with pytest.raises(ValueError, match="no sample '9' among 1, which are 7"):
+        decide(parse_cues(text + "sample 9", JOINTS), [train, val])
 
 
 # --- a whole run ---------------------------------------------------------------------

@@ -152,7 +152,7 @@ def _numbers(part: tuple[int, bytes], order: str) -> np.ndarray:
     kind, content = part
     if kind not in _NUMBERS:
         raise ValueError(f"element of type {kind} where numbers should be")
-    return np.frombuffer(content, np.dtype(_NUMBERS[kind]).newbyteorder(order))
+    return np.frombuffer(content, np.dtype(order + _NUMBERS[kind]))
 
 
 def _text(part: tuple[int, bytes], order: str) -> str:
