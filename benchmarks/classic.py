@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import io
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,9 +45,12 @@ seconds, peak memory: of the fit; of the whole process"""
 def table(args: argparse.Namespace) -> None:
     """Every method on every sequence, beside the published errors."""
     rows: list[Row] = []
+    chosen = args.method or METHODS
+    unknown = sorted(set(chosen) - set(METHODS))
+    if unknown:
+        sys.exit(f"error: no method {unknown[0]!r}; there are {', '.join(METHODS)}")
     for name, published in PUBLISHED.items():
         rows.append(summarise("nrsfm", name, "published", "error", "", [published]))
-        chosen = args.method or METHODS
         wanted = [
             (method, args.first_seed + i)
             for method in chosen
@@ -107,7 +111,11 @@ def sequence_config(path: Path, sequence: str) -> Any:
 def solve(method: str, config: Any) -> float:
     """The error of one method."""
     if method == "teacher":
-        with tempfile.TemporaryDirectory() as workdir, _quiet():
+        # The progress of a run is not part of the table.
+        with (
+            tempfile.TemporaryDirectory() as workdir,
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             results = train.train_and_evaluate(config, workdir)
         return results["train"]["dai_error"]
     if method == "EM, free rotation":
@@ -116,17 +124,10 @@ def solve(method: str, config: Any) -> float:
     W, _ = landmarks.centred
     if method == "z = 0":
         pose = np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
-    elif method in METHODS:
+    else:
         key = jax.random.split(jax.random.key(config.seed))[0]
         shape = fit_shapes(W, key=key, **em_options(config.teacher.em))
         pose = expected_pose(shape, W, chunk=256)[0]
-    else:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
     truth = read_ground_truth(config.data, "train")
     assert truth is not None  # a sequence comes with its 3D
     return dai_error(pose * landmarks.half_side[:, None, None], truth.positions_mm)
-
-
-def _quiet() -> contextlib.AbstractContextManager:
-    """The progress of a run is not part of the table."""
-    return contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8"))
