@@ -34,6 +34,7 @@ def _data() -> ConfigDict:
     data.skeleton = ""  # a built-in one or a JSON file; '': the joints of the file
     data.joint_names = ConfigDict()  # joint of the file: joint of the skeleton
     data.min_joints = 1  # persons with fewer labelled joints are left out
+    data.outside = "error"  # landmarks beyond the picture; or 'keep'
     data.ground_truth = ""
     data.ground_truth_val = ""
     # A folder of landmark shards that the teacher streams from; '': in memory.

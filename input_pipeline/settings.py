@@ -14,6 +14,7 @@ FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
 NAMES = ("mannequin", "mocap", "sequence", "landmarks", *FORMATS)
 SPLITS = ("train", "val")
 BOXES = ("landmarks", "annotation")
+OUTSIDE = ("error", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,8 @@ class DataSettings:
         box: what the crop surrounds, ``"landmarks"`` or ``"annotation"``.
         padding: side of the crop over the longer side of the box.
         min_joints: persons with fewer labelled joints are left out and counted.
+        outside: what landmarks beyond the picture are: an ``"error"``, or ``"keep"``,
+            up to one width or height away.
         seed: of the rendering, the projection and the hold-out.
         also: further sources of training pictures, by name.
         weight: how often a sample of this source is drawn, against the others.
@@ -73,6 +76,7 @@ class DataSettings:
     box: str = "landmarks"
     padding: float = 1.25
     min_joints: int = 1
+    outside: str = "error"
     seed: int = 0
     also: tuple[tuple[str, DataSettings], ...] = ()
     weight: float = 1.0
@@ -80,6 +84,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         _require("name", self.name, self.name in NAMES, f"one of {NAMES}")
         _require("box", self.box, self.box in BOXES, f"one of {BOXES}")
+        holds = self.outside in OUTSIDE
+        _require("outside", self.outside, holds, f"one of {OUTSIDE}")
         _require("padding", self.padding, 0 < self.padding < math.inf, "above 0")
         _require("num_train", self.num_train, self.num_train >= 0, "at least 0")
         _require("num_val", self.num_val, self.num_val >= 0, "at least 0")
@@ -171,7 +177,10 @@ def data_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:
 
 
 # What a further source takes from the main one where it does not say otherwise.
-_SHARED = ("data_dir", "box", "padding", "min_joints", "seed", "elevation_deg")
+_SHARED = (
+    *("data_dir", "box", "padding", "min_joints", "outside", "seed"),
+    "elevation_deg",
+)
 
 
 def _read_also(

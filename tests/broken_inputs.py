@@ -612,6 +612,29 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
+def _kept(read: Any) -> None:
+    assert read.landmarks.keypoints[2, 1].tolist() == [SIZE + 9, 5]
+
+
+@handled("a landmark outside, outside='keep'", "coco", "kept", _kept)
+def _(b: Bench) -> dict[str, Any]:
+    b.joint(SIZE + 9, 5)
+    return b.coco(outside="keep")
+
+
+@handled("the same, no size given", "coco", "kept", _kept)
+def _(b: Bench) -> dict[str, Any]:
+    b.show("2.png", width=None)
+    b.joint(SIZE + 9, 5)
+    return b.coco(outside="keep")
+
+
+@error("far outside, outside='keep'", "coco", "landmark outside the picture")
+def _(b: Bench) -> dict[str, Any]:
+    b.joint(2 * SIZE + 9, 5)
+    return b.coco(outside="keep")
+
+
 @error("all landmarks in one place", "coco", "zero-area box")
 def _(b: Bench) -> dict[str, Any]:
     b.person(keypoints=[9, 9, 2] * 3)

@@ -21,6 +21,10 @@ from input_pipeline.skeleton import Skeleton, match_joints, well_known
 BORDER_PX = 1.0
 # No picture is that large; beyond it float32 could not tell one pixel from the next.
 FAR_PX = 1e6
+OUTSIDE_REMEDY = (
+    "correct the coordinates, set v to 0, or take them as they are with "
+    "--config.data.outside=keep"
+)
 SKIPPED = ("crowd", "unlabelled", "too few joints")
 
 
@@ -73,6 +77,7 @@ class Person:
     keypoints: np.ndarray
     visible: np.ndarray
     box: np.ndarray
+    reach: float = 0.0  # how far outside landmarks may lie, in sizes of the picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Source:
         report: receives every :class:`Problem`.
         skeleton: the joints to bring the labels to; None: those of the file.
         joint_names: joint of the file -> joint of ``skeleton``, where names differ.
+        reach: how far outside landmarks may lie, in sizes of the picture.
     """
 
     path: Path
@@ -107,6 +113,7 @@ class Source:
     report: Reporter
     skeleton: Skeleton | None = None
     joint_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reach: float = 0.0
 
     def problem(
         self, kind: str, index: str, value: Any, remedy: str, fatal: bool = True
@@ -205,6 +212,7 @@ def _person(
         keypoints=keypoints,
         visible=visible,
         box=np.where(np.abs(box) < FAR_PX, box, np.nan).astype(np.float32),
+        reach=source.reach,
     )
     return person if _check_person(source, person, skeleton) else None
 
@@ -222,7 +230,7 @@ def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
         joint = f"joint {outside} ({skeleton.joints[outside]})"
         where = f"{joint} at {person.keypoints[outside].tolist()}"
         value = f"{where}, {person.name} is {person.size}"
-        remedy = "correct the coordinates or set v to 0"
+        remedy = OUTSIDE_REMEDY
         source.problem("landmark outside the picture", person.at, value, remedy)
         return False
     points = person.keypoints[person.visible]
@@ -250,7 +258,8 @@ def joint_outside(person: Person, size: tuple[int, int] | None) -> int | None:
     """Index of the first labelled landmark outside a (width, height) picture."""
     if size is None:
         return None
-    low, high = -BORDER_PX, np.asarray(size, np.float64) + BORDER_PX
+    beyond = BORDER_PX + person.reach * np.asarray(size, np.float64)
+    low, high = -beyond, np.asarray(size, np.float64) + beyond
     points = person.keypoints
     bad = person.visible & ((points < low) | (points > high)).any(axis=1)
     return int(np.flatnonzero(bad)[0]) if bad.any() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from input_pipeline.datasets.annotations import Person, joint_outside
+from input_pipeline.datasets.annotations import OUTSIDE_REMEDY, Person, joint_outside
 from input_pipeline.problems import Problem, Reporter
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -74,7 +74,7 @@ def check_picture(
     outside = joint_outside(person, image.size)
     if outside is not None:
         value = f"joint {outside} at {person.keypoints[outside].tolist()}"
-        remedy = f"the picture is {image.size}: correct the coordinates or set v to 0"
+        remedy = f"the picture is {image.size}: {OUTSIDE_REMEDY}"
         problem("landmark outside", value, remedy)
         return None
     return picture

@@ -144,6 +144,7 @@ def _label_digest(settings: DataSettings) -> str:
         "name": settings.name,
         "box": settings.box,
         "min": settings.min_joints,
+        "outside": settings.outside,
         "names": settings.joint_names,
         "skeleton": _skeleton_state(settings.skeleton),
     }

@@ -45,6 +45,7 @@ def read_index(settings: DataSettings, split: str, *, report: Reporter) -> Index
         report=report,
         skeleton=skeleton,
         joint_names=dict(settings.joint_names),
+        reach=1.0 if settings.outside == "keep" else 0.0,
     )
     labels = READ[settings.name](source)
     return None if labels is None else index_labels(source, labels)
