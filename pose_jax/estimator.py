@@ -23,6 +23,7 @@ from PIL import Image
 from input_pipeline.crops import patch_to_pixels, square_crops
 from input_pipeline.skeleton import Skeleton
 from pose_jax import weights
+from pose_jax.fold import fold_batch_norms
 from pose_jax.pictures import cut_patch, open_picture, picture_of_array
 from pose_jax.student import CHECKPOINTS, StudentRecord, TrainState, state_shapes
 from runtime.checkpoints import Checkpoints
@@ -133,7 +134,8 @@ class PoseEstimator:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} is not at least 1")
         self.record = record
-        self.variables = jax.device_put(variables)
+        self._net, folded = fold_batch_norms(record.make_net(), variables)
+        self.variables = jax.device_put(folded)
         self.batch_size = batch_size
         self.depth_factor = depth_factor
         self.mirror = mirror
@@ -182,8 +184,12 @@ class PoseEstimator:
         return self.record.image_size
 
     def network(self) -> Any:
-        """``(variables, (N, S, S, 3) uint8 patches) -> (pose, spread)``, not jitted."""
-        net = self.record.make_net()
+        """``(variables, (N, S, S, 3) uint8 patches) -> (pose, spread)``, not jitted.
+
+        Its variables are :attr:`variables`: without batch norms, which are folded into
+        the convolutions.
+        """
+        net = self._net
         factor = np.array([1.0, 1.0, self.depth_factor], np.float32).reshape(1, 1, 3)
 
         def apply(variables: Any, patches: Any) -> tuple[Any, Any]:

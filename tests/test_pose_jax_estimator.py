@@ -13,6 +13,7 @@ import tiny_student as tiny
 
 import pose_jax
 from pose_jax import PoseEstimator
+from pose_jax.estimator import load_student
 from pose_jax.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +65,17 @@ def test_an_untrained_head_spreads_its_heat_evenly(estimator):
     spread = estimator(pictures(1)).spread
     even = np.sqrt(1 / 3)  # of the uniform distribution on [-1, 1]
     np.testing.assert_allclose(spread, even, rtol=0.05)
+
+
+def test_the_poses_are_those_of_the_network_that_was_trained(workdir, estimator):
+    record, state = load_student(workdir / "student_distill")
+    picture = tiny.noise(tiny.SIZE, tiny.SIZE)
+    poses = estimator(picture)
+    net, patches = record.make_net(), jnp.asarray(np.asarray(picture)[None])
+    variables = jax.device_put(state.variables)
+    wanted = net.apply(variables, patches, train=False, method="pose_and_spread")
+    np.testing.assert_allclose(poses.pose, wanted[0], atol=1e-5)
+    np.testing.assert_allclose(poses.spread, wanted[1], atol=1e-5)
 
 
 # --- pictures and batches ----------------------------------------------------------
@@ -138,7 +150,8 @@ def test_with_its_mirror_image_a_pose_is_symmetric(workdir, estimator):
 
 
 def test_a_workdir_a_student_and_its_file_are_the_same(workdir, estimator, tmp_path):
-    file = save_weights(tmp_path / "file", estimator.record, estimator.variables)
+    record, state = load_student(workdir / "student_distill")
+    file = save_weights(tmp_path / "file", record, state.variables)
     wanted = estimator(pictures(2)).pose
     for path in (workdir / "student_distill", file, file.parent):
         poses = PoseEstimator.load(path, batch_size=4)(pictures(2))
