@@ -37,8 +37,10 @@ def fold_batch_norms(
         A network for ``net.apply(variables, images, train=False)``, and its variables,
         kernels in the network's dtype.
     """
-    params = flax.traverse_util.flatten_dict(dict(variables["params"]))
-    stats = flax.traverse_util.flatten_dict(dict(variables["batch_stats"]))
+    params, stats = (
+        dict[Any, Any](flax.traverse_util.flatten_dict(dict(variables[name])))
+        for name in ("params", "batch_stats")
+    )
     folded: dict[tuple[str, ...], Any] = {}
     for path, kernel in params.items():
         *place, layer, leaf = path

@@ -8,6 +8,7 @@ objects: ``python -m pose_jax.convert_pth IN OUT`` turns them into one of these.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,7 +58,8 @@ def with_pretrained(state: TrainState, path: str | Path) -> TrainState:
     """
     own = {name: tree["backbone"] for name, tree in state.variables.items()}
     found = read_backbone(path, own)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         params={**state.params, "backbone": found["params"]},
         batch_stats={**state.batch_stats, "backbone": found["batch_stats"]},
     )
