@@ -91,7 +91,7 @@ class StudentRecord:
             raise ValueError(f"{path} does not exist; run --stage=student first")
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
 
-    def make_net(self, axis_name: str | None = None) -> PoseNet:
+    def make_net(self, axis_name: str | None = None) -> Any:
         """The network, without weights; see :func:`make_net`."""
         return make_net(
             self.net, num_joints=self.skeleton.num_joints, axis_name=axis_name
