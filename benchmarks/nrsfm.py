@@ -52,6 +52,7 @@ UNITS = {
     "mpjpe": "mm",
     "pa_mpjpe": "mm",
     "depth_error": "mm",
+    "unsigned_depth": "mm",
     "flip_fraction": "",
     "coherent": "seeds",
     "seconds": "s",
@@ -61,6 +62,7 @@ COLUMNS = """\
 MPJPE: mean distance of the joints, scaled by the mean bone length, roots together
 PA-MPJPE: after the best similarity (rotation, scale, shift), no reflection
 depth error: mean |dz|, scaled by the mean bone length, mean depths together
+unsigned depth: the same, the sign of every single sample chosen by the truth
 flip fraction: share of the samples whose depth is mirrored (<z, z_true> < 0)
 coherent: seeds with a flip fraction under 5 %
 seconds: wall clock of the fit and of all poses; compiled programs are kept between
@@ -244,13 +246,24 @@ def measure(
         root=problem.landmarks.skeleton.root,
         visible=problem.scored,
     )
+    mirror = np.array([1, 1, -1], np.float32)
     scores = score(pose)
     if either_sign and scores["flip_fraction"] > 0.5:
-        scores = score(pose * np.array([1, 1, -1], np.float32))
+        scores = score(pose * mirror)
+    flipped = metrics.flipped(pose, problem.truth_mm, visible=problem.scored)
+    turned = np.where(np.reshape(flipped, (-1, 1, 1)), pose * mirror, pose)
+    scaled = metrics.scale_by_bone_length(
+        turned,
+        problem.truth_mm,
+        edges=problem.landmarks.skeleton.edges,
+        visible=problem.scored,
+    )
+    unsigned = metrics.depth_error(scaled, problem.truth_mm, visible=problem.scored)
     return {
         "mpjpe": scores["mpjpe_mm"],
         "pa_mpjpe": scores["pa_mpjpe_mm"],
         "depth_error": scores["depth_error_mm"],
+        "unsigned_depth": float(np.mean(unsigned)),
         "flip_fraction": scores["flip_fraction"],
     }
 
