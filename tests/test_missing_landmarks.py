@@ -53,8 +53,8 @@ def run(data, tmp_path_factory):
     config.teacher.dictionary_sizes = (12, 6)
     config.teacher.batch_size, config.teacher.steps = 8, 20
     config.teacher.log_every = 10
-    config.teacher.em.num_samples, config.teacher.em.num_yaws = 20, 4
-    config.teacher.em.elevations_deg = (0.0,)
+    config.teacher.em.num_samples, config.teacher.em.num_yaws = 27, 6
+    config.teacher.em.elevations_deg = (0.0, 20.0)
     config.teacher.em.components = 1
     teacher_train.train_and_evaluate(config, workdir)
     return config, workdir
