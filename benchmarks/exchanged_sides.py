@@ -1,4 +1,4 @@
-"""How many exchanged left-right labels --stage=check finds: figures of docs/own_data.md.
+"""How many exchanged labels --stage=check finds: the figures of docs/own_data.md.
 
     python -m benchmarks.exchanged_sides [--hidden=0.3]
 
