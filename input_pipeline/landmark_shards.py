@@ -96,7 +96,7 @@ class ShardedArray:
         if flat.size and not 0 <= flat.min() <= flat.max() < len(self):
             raise ValueError(f"rows {flat.min()}..{flat.max()} of {len(self)}")
         out = np.empty((flat.size, *self.row_shape), self.dtype)
-        size, memory = self._row_bytes, memoryview(out.reshape(-1).view(np.uint8))
+        size, memory = self._row_bytes, out.reshape(-1).view(np.uint8).data
         shards = np.searchsorted(self._ends, flat, side="right").tolist()
         for i, (row, shard) in enumerate(zip(flat.tolist(), shards, strict=True)):
             first = int(self._ends[shard]) - self.counts[shard]
@@ -111,7 +111,7 @@ class ShardedArray:
 
     def _range(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, *self.row_shape), self.dtype)
-        memory = memoryview(out.reshape(-1).view(np.uint8))
+        memory = out.reshape(-1).view(np.uint8).data
         done = 0
         for shard, end in enumerate(self._ends.tolist()):
             first = end - self.counts[shard]

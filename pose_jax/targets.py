@@ -244,8 +244,8 @@ def teacher_targets(
     atoms = arrays["code"].shape[1]
     if 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
         names = ("camera", "code", "W", "visible")
-        columns = [arrays[name] for name in names]
-        return TeacherTable(teacher.dictionary, *columns, weight)
+        columns = {name: arrays[name] for name in names}
+        return TeacherTable(dictionary=teacher.dictionary, weight=weight, **columns)
     prepared = prepare_samples(teacher.dictionary, arrays)
     return _table(prepared.depth, prepared.visible, weight, prepared)
 

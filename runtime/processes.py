@@ -93,10 +93,9 @@ def joined(where: str = "") -> Iterator[None]:
 
 def join(where: str = "") -> bool:
     """Joins the other processes; whether there are any. See :func:`joined`."""
-    options = {"heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT}
     if where == "auto":
         try:
-            jax.distributed.initialize(**options)
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"--processes=auto: JAX finds no cluster here ({error}); give "
@@ -107,7 +106,10 @@ def join(where: str = "") -> bool:
     if not address:
         return False
     jax.distributed.initialize(
-        address, num_processes=count, process_id=index, **options
+        address,
+        num_processes=count,
+        process_id=index,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
     return count > 1
 
