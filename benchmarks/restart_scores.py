@@ -58,9 +58,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def kept_runs(path: Path, method: str = "teacher") -> Table:
-    """Scores and errors of the seeds in a file of results."""
+    """Scores and errors of the seeds in a file of results, of its main protocol."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     rows = [r for r in lines if r["method"] == method and "scores" in r]
+    protocols = [r["protocol"] for r in rows]
+    rows = [r for r in rows if r["protocol"] == max(protocols, key=protocols.count)]
     if len(rows) < 3:
         raise ValueError(f"{path} has {len(rows)} runs of {method!r} with scores")
     table = {
