@@ -79,7 +79,11 @@ def fit_shapes(
     last_sigma: float = 0.005,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
 ) -> GaussianMixture:
-    """One Gaussian, then several: `fit_gaussian_shape` and `fit_gaussian_mixture`."""
+    """One Gaussian, then several: `fit_gaussian_shape` and `fit_gaussian_mixture`.
+
+    Raises:
+        ValueError: also where a fit did not end in finite numbers.
+    """
     first, second = jax.random.split(key)
     shape = fit_gaussian_shape(
         W,
@@ -91,13 +95,30 @@ def fit_shapes(
         last_sigma=last_sigma,
         views=views,
     )
-    return fit_gaussian_mixture(
+    _check_finite(shape, W)
+    mixture = fit_gaussian_mixture(
         shape,
         W,
         key=second,
         visible=visible,
         components=components,
         num_samples=num_samples,
+    )
+    _check_finite(mixture, W)
+    return mixture
+
+
+def _check_finite(
+    fitted: GaussianShape | GaussianMixture, W: Float[Array | np.ndarray, "n p 2"]
+) -> None:
+    if all(np.isfinite(x).all() for x in fitted):
+        return
+    n, P, _ = W.shape
+    raise ValueError(
+        f"the EM on {n} samples of {P} landmarks ended in numbers that are not finite: "
+        "too few samples, or too few views (config.teacher.em.num_yaws, elevations_deg)"
+        " for landmarks that are missing; give more, or train without it "
+        "(config.teacher.em.guide_fraction=0)"
     )
 
 

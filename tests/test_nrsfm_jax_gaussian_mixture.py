@@ -146,3 +146,13 @@ def test_no_component_is_refused(mixture):
     shape = one_component(mixture, 0)
     with pytest.raises(ValueError, match="components=0"):
         gm.fit_gaussian_mixture(shape, W, key=jax.random.key(0), components=0)
+
+
+def test_a_fit_that_is_not_finite_says_so(mixture, monkeypatch):
+    W, _ = sample(mixture, 40)
+    broken = gs.GaussianShape(
+        mixture.mu[0], jnp.full_like(mixture.Sigma[0], jnp.nan), *mixture[3:]
+    )
+    monkeypatch.setattr(gm, "fit_gaussian_shape", lambda *_, **__: broken)
+    with pytest.raises(ValueError, match=r"40 samples of 6 landmarks.*not finite"):
+        gm.fit_shapes(W, key=jax.random.key(0), components=2)
