@@ -309,9 +309,13 @@ def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
         runs = [r["metrics"] for r in records if r["method"] == name]
         coherent = sum(run["flip_fraction"] < COHERENT for run in runs)
         for metric, unit in UNITS.items():
-            values = [coherent] if metric == "coherent" else [r[metric] for r in runs]
-            row = summarise("nrsfm", case, name, metric, unit, values)
-            rows.append(dataclasses.replace(row, n=len(runs)))
+            # A result that was kept by an earlier version may lack a column.
+            values = [run[metric] for run in runs if metric in run]
+            if metric == "coherent":
+                values = [coherent]
+            if values:
+                row = summarise("nrsfm", case, name, metric, unit, values)
+                rows.append(dataclasses.replace(row, n=len(runs)))
     return rows
 
 
