@@ -30,9 +30,10 @@ def landmark_boxes(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     Returns:
         (N, 4) float32 x, y, width, height; all zero where nothing is labelled.
 
-    >>> landmark_boxes(np.array([[[1., 2.], [4., 9.], [0., 0.]]]),
-    ...                np.array([[True, True, False]])).tolist()
-    [[1.0, 2.0, 3.0, 7.0]]
+    Examples:
+        >>> landmark_boxes(np.array([[[1., 2.], [4., 9.], [0., 0.]]]),
+        ...                np.array([[True, True, False]])).tolist()
+        [[1.0, 2.0, 3.0, 7.0]]
     """
     mask = visible[..., None]
     low = np.where(mask, keypoints, np.inf).min(axis=1)
@@ -52,9 +53,10 @@ def square_crops(boxes: np.ndarray, *, padding: float) -> tuple[np.ndarray, np.n
     Returns:
         centre (N, 2) and half_side (N,), float32 pixels.
 
-    >>> centre, half = square_crops(np.array([[10., 20., 40., 80.]]), padding=1.25)
-    >>> centre.tolist(), half.tolist()
-    ([[30.0, 60.0]], [50.0])
+    Examples:
+        >>> centre, half = square_crops(np.array([[10., 20., 40., 80.]]), padding=1.25)
+        >>> centre.tolist(), half.tolist()
+        ([[30.0, 60.0]], [50.0])
     """
     boxes = np.asarray(boxes, np.float64)
     centre = boxes[:, :2] + boxes[:, 2:] / 2
@@ -79,7 +81,8 @@ def patch_to_pixels(
 def patch_pixel_centres(size: int) -> np.ndarray:
     """(S,) float32 patch coordinate of the centres of the S pixels of a drawn patch.
 
-    >>> patch_pixel_centres(4).tolist()
-    [-0.75, -0.25, 0.25, 0.75]
+    Examples:
+        >>> patch_pixel_centres(4).tolist()
+        [-0.75, -0.25, 0.25, 0.75]
     """
     return ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)

@@ -135,9 +135,10 @@ class Mixture:
     def draw(self, counters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Source of each draw, and how many of that source came before it.
 
-        >>> source, nth = Mixture((1.0, 1.0), seed=0).draw(np.arange(2000))
-        >>> [int((source == s).sum()) for s in (0, 1)], nth[source == 1][-1].item()
-        ([1000, 1000], 999)
+        Examples:
+            >>> source, nth = Mixture((1.0, 1.0), seed=0).draw(np.arange(2000))
+            >>> [int((source == s).sum()) for s in (0, 1)], nth[source == 1][-1].item()
+            ([1000, 1000], 999)
         """
         block, slot = np.divmod(counters, BLOCK)
         source, before = (table[slot] for table in self._slots)

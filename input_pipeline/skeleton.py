@@ -108,9 +108,10 @@ class Skeleton:
     def from_names(cls, record: Mapping[str, Any]) -> Skeleton:
         """The skeleton that a person wrote: bones and pairs by the joints' names.
 
-        >>> Skeleton.from_names({"joints": ["nose", "tail"],
-        ...                      "edges": [["nose", "tail"]]}).edges
-        ((0, 1),)
+        Examples:
+            >>> Skeleton.from_names({"joints": ["nose", "tail"],
+            ...                      "edges": [["nose", "tail"]]}).edges
+            ((0, 1),)
 
         Args:
             record: ``joints`` and, where wanted, ``edges`` and ``left_right`` (pairs
@@ -180,8 +181,9 @@ class Skeleton:
 def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs joints whose names differ only in left/right, l/r or L/R.
 
-    >>> find_left_right(["nose", "left_eye", "right_eye", "LHip", "RHip"])
-    ((1, 2), (3, 4))
+    Examples:
+        >>> find_left_right(["nose", "left_eye", "right_eye", "LHip", "RHip"])
+        ((1, 2), (3, 4))
     """
     index = {name: i for i, name in enumerate(joints)}
     pairs = []
@@ -327,8 +329,9 @@ def match_joints(
     (``LHip``, ``left_hip``, ``hip.L``); a few names of people's joints have synonyms
     (``HeadTop`` is ``Head``).
 
-    >>> match_joints(["right_hip", "HeadTop"], H36M_17)[[1, 10, 4]].tolist()
-    [0, 1, -1]
+    Examples:
+        >>> match_joints(["right_hip", "HeadTop"], H36M_17)[[1, 10, 4]].tolist()
+        [0, 1, -1]
 
     Args:
         found: J names of a file.

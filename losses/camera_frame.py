@@ -72,11 +72,12 @@ def split_dictionary(
     Returns:
         B_xy (2P, K), rows u1 v1 u2 v2 ... like ``W.ravel()``, and B_z (P, K).
 
-    >>> import jax.numpy as jnp
-    >>> D = jnp.asarray([[1.0], [2.0], [3.0]])
-    >>> B_xy, B_z = split_dictionary(D, jnp.eye(3, 2))
-    >>> B_xy.ravel().tolist(), B_z.ravel().tolist()
-    ([1.0, 2.0], [3.0])
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> D = jnp.asarray([[1.0], [2.0], [3.0]])
+        >>> B_xy, B_z = split_dictionary(D, jnp.eye(3, 2))
+        >>> B_xy.ravel().tolist(), B_z.ravel().tolist()
+        ([1.0, 2.0], [3.0])
     """
     B = rotate_dictionary(D, rotation_from_camera(M))
     joints, atoms = B.shape[0] // 3, B.shape[1]

@@ -102,9 +102,10 @@ def dai_error(
     or reflection of all frames, over sigma, the standard deviation of a frame's points
     along an axis, averaged over axes and frames. No scale is fitted.
 
-    >>> truth = np.random.default_rng(0).normal(size=(5, 7, 3))
-    >>> bool(dai_error(truth * [1, 1, -1], truth) < 1e-6)
-    True
+    Examples:
+        >>> truth = np.random.default_rng(0).normal(size=(5, 7, 3))
+        >>> bool(dai_error(truth * [1, 1, -1], truth) < 1e-6)
+        True
     """
     pred, truth, _ = _arrays(pred, truth, None)
     pred = pred - pred.mean(axis=1, keepdims=True)

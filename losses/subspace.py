@@ -38,12 +38,13 @@ def project_code(
         dictionary cannot tell apart, an empty row), the depth nearest to z' that
         the dictionary can have takes its place.
 
-    >>> import jax.numpy as jnp
-    >>> phi = project_code(
-    ...     jnp.asarray([3.0, 1.0]), jnp.asarray([[1.0, 1.0]]), jnp.asarray([2.0])
-    ... )
-    >>> [round(x, 5) for x in phi.tolist()]
-    [2.0, 0.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> phi = project_code(
+        ...     jnp.asarray([3.0, 1.0]), jnp.asarray([[1.0, 1.0]]), jnp.asarray([2.0])
+        ... )
+        >>> [round(x, 5) for x in phi.tolist()]
+        [2.0, 0.0]
     """
     B_z, z_hyp = keep_visible(B_z, visible), keep_visible(z_hyp, visible)
     factor, scale = factor_gram(product(B_z, B_z.T), ridge)

@@ -134,8 +134,9 @@ def batches(
 def call_sizes(start: int, stop: int, *, chunk: int, most: int) -> Iterator[int]:
     """Steps of each call from ``start`` to ``stop``, no call across a chunk's end.
 
-    >>> list(call_sizes(3, 12, chunk=5, most=4))
-    [2, 4, 1, 2]
+    Examples:
+        >>> list(call_sizes(3, 12, chunk=5, most=4))
+        [2, 4, 1, 2]
     """
     while start < stop:
         end = min(start - start % chunk + chunk, stop, start + most)

@@ -148,9 +148,10 @@ def unit_norm_gauge(
     nothing before the norms of the atoms are fixed. An atom of norm 0 stays 0 and
     its code becomes 0.
 
-    >>> D, phi = unit_norm_gauge(jnp.array([[3.0], [4.0]]), jnp.array([2.0]))
-    >>> D.ravel().tolist(), phi.tolist()
-    ([0.6000000238418579, 0.800000011920929], [10.0])
+    Examples:
+        >>> D, phi = unit_norm_gauge(jnp.array([[3.0], [4.0]]), jnp.array([2.0]))
+        >>> D.ravel().tolist(), phi.tolist()
+        ([0.6000000238418579, 0.800000011920929], [10.0])
     """
     norms = column_norms(D)
     scale = norms.reshape((1,) * (phi.ndim - 1) + norms.shape)

@@ -33,8 +33,9 @@ def shrink(
     Returns:
         The shape of ``x``, nowhere negative.
 
-    >>> shrink(jnp.array([1.0, -1.0, 0.2]), jnp.full(3, 0.5)).tolist()
-    [0.5, 0.0, 0.0]
+    Examples:
+        >>> shrink(jnp.array([1.0, -1.0, 0.2]), jnp.full(3, 0.5)).tolist()
+        [0.5, 0.0, 0.0]
     """
     bias = threshold.reshape((1,) * (x.ndim - 1) + threshold.shape)
     return jax.nn.relu(x - bias)

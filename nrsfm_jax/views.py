@@ -19,8 +19,9 @@ def upright_views(
 ) -> Float[np.ndarray, "g 3 3"]:
     """Views of an upright body: every elevation with ``num_yaws`` even yaws.
 
-    >>> upright_views((0.0,), 4)[0].astype(int).tolist()
-    [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
+    Examples:
+        >>> upright_views((0.0,), 4)[0].astype(int).tolist()
+        [[1, 0, 0], [0, -1, 0], [0, 0, -1]]
 
     Args:
         elevations_deg: elevations of the camera in degrees, positive: looks down.

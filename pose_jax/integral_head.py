@@ -13,8 +13,9 @@ from pose_jax.conv import Conv, UpsampleConv, make_norm
 def voxel_centres(count: int) -> Float[Array, " n"]:
     """Centres of `count` equal cells of [-1, 1]: ``(i + 0.5) / count * 2 - 1``.
 
-    >>> voxel_centres(4).tolist()
-    [-0.75, -0.25, 0.25, 0.75]
+    Examples:
+        >>> voxel_centres(4).tolist()
+        [-0.75, -0.25, 0.25, 0.75]
     """
     return (jnp.arange(count, dtype=jnp.float32) + 0.5) * (2.0 / count) - 1.0
 

@@ -249,11 +249,12 @@ class Predictions:
 class EvenSample:
     """At most ``limit`` of a sequence of unknown length, evenly spread.
 
-    >>> chosen = EvenSample(4, expected=8)
-    >>> for i in range(12):
-    ...     chosen.offer(lambda i=i: i)
-    >>> chosen.kept
-    [1, 5, 9]
+    Examples:
+        >>> chosen = EvenSample(4, expected=8)
+        >>> for i in range(12):
+        ...     chosen.offer(lambda i=i: i)
+        >>> chosen.kept
+        [1, 5, 9]
     """
 
     def __init__(self, limit: int, expected: int) -> None:
@@ -304,8 +305,9 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def csv_columns(joints: Sequence[str]) -> list[str]:
     """The header that anipose writes for these joints.
 
-    >>> csv_columns(["nose"])[:6]
-    ['nose_x', 'nose_y', 'nose_z', 'nose_error', 'nose_ncams', 'nose_score']
+    Examples:
+        >>> csv_columns(["nose"])[:6]
+        ['nose_x', 'nose_y', 'nose_z', 'nose_error', 'nose_ncams', 'nose_score']
     """
     parts = ("x", "y", "z", "error", "ncams", "score")
     columns = [f"{joint}_{part}" for joint in joints for part in parts]

@@ -32,10 +32,11 @@ UNUSED = re.compile(r"(^|\.)(fc|classifier|head)\.|num_batches_tracked$")
 def transformers_key(path: Path_) -> str:
     """Name in transformers' ``ResNetModel`` of one leaf of `ResNet`'s variables.
 
-    >>> transformers_key(("params", "layer1_0", "downsample_1", "scale"))
-    'encoder.stages.0.layers.0.shortcut.normalization.weight'
-    >>> transformers_key(("params", "conv1", "kernel"))
-    'embedder.embedder.convolution.weight'
+    Examples:
+        >>> transformers_key(("params", "layer1_0", "downsample_1", "scale"))
+        'encoder.stages.0.layers.0.shortcut.normalization.weight'
+        >>> transformers_key(("params", "conv1", "kernel"))
+        'embedder.embedder.convolution.weight'
     """
     *block, layer = path[1:-1]
     place = "embedder.embedder"

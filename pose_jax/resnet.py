@@ -134,10 +134,11 @@ class ResNet(nn.Module):
 def torchvision_key(path: tuple[str, ...]) -> str:
     """Name in torchvision's ``state_dict`` of one leaf of `ResNet`'s variables.
 
-    >>> torchvision_key(("params", "layer1_0", "downsample_1", "scale"))
-    'layer1.0.downsample.1.weight'
-    >>> torchvision_key(("batch_stats", "bn1", "var"))
-    'bn1.running_var'
+    Examples:
+        >>> torchvision_key(("params", "layer1_0", "downsample_1", "scale"))
+        'layer1.0.downsample.1.weight'
+        >>> torchvision_key(("batch_stats", "bn1", "var"))
+        'bn1.running_var'
     """
     leaf = {"mean": "running_mean", "var": "running_var", "bias": "bias"}
     modules = [re.sub(r"_(\d+)$", r".\1", name) for name in path[1:-1]]

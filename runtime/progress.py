@@ -189,8 +189,9 @@ def _bar(console: Console) -> Progress:
 def clock(seconds: float) -> str:
     """Seconds as ``m:ss`` or ``h:mm:ss``.
 
-    >>> clock(75), clock(3700)
-    ('1:15', '1:01:40')
+    Examples:
+        >>> clock(75), clock(3700)
+        ('1:15', '1:01:40')
     """
     minutes, second = divmod(int(round(seconds)), 60)
     hours, minute = divmod(minutes, 60)

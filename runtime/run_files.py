@@ -139,8 +139,9 @@ def _to_dict(config: Any) -> dict[str, Any]:
 def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with dotted names.
 
-    >>> flatten({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
+    Examples:
+        >>> flatten({"a": {"b": 1}, "c": 2})
+        {'a.b': 1, 'c': 2}
     """
     flat: dict[str, Any] = {}
     for name, value in record.items():

@@ -53,8 +53,9 @@ _DEFINITIONS = {
 def method_name(name: str) -> str:
     """``student_distill`` -> ``distill``; the baselines by one spelling.
 
-    >>> method_name("student_weaksup_bs"), method_name("zero_depth")
-    ('weaksup_bs', 'z_zero')
+    Examples:
+        >>> method_name("student_weaksup_bs"), method_name("zero_depth")
+        ('weaksup_bs', 'z_zero')
     """
     name = name.removeprefix("student_")
     return _ALIASES.get(name, name)
@@ -224,8 +225,9 @@ def glance(results: Mapping[str, Any]) -> str:
 def duration(seconds: float) -> str:
     """A time as a person says it.
 
-    >>> duration(8.25), duration(130), duration(7320)
-    ('8.2 s', '2 min 10 s', '2 h 2 min')
+    Examples:
+        >>> duration(8.25), duration(130), duration(7320)
+        ('8.2 s', '2 min 10 s', '2 h 2 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

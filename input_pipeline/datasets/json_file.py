@@ -44,8 +44,9 @@ def read_bytes(source: Source) -> bytes | None:
 def whole_number(value: Any) -> int | None:
     """``value`` where it is a whole number of 64 bits, else None.
 
-    >>> whole_number(7), whole_number(7.0), whole_number(True), whole_number("7")
-    (7, 7, None, None)
+    Examples:
+        >>> whole_number(7), whole_number(7.0), whole_number(True), whole_number("7")
+        (7, 7, None, None)
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -18,10 +18,11 @@ def view_rotation(
 ) -> np.ndarray:
     """Rotation (3, 3) from the world to the camera: ``x_cam = rotation @ x_world``.
 
-    >>> nearer, farther = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
-    >>> rotation = view_rotation(0.0, 30.0)
-    >>> bool((rotation @ nearer)[1] > (rotation @ farther)[1])  # nearer is lower
-    True
+    Examples:
+        >>> nearer, farther = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
+        >>> rotation = view_rotation(0.0, 30.0)
+        >>> bool((rotation @ nearer)[1] > (rotation @ farther)[1])  # nearer is lower
+        True
     """
     a, e, r = np.deg2rad((azimuth_deg, elevation_deg, roll_deg))
     (ca, ce, cr), (sa, se, sr) = np.cos((a, e, r)), np.sin((a, e, r))
