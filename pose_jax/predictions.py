@@ -259,19 +259,19 @@ class EvenSample:
 
     def __init__(self, limit: int, expected: int) -> None:
         self.limit, self.kept = limit, []
-        self._share = min(1.0, limit / max(expected, 1))
-        self._seen = 0
+        self._step = max(1.0, expected / limit) if limit else math.inf
+        self._next, self._seen = self._step, 0
 
     def offer(self, make: Callable[[], Any]) -> None:
         """Keeps ``make()`` where its turn has come."""
-        before = math.floor(self._seen * self._share)
         self._seen += 1
-        if math.floor(self._seen * self._share) == before:
+        if self._seen < self._next:
             return
         self.kept.append(make())
         if len(self.kept) > self.limit:  # more than expected: from now on half as many
             self.kept = self.kept[::2]
-            self._share /= 2
+            self._step *= 2
+        self._next += self._step
 
 
 # --- one body ----------------------------------------------------------------------

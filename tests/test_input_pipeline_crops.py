@@ -1,15 +1,9 @@
 """Boxes and patch coordinates against numbers worked out by hand."""
 
-import doctest
-
 import numpy as np
 import pytest
 
 from input_pipeline import crops
-
-
-def test_doctests():
-    assert doctest.testmod(crops).failed == 0
 
 
 def test_box_ignores_unlabelled_landmarks():
