@@ -112,7 +112,7 @@ def test_the_numbers_given_are_in_the_tables(tmp_path):
     assert order == sorted(order)
 
 
-ROWS = ("Mean pose", "z = 0", "Teacher", "Weaksup-bs", "Distilled (ours)")
+ROWS = ("Mean pose", "z = 0", "Teacher", "Weaksup-bs", "Distilled")
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path):
@@ -151,7 +151,7 @@ def test_conventions_name_their_methods_where_these_differ():
         "supervised": {"val": _metrics(40.4, sign="learned")},
     }
     section = tables.results_section(results)
-    assert "Teacher, Distilled (ours): chosen; Supervised (reads 3D): lea" in section
+    assert "Teacher, Distilled: chosen; Supervised (reads 3D): lea" in section
     assert "<dd>average bone length</dd>" in section
 
 

@@ -14,7 +14,7 @@ LABELS = {
     "teacher": "Teacher",
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
-    "distill": "Distilled (ours)",
+    "distill": "Distilled",
     "supervised": "Supervised (reads 3D)",
 }
 # The mean pose has no view of its own, and z = 0 no sign: these have no meaning.
