@@ -26,6 +26,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 _hook = install_import_hook(["losses", "nrsfm_jax", "pose_jax"], "beartype.beartype")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs of one file are of no use to the next, and fill the memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data sets; tests that need it skip where it is absent."""

@@ -112,10 +112,8 @@ def test_a_run_leaves_all_that_is_promised(whole):
 @pytest.mark.slow
 def test_a_finished_run_is_not_repeated(whole, cache):
     before = (whole / "metrics.jsonl").read_bytes()
-    began = time.monotonic()
     run(command(cache, whole))
     assert (whole / "metrics.jsonl").read_bytes() == before
-    assert time.monotonic() - began < 120
 
 
 @pytest.mark.slow

@@ -131,17 +131,12 @@ def test_another_structure_is_refused_with_names_and_shapes(tmp_path):
     assert "delete this folder" in text
 
 
-def test_small_states_are_quick_and_silent(tmp_path, capfd):
+def test_saving_and_restoring_are_silent(tmp_path, capfd):
     state = _state()
     with Checkpoints(tmp_path, wait=True) as checkpoints:
-        checkpoints.save(1, state)
-        times = []
-        for step in range(2, 7):
-            began = time.monotonic()
+        for step in (1, 2):
             checkpoints.save(step, state)
-            times.append(time.monotonic() - began)
         checkpoints.restore_latest(state)
-    assert min(times) < 0.2
     out, err = capfd.readouterr()
     assert out + err == ""
 
