@@ -70,6 +70,14 @@ def summarise(
     )
 
 
+def median_row(
+    benchmark: str, case: str, method: str, metric: str, unit: str, values: Any
+) -> Row:
+    """The median of ``values`` with their quartiles."""
+    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
+    return Row(benchmark, case, method, metric, middle, unit, low, high, len(values))
+
+
 def finish(
     rows: Sequence[Row],
     path: Path | None,

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import losses
-from benchmarks.common import Row, finish, parse_args
+from benchmarks.common import Row, finish, median_row, parse_args
 from benchmarks.teacher_speed import limit_threads
 
 NAME = "loss_speed"
@@ -162,7 +162,7 @@ def speed_rows(batch_size: int, *, rounds: int) -> list[Row]:
     timed = in_turns(methods, rounds=rounds)
     rows = []
     for name, (clock, processor) in timed.items():
-        row = functools.partial(median_row, f"batch {batch_size}", name)
+        row = functools.partial(median_row, NAME, f"batch {batch_size}", name)
         rows.append(row("clock", "ms", 1e3 * clock))
         rows.append(row("processor", "ms", 1e3 * processor))
         rows.append(row("against gram", "x", processor / timed["gram"][1]))
@@ -205,7 +205,9 @@ def memory_rows(batch_size: int) -> list[Row]:
         for atoms in (ATOMS, MORE_ATOMS):
             size = temporary_bytes(name, batch_size, atoms) / 1e3
             case = f"batch {batch_size}"
-            rows.append(median_row(case, name, f"memory, K={atoms}", "kB", [size]))
+            rows.append(
+                median_row(NAME, case, name, f"memory, K={atoms}", "kB", [size])
+            )
     return rows
 
 
@@ -228,7 +230,7 @@ def exact_rows(count: int) -> list[Row]:
             raise ValueError(f"Clarabel finds {value}, min_code_cost {cost} (-{gap})")
     case = "Eq. 10, one sample"
     return [
-        median_row(case, name, "exact minimum", "ms", 1e3 * np.array(seconds))
+        median_row(NAME, case, name, "exact minimum", "ms", 1e3 * np.array(seconds))
         for name, seconds in times.items()
     ]
 
@@ -248,12 +250,6 @@ def solve_exactly(
     stats: Any = problem.solver_stats
     value: Any = problem.value
     return float(value), seconds, float(stats.solve_time)
-
-
-def median_row(case: str, method: str, metric: str, unit: str, values: Any) -> Row:
-    """The median with the quartiles."""
-    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
-    return Row(NAME, case, method, metric, middle, unit, low, high, len(values))
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import DATA, Row, finish, parse_args
+from benchmarks.common import DATA, Row, finish, median_row, parse_args
 from benchmarks.pipeline_speed_peer import Pictures
 from benchmarks.teacher_speed import limit_threads
 from configs import default
@@ -212,7 +212,7 @@ def case_rows(
     pictures = count * BATCH
     rows = []
     for name, seconds in spent.items():
-        row = functools.partial(median_row, f"{case} to {image_size} px", name)
+        row = functools.partial(median_row, NAME, f"{case} to {image_size} px", name)
         clock, processor = seconds.T
         rows.append(row("speed", "pictures/s/core", pictures / clock / threads))
         compared = clock / spent["ours"][:, 0]
@@ -221,12 +221,6 @@ def case_rows(
             compared = processor / spent["ours"][:, 1]
         rows.append(row("time against ours", "x", compared))
     return rows
-
-
-def median_row(case: str, method: str, metric: str, unit: str, values: Any) -> Row:
-    """The median with the quartiles."""
-    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
-    return Row(NAME, case, method, metric, middle, unit, low, high, len(values))
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import student_speed_peers as peers
-from benchmarks.common import Row, finish, parse_args
+from benchmarks.common import Row, finish, median_row, parse_args
 from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
 from pose_jax.step import make_train_step
@@ -406,7 +406,7 @@ def task_rows(
     for name, found in timed.items():
         wall = found["wall"]
         row = functools.partial(
-            median_row, case, name if name == "ours" else f"torch {name}"
+            median_row, NAME, case, name if name == "ours" else f"torch {name}"
         )
         rows.append(row("speed", "images/s", batch / wall))
         share = 100 * flops / found[clock(spec)] / peak
@@ -420,12 +420,6 @@ def task_rows(
                 ratio = found["cpu"] / timed["ours"]["cpu"]
                 rows.append(row("the same in CPU time", "x", ratio))
     return rows
-
-
-def median_row(case: str, method: str, metric: str, unit: str, values: Any) -> Row:
-    """The median with the quartiles."""
-    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
-    return Row(NAME, case, method, metric, middle, unit, low, high, len(values))
 
 
 def find_device() -> str:

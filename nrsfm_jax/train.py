@@ -322,16 +322,21 @@ def _difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     """From landmarks to the teacher's files."""
-    if config.data.landmarks:
-        from nrsfm_jax.stream import train_from_disk
-
-        if config.data.also:
-            raise ValueError(
-                "config.data.also needs the landmarks in memory; leave "
-                "config.data.landmarks empty"
-            )
-        train_from_disk(config, workdir, settings)
+    if not config.data.landmarks:
+        _train_in_memory(config, workdir, settings)
         return
+    from nrsfm_jax.stream import train_from_disk
+
+    if config.data.also:
+        raise ValueError(
+            "config.data.also needs the landmarks in memory; leave "
+            "config.data.landmarks empty"
+        )
+    train_from_disk(config, workdir, settings)
+
+
+def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
+    """:func:`_train` with all samples at once."""
     from input_pipeline.landmarks import read_landmarks
     from input_pipeline.mixture import read_also
 
