@@ -38,13 +38,21 @@ from nrsfm_jax.view_likelihood import (
     view_log_likelihoods,
     view_terms,
 )
-from nrsfm_jax.visibility import Samples, check_landmarks, choose_samples
+from nrsfm_jax.visibility import (
+    Samples,
+    beside_mirrored,
+    check_landmarks,
+    choose_samples,
+)
 
 # The components start with this share of the single Gaussian's covariance.
 _FIRST_SPREAD = 0.5
 # Where landmarks are missing: steps of the exact EM at the end, and after how many the
 # likeliest pairs of component and view are looked for again.
 _EXACT_STEPS, _EXACT_REFRESH = 30, 15
+# Also there: how many times as many samples, where there are so many.
+_MORE_INCOMPLETE = 2
+_INCOMPLETE_POOLING = 100.0
 
 
 class GaussianMixture(NamedTuple):
@@ -78,6 +86,7 @@ def fit_shapes(
     num_yaws: int = 24,
     last_sigma: float = 0.005,
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
+    mirror: Int[np.ndarray, " p"] | None = None,
 ) -> GaussianMixture:
     """One Gaussian, then several: `fit_gaussian_shape` and `fit_gaussian_mixture`.
 
@@ -103,6 +112,7 @@ def fit_shapes(
         visible=visible,
         components=components,
         num_samples=num_samples,
+        mirror=mirror,
     )
     _check_finite(mixture, W)
     return mixture
@@ -132,6 +142,7 @@ def fit_gaussian_mixture(
     num_samples: int = 4000,
     iterations: int = 40,
     pooling: float = 100.0,
+    mirror: Int[np.ndarray, " p"] | None = None,
 ) -> GaussianMixture:
     """Splits a fitted Gaussian into several by expectation maximisation.
 
@@ -147,6 +158,8 @@ def fit_gaussian_mixture(
         iterations: steps of EM.
         pooling: how many samples of the average covariance each component gets on
             top of its own, so that rare poses make no component of few directions.
+        mirror: joint p of a mirrored picture was joint ``mirror[p]``. Where landmarks
+            are missing, the mirror images of the samples then count as well.
 
     Returns:
         The mixture, in the body frame and at the noise of ``shape``.
@@ -158,7 +171,16 @@ def fit_gaussian_mixture(
         raise ValueError(f"components={components}: give at least one")
     landmarks, shown = check_landmarks(W, visible)
     choose, pick = jax.random.split(key)
-    samples = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
+    samples = choose_samples(
+        landmarks,
+        shown,
+        key=choose,
+        num_samples=num_samples,
+        num_incomplete=_MORE_INCOMPLETE * num_samples,
+    )
+    if samples.visible is not None:
+        samples = beside_mirrored(samples, mirror)
+        pooling = min(pooling, _INCOMPLETE_POOLING)
     start, features = _split(shape, samples, pick, components)
     fitted, log_p = _run_em(
         start, features, samples, jnp.float32(pooling), jnp.int32(iterations)
@@ -260,7 +282,7 @@ def _posterior_shapes(
     return shape.mu[None] + jnp.matmul(back, shape.Sigma, precision=HIGHEST)
 
 
-def _terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerms:
+def pair_terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerms:
     """Terms of all pairs (k, g), the views of one component together.
 
     The constants hold log pi_k and the evenly likely views.
@@ -281,7 +303,7 @@ def _em_step(
     pooling: Float[Array, ""],
 ) -> tuple[GaussianMixture, Float[Array, "n f"], Float[Array, ""]]:
     """One step; also the mean log-likelihood of the mixture given to it."""
-    terms = _terms(mixture, jnp.ones(samples.W.shape[1], bool))
+    terms = pair_terms(mixture, jnp.ones(samples.W.shape[1], bool))
     log_joint = view_log_likelihoods(features, terms)
     r, log_p, features = responsibilities(log_joint, features, samples, terms)
     h, H = score_sums(features, r, terms)
@@ -360,7 +382,7 @@ def _run_exact(
 
 @jax.jit
 def _all_terms(mixture: GaussianMixture) -> ViewTerms:
-    return _terms(mixture, jnp.ones(mixture.mu.shape[1] // 3, bool))
+    return pair_terms(mixture, jnp.ones(mixture.mu.shape[1] // 3, bool))
 
 
 @jax.jit
@@ -388,7 +410,7 @@ def _expected_rows(
     K, d = mu.shape
     G, P = len(views), d // 3
     w = jnp.asarray(W).reshape(-1, 2 * P)
-    terms = _terms(mixture, jnp.ones(P, bool))
+    terms = pair_terms(mixture, jnp.ones(P, bool))
     precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
     gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
     gain = gain.reshape(K * G, P, 2 * P)
