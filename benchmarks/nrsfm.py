@@ -45,6 +45,7 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from nrsfm_jax import teacher, train
+from nrsfm_jax.first_pose import mirror_of
 from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
 from nrsfm_jax.objective import Objective, member_terms
 
@@ -357,8 +358,8 @@ def em_shapes(
 ) -> GaussianMixture:
     """The fit of the EM."""
     W, _ = marks.centred
-    options = em_options(args)
-    return fit_shapes(W, marks.visible, key=key, components=components, **options)
+    options = {"components": components, "mirror": mirror_of(marks.skeleton)}
+    return fit_shapes(W, marks.visible, key=key, **options, **em_options(args))
 
 
 def em_alone(

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
@@ -54,6 +54,15 @@ def em_options(settings: Any) -> dict[str, Any]:
         "elevations_deg": tuple(settings.elevations_deg),
         "num_yaws": settings.num_yaws,
     }
+
+
+def mirror_of(skeleton: Any) -> Int[np.ndarray, " p"] | None:
+    """Joint p of a mirrored picture was joint ``mirror_of(skeleton)[p]``.
+
+    None where the skeleton names no left and right: nothing then says that the mirror
+    image of a pose is a pose.
+    """
+    return skeleton.flip_permutation if skeleton.left_right else None
 
 
 def first_pose(

@@ -129,7 +129,8 @@ def train_from_disk(config: Any, workdir: Path, settings: dict[str, Any]) -> Non
     seen = np.broadcast_to(train.labelled > 0, (len(train), skeleton.num_joints))
     check_seen(seen, skeleton.joints)
     some = landmark_folder.Split(train.records).some(EM_POOL)
-    shape = fit_or_read_shapes(config, workdir, em_key, some["W"], some["visible"])
+    given = some["W"], some["visible"]
+    shape = fit_or_read_shapes(config, workdir, em_key, *given, skeleton)
     splits = {
         split: landmark_folder.Split(
             marks.records, _em_pose(workdir, split, marks.records, shape)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.first_pose import em_options, first_pose, kept_shapes
+from nrsfm_jax.first_pose import em_options, first_pose, kept_shapes, mirror_of
 from nrsfm_jax.gaussian_mixture import GaussianMixture
 from nrsfm_jax.landmark_folder import draw_rows
 from nrsfm_jax.model import Params
@@ -347,7 +347,8 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
     # Before the minutes of the EM.
     check_seen(train.visible, train.skeleton.joints)
     check_data(train.centred[0], train.visible, None, objective)
-    shape = fit_or_read_shapes(config, workdir, em_key, train.centred[0], train.visible)
+    given = train.centred[0], train.visible
+    shape = fit_or_read_shapes(config, workdir, em_key, *given, train.skeleton)
     # Further sources of pictures: the teacher judges them, but does not learn of them.
     also = read_also(config.data, train.skeleton)
     if also is not None:
@@ -418,6 +419,7 @@ def fit_or_read_shapes(
     key: Key[Array, ""],
     W: Float[np.ndarray, "n p 2"],
     visible: Bool[np.ndarray, "n p"],
+    skeleton: Any,
 ) -> GaussianMixture | None:
     settings = config.teacher.em
     if settings.guide_fraction <= 0:
@@ -429,6 +431,7 @@ def fit_or_read_shapes(
             W,
             visible,
             key=key,
+            mirror=mirror_of(skeleton),
             **em_options(settings),
         )
 

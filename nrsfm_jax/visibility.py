@@ -111,13 +111,23 @@ def choose_samples(
     *,
     key: Key[Array, ""],
     num_samples: int,
+    num_incomplete: int | None = None,
 ) -> Samples:
     """A random subset of those that miss fewest: complete ones where they suffice.
 
     Any that show a landmark, where a joint would be seen much less often otherwise.
+
+    Args:
+        W: landmarks.
+        visible: True where a landmark is known.
+        key: chooses among those that miss equally many.
+        num_samples: how many.
+        num_incomplete: how many where so many complete ones do not exist.
     """
     gaps = np.where(visible.any(1), (~visible).sum(1), np.iinfo(np.int32).max)
     count = min(num_samples, int(visible.any(1).sum()))
+    if num_incomplete and np.sort(gaps)[count - 1] > 0:
+        count = min(num_incomplete, int(visible.any(1).sum()))
     most = np.sort(gaps)[count - 1]
     rows = np.flatnonzero(gaps < most)
     if (2 * visible[gaps <= most].mean(0) < visible[visible.any(1)].mean(0)).any():
@@ -129,3 +139,23 @@ def choose_samples(
     if visible[rows].all():
         return Samples(W[rows], None)
     return Samples(np.where(visible[rows][..., None], W[rows], 0), visible[rows])
+
+
+def beside_mirrored(samples: Samples, mirror: Int[np.ndarray, " p"] | None) -> Samples:
+    """The samples and their mirror images: x negated, left and right exchanged.
+
+    Seen from the mirrored yaw, the mirror image of a body that can bend to the left as
+    to the right is a sample like any other.
+
+    Args:
+        samples: of a fit.
+        mirror: joint p of the mirror image was joint ``mirror[p]``; None: no image.
+    """
+    if mirror is None:
+        return samples
+    image = np.asarray(samples.W)[:, mirror] * np.array([-1, 1], np.float32)
+    W, shown = np.concatenate([samples.W, image]), samples.visible
+    if shown is None:
+        return Samples(W, None)
+    shown = np.asarray(shown)
+    return Samples(W, np.concatenate([shown, shown[:, mirror]]))
