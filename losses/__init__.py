@@ -13,7 +13,6 @@ from losses.distillation import (
     PreparedDistillation,
     code_cost,
     depth_gradient_norm,
-    depth_l1_gradient_norm,
     depth_l1_loss,
     distillation_loss,
     keypoint_l1_loss,
@@ -40,16 +39,17 @@ from losses.metrics import (
     procrustes_align,
     scale_by_bone_length,
 )
+from losses.posterior import PreparedPosterior, posterior_depth_loss, prepare_posterior
 from losses.reprojection import reprojection_loss
 from losses.subspace import match_depth_mean, project_code, right_inverse
 
 __all__ = [
     "PreparedDistillation",
+    "PreparedPosterior",
     "auc",
     "code_cost",
     "depth_error",
     "depth_gradient_norm",
-    "depth_l1_gradient_norm",
     "depth_l1_loss",
     "dictionary_gram",
     "distillation_loss",
@@ -68,7 +68,9 @@ __all__ = [
     "pck3d",
     "per_action_table",
     "pose_loss",
+    "posterior_depth_loss",
     "prepare",
+    "prepare_posterior",
     "prepared_distillation_loss",
     "procrustes_align",
     "project_code",

@@ -214,63 +214,27 @@ def pose_loss(
 
 
 def depth_gradient_norm(
-    prepared: PreparedDistillation,
+    loss: Callable[[Float[Array, " p"]], Float[Array, ""]],
+    depth: Float[Array, " p"],
     key: Key[Array, ""],
     *,
     sigma: Weight,
-    code_l1_weight: Weight = 0.3,
     num_edits: int = 8,
 ) -> Float[Array, ""]:
-    """Expected size of the gradient of Eq. 14 in z', near the teacher's depth.
+    """Expected size of the gradient of a depth loss near the teacher's depth.
 
-        E_eps ||d L~ / d z' (z0 + eps)||_2,   eps ~ N(0, sigma^2 I)
+        E_eps ||d loss / d z' (z0 + eps)||_2,   eps ~ N(0, sigma^2 I)
 
-    With :func:`depth_l1_gradient_norm` at the same key this tells by which
-    ``depth_weight`` two training modes pull equally on depth against xy: the ratio
-    of the two, each averaged over samples. The L1 loss has a gradient of +-1 in
-    every visible joint, of norm sqrt(visible joints), less what matching the means
-    takes away (the square of the mean sign, about 1 of the squared norm), so the two
-    are measured in the same way instead.
+    The ratio of two losses at the same key, each averaged over samples, tells by which
+    ``depth_weight`` they pull equally on depth against xy.
 
     Args:
-        prepared: the sample's record from :func:`prepare`.
+        loss: of a depth hypothesis z' (P,).
+        depth: (P,) the teacher's depth z0.
         key: a typed key of ``jax.random.key``.
         sigma: size of the edits, in the unit of w; that of a student's errors.
-        code_l1_weight: weight of the regulariser in Eq. 14.
         num_edits: number of random edits averaged.
     """
-
-    def loss(z_hyp: Float[Array, " p"]) -> Float[Array, ""]:
-        return prepared_distillation_loss(
-            z_hyp, prepared, code_l1_weight=code_l1_weight
-        )
-
-    return _mean_gradient_norm(loss, prepared, key, sigma, num_edits)
-
-
-def depth_l1_gradient_norm(
-    prepared: PreparedDistillation,
-    key: Key[Array, ""],
-    *,
-    sigma: Weight,
-    num_edits: int = 8,
-) -> Float[Array, ""]:
-    """:func:`depth_gradient_norm` of the baseline :func:`depth_l1_loss`."""
-
-    def loss(z_hyp: Float[Array, " p"]) -> Float[Array, ""]:
-        return depth_l1_loss(z_hyp, prepared.depth, visible=prepared.visible)
-
-    return _mean_gradient_norm(loss, prepared, key, sigma, num_edits)
-
-
-def _mean_gradient_norm(
-    loss: Callable[[Array], Array],
-    prepared: PreparedDistillation,
-    key: Key[Array, ""],
-    sigma: Weight,
-    num_edits: int,
-) -> Float[Array, ""]:
-    shape = (num_edits, prepared.depth.shape[0])
-    edits = sigma * jax.random.normal(key, shape, prepared.depth.dtype)
-    gradients = jax.vmap(lambda edit: jax.grad(loss)(prepared.depth + edit))(edits)
+    edits = sigma * jax.random.normal(key, (num_edits, *depth.shape), depth.dtype)
+    gradients = jax.vmap(lambda edit: jax.grad(loss)(depth + edit))(edits)
     return jnp.mean(jax.vmap(norm)(gradients))

@@ -36,6 +36,7 @@ from nrsfm_jax.objective import (
     choose_member,
     over_members,
 )
+from nrsfm_jax.posterior import depth_posterior
 from runtime import processes, run_files
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel, sharing
@@ -385,9 +386,21 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
             )
             for split, marks in landmarks.items()
         }
+        if shape is not None:
+            for split, marks in landmarks.items():
+                save_posterior(workdir / "teacher", split, shape, marks)
         teacher_files.save(workdir / "teacher", teacher, splits)
 
     processes.on_first(save, "teacher")
+
+
+def save_posterior(
+    folder: Path, split: str, shape: GaussianMixture, marks: Any
+) -> None:
+    """What the modes ``posterior`` and ``posterior_teacher`` of a student learn from."""
+    depth, covariance = depth_posterior(shape, marks.centred[0], marks.visible)
+    arrays = {"depth": depth, "covariance": covariance, "sample_ids": marks.sample_ids}
+    teacher_files.save_arrays(folder / f"{split}_posterior.safetensors", arrays)
 
 
 def teacher_record(

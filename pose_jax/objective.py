@@ -22,7 +22,26 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import losses
 from losses.masked import Weight
 
-MODES = ("supervised", "weaksup_bs", "weaksup_residual", "distill")
+MODES = (
+    "supervised",
+    "weaksup_bs",
+    "weaksup_residual",
+    "distill",
+    "distill_exact",
+    "posterior",
+    "posterior_teacher",
+)
+# Of Eq. 10 in training: its gradient need not be exact to more than this.
+EXACT_TOLERANCE, EXACT_STEPS = 1e-2, 200
+
+
+class CodeProblem(NamedTuple):
+    """What Eq. 10 needs of one sample; arguments of :func:`losses.min_code_cost`."""
+
+    phi: Float[Array, "*n k"]
+    B_xy: Float[Array, "*n p2 k"]
+    B_z: Float[Array, "*n p k"]
+    w: Float[Array, "*n p2"]
 
 
 class DepthTarget(NamedTuple):
@@ -32,13 +51,16 @@ class DepthTarget(NamedTuple):
         depth: (P,) the teacher's depth, or a label; its mean has no influence.
         visible: (P,) joints whose depth counts.
         weight: of this sample's depth against that of others.
-        prepared: the sample's record of Eq. 14; None compares with ``depth`` by L1.
+        prepared: the sample's record of Eq. 14, of the posterior or of Eq. 10; None
+            compares with ``depth`` by L1.
     """
 
     depth: Float[Array, "*n p"]
     visible: Bool[Array, "*n p"]
     weight: Float[Array, "*n"]
-    prepared: losses.PreparedDistillation | None = None
+    prepared: (
+        losses.PreparedDistillation | losses.PreparedPosterior | CodeProblem | None
+    ) = None
 
 
 def plain_depth(
@@ -64,14 +86,27 @@ def plain_depth(
 def depth_loss(
     z_hyp: Float[Array, " p"], target: DepthTarget, *, code_l1_weight: Weight
 ) -> Float[Array, ""]:
-    """Eq. 14 where the target has a prepared record, else the weighted L1 loss."""
-    if target.prepared is None:
-        return losses.depth_l1_loss(
-            z_hyp, target.depth, weight=target.weight, visible=target.visible
-        )
-    loss = losses.prepared_distillation_loss(
-        z_hyp, target.prepared, code_l1_weight=code_l1_weight
-    )
+    """By the target's record: Eq. 14, Eq. 10, the posterior; else the weighted L1."""
+    match target.prepared:
+        case None:
+            return losses.depth_l1_loss(
+                z_hyp, target.depth, weight=target.weight, visible=target.visible
+            )
+        case losses.PreparedDistillation():
+            loss = losses.prepared_distillation_loss(
+                z_hyp, target.prepared, code_l1_weight=code_l1_weight
+            )
+        case losses.PreparedPosterior():
+            loss = losses.posterior_depth_loss(z_hyp, target.prepared)
+        case CodeProblem():
+            loss, _ = losses.min_code_cost(
+                losses.match_depth_mean(z_hyp, target.depth, target.visible),
+                **target.prepared._asdict(),
+                code_l1_weight=code_l1_weight,
+                visible=target.visible,
+                tolerance=EXACT_TOLERANCE,
+                max_steps=EXACT_STEPS,
+            )
     return target.weight * loss
 
 
@@ -114,14 +149,14 @@ def student_loss(
 
 
 def matching_weight(
-    prepared: losses.PreparedDistillation,
+    targets: DepthTarget,
     key: Key[Array, ""],
     *,
     code_l1_weight: Weight,
 ) -> Float[Array, ""]:
-    """Weight at which Eq. 14 pulls on depth as hard as Weaksup-bs does.
+    """Weight at which a depth loss pulls as hard as that of Weaksup-bs does.
 
-        E ||d L1 / dz||_2 / E ||d L~ / dz||_2
+        E ||d L1 / dz||_2 / E ||d loss / dz||_2
 
     over samples and random edits of the teacher's depth whose size is half the
     spread (root mean square) of that depth: about that of a student's errors.
@@ -129,23 +164,30 @@ def matching_weight(
     comparison would show the weighting, not the loss.
 
     Args:
-        prepared: records of N samples, with a leading axis.
+        targets: of N samples, with a leading axis; their ``weight`` is left out.
         key: a typed key; the same edits are used for both losses.
         code_l1_weight: weight of the regulariser in Eq. 14.
     """
 
-    def norms(sample: losses.PreparedDistillation, key: Key[Array, ""]) -> Array:
-        distill = losses.depth_gradient_norm(
-            sample, key, sigma=sigma, code_l1_weight=code_l1_weight
-        )
+    def norms(target: DepthTarget, key: Key[Array, ""]) -> Array:
+        def own(z_hyp: Array) -> Array:
+            return depth_loss(z_hyp, target, code_l1_weight=code_l1_weight)
+
+        def baseline(z_hyp: Array) -> Array:
+            return losses.depth_l1_loss(z_hyp, target.depth, visible=target.visible)
+
         return jnp.stack(
-            [losses.depth_l1_gradient_norm(sample, key, sigma=sigma), distill]
+            [
+                losses.depth_gradient_norm(loss, target.depth, key, sigma=sigma)
+                for loss in (baseline, own)
+            ]
         )
 
-    sigma = 0.5 * _depth_spread(prepared.depth, prepared.visible)
-    keys = jax.random.split(key, prepared.depth.shape[0])
-    reference, distill = jnp.mean(jax.vmap(norms)(prepared, keys), axis=0)
-    return reference / distill
+    targets = targets._replace(weight=jnp.ones_like(targets.weight))
+    sigma = 0.5 * _depth_spread(targets.depth, targets.visible)
+    keys = jax.random.split(key, targets.depth.shape[0])
+    reference, own = jnp.mean(jax.vmap(norms)(targets, keys), axis=0)
+    return reference / own
 
 
 def _depth_spread(

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 import losses
 from input_pipeline.skeleton import Skeleton
-from pose_jax.objective import MODES, DepthTarget, matching_weight
+from pose_jax.objective import MODES, CodeProblem, DepthTarget, matching_weight
 
 # Samples on which the gradients of two modes are compared.
 MATCHING_SAMPLES = 1024
@@ -57,7 +57,27 @@ class TeacherFiles:
         Raises:
             ValueError: the teacher saw other samples, or another order of them.
         """
-        path = self.folder / f"{split}.safetensors"
+        return self._checked(self.folder / f"{split}.safetensors", split, sample_ids)
+
+    def posterior(self, split: str, sample_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """The EM's mean ``depth`` (N, P) and its ``covariance`` (N, P, P).
+
+        Raises:
+            ValueError: the teacher has none, or of other samples.
+        """
+        path = self.folder / f"{split}_posterior.safetensors"
+        if not path.exists():
+            raise ValueError(
+                f"{path} does not exist: only a teacher that the EM guides "
+                "(config.teacher.em.guide_fraction > 0), trained in memory, has a "
+                "posterior of the depth"
+            )
+        arrays = self._checked(path, split, sample_ids)
+        return arrays | {"depth": self.depth_sign * arrays["depth"]}
+
+    def _checked(
+        self, path: Path, split: str, sample_ids: np.ndarray
+    ) -> dict[str, np.ndarray]:
         arrays = _load_split(path)
         found = arrays["sample_ids"]
         if found.shape != sample_ids.shape or (found != sample_ids).any():
@@ -151,6 +171,20 @@ class TeacherTable(NamedTuple):
         return _table(prepared.depth, prepared.visible, self.weight[rows], prepared)
 
 
+class CodeTable(TeacherTable):
+    """The same table for Eq. 10, whose record would be the whole dictionary, rotated."""
+
+    def rows(self, rows: Any) -> DepthTarget:
+        """The targets of a batch."""
+        D = jnp.asarray(self.dictionary)
+        turn = jax.vmap(losses.split_dictionary, in_axes=(None, 0))
+        B_xy, B_z = turn(D, self.camera[rows])
+        phi, W = self.code[rows], self.W[rows]
+        problem = CodeProblem(phi, B_xy, B_z, W.reshape(len(W), -1))
+        depth = jax.vmap(losses.masked.product)(B_z, phi)
+        return _table(depth, self.visible[rows], self.weight[rows], problem)
+
+
 Targets = DepthTarget | TeacherTable
 
 
@@ -211,13 +245,14 @@ def teacher_targets(
     mean_trust: float | None = None,
     max_bytes: int = PREPARED_BYTES,
     counts: np.ndarray | None = None,
+    posterior: dict[str, np.ndarray] | None = None,
 ) -> Targets:
     """The table of one split for the modes that learn from the teacher.
 
     Args:
         teacher: the teacher's files.
         arrays: of the split, from :meth:`TeacherFiles.split`.
-        mode: ``"weaksup_bs"``, ``"weaksup_residual"`` or ``"distill"``.
+        mode: one of `MODES`, not ``"supervised"``.
         softening: c of ``1 / (residual + c)``, in the unit of the landmarks.
         mean_trust: what these weights are divided by; their mean by default. The
             training split's mean goes with every split, so that losses compare.
@@ -225,6 +260,8 @@ def teacher_targets(
             prepared by every step for its batch.
         counts: (N,) whether a sample's depth counts; all where None. Those whose
             depth does not have the loss of the landmarks alone.
+        posterior: of the split, from :meth:`TeacherFiles.posterior`, for the modes
+            that are named after it.
 
     Returns:
         Numpy arrays with a leading axis of samples.
@@ -238,16 +275,35 @@ def teacher_targets(
         weight = (trust / mean).astype(np.float32)
     if counts is not None:
         weight = np.where(counts, weight, np.float32(0))
-    if mode != "distill":
+    if not mode.startswith("distill"):
         depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
+        if mode.startswith("posterior"):
+            record = _whitened(posterior, depth, mode, arrays["visible"])
+            return _table(record.depth, record.visible, weight, record)
         return _table(depth, arrays["visible"], weight)
     atoms = arrays["code"].shape[1]
-    if 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
+    exact = mode == "distill_exact"
+    if exact or 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
         names = ("camera", "code", "W", "visible")
         columns = {name: arrays[name] for name in names}
-        return TeacherTable(dictionary=teacher.dictionary, weight=weight, **columns)
+        table = CodeTable if exact else TeacherTable
+        return table(dictionary=teacher.dictionary, weight=weight, **columns)
     prepared = prepare_samples(teacher.dictionary, arrays)
     return _table(prepared.depth, prepared.visible, weight, prepared)
+
+
+def _whitened(
+    posterior: dict[str, np.ndarray] | None,
+    depth: np.ndarray,
+    mode: str,
+    visible: np.ndarray,
+) -> losses.PreparedPosterior:
+    """The posterior's records, about its own mean or about the teacher's depth."""
+    if posterior is None:
+        raise ValueError(f"mode {mode!r} needs the teacher's posterior")
+    mean = depth if mode == "posterior_teacher" else posterior["depth"]
+    prepare = jax.jit(jax.vmap(losses.prepare_posterior))
+    return jax.tree.map(np.asarray, prepare(mean, posterior["covariance"], visible))
 
 
 def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
@@ -270,7 +326,7 @@ def matched_depth_weight(
 ) -> float:
     """The factor on a mode's depth loss that makes its gradient that of Weaksup-bs.
 
-    1 for the L1 losses, whose weights have mean 1; for Eq. 14 the ratio that
+    1 for the L1 losses, whose weights have mean 1; for the others the ratio that
     :func:`pose_jax.objective.matching_weight` measures on up to
     ``MATCHING_SAMPLES`` samples, spread evenly over the training split, or over its
     first ``count`` rows, those of the main source.
@@ -279,7 +335,7 @@ def matched_depth_weight(
         return 1.0
     count = count or len(targets.weight)
     rows = np.unique(np.linspace(0, count - 1, MATCHING_SAMPLES).astype(np.int64))
-    chosen = jax.tree.map(jnp.asarray, target_rows(targets, rows).prepared)
+    chosen = jax.tree.map(jnp.asarray, target_rows(targets, rows))
     measure = jax.jit(matching_weight)
     key = jax.random.key(seed)
     return float(measure(chosen, key, code_l1_weight=code_l1_weight))

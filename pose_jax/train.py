@@ -445,6 +445,11 @@ def _make_targets(
     teacher = read_teacher(Path(workdir) / "teacher")
     _check_skeleton(teacher, splits["train"].skeleton)
     arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
+    posterior: dict[str, dict[str, np.ndarray]] = {}
+    if student.mode.startswith("posterior"):
+        posterior = {
+            s: teacher.posterior(s, marks.sample_ids) for s, marks in splits.items()
+        }
     mean_trust = None
     if student.mode == "weaksup_residual":
         trust = teacher_trust(
@@ -454,13 +459,15 @@ def _make_targets(
     counts: dict[str, np.ndarray] = {}
     if also is not None:
         # Complete skeletons get the distillation loss, the others the 2D loss.
-        beside = teacher.split("also", also.sample_ids)
         ones = np.ones(len(splits["train"]), bool)
         counts["train"] = np.concatenate([ones, depth_counts(also)])
-        arrays["train"] = {
-            name: np.concatenate([values, beside[name]])
-            for name, values in arrays["train"].items()
-        }
+        arrays["train"] = _joined(
+            arrays["train"], teacher.split("also", also.sample_ids)
+        )
+        if posterior:
+            posterior["train"] = _joined(
+                posterior["train"], teacher.posterior("also", also.sample_ids)
+            )
     targets = {
         split: teacher_targets(
             teacher,
@@ -469,6 +476,7 @@ def _make_targets(
             softening=student.residual_offset,
             mean_trust=mean_trust,
             counts=counts.get(split),
+            posterior=posterior.get(split),
         )
         for split, of_split in arrays.items()
     }
@@ -479,6 +487,12 @@ def _make_targets(
         count=len(splits["train"]),
     )
     return targets, matched, teacher.depth_sign
+
+
+def _joined(
+    first: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([x, more[name]]) for name, x in first.items()}
 
 
 def _supervised_targets(

@@ -189,7 +189,8 @@ def test_the_matching_weight_makes_the_gradients_equal():
     records = [prepared_record(*sample(10 + i)[:4]) for i in range(16)]
     prepared = jax.tree.map(lambda *x: jnp.stack(x), *records)
     key = jax.random.key(0)
-    weight = matching_weight(prepared, key, code_l1_weight=0.15)
+    targets = DepthTarget(prepared.depth, prepared.visible, jnp.full(16, 3.0), prepared)
+    weight = matching_weight(targets, key, code_l1_weight=0.15)
 
     # Measured anew: both gradients at other random depths of the same spread.
     depth = np.asarray(prepared.depth)
@@ -220,4 +221,7 @@ def test_modes_are_those_of_the_configs():
         "weaksup_bs",
         "weaksup_residual",
         "distill",
+        "distill_exact",
+        "posterior",
+        "posterior_teacher",
     }
