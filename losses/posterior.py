@@ -27,8 +27,8 @@ class PreparedPosterior(NamedTuple):
 
     Attributes:
         depth: (P,) posterior mean m.
-        whitener: (P, P) U with ||U (z' - m)||_2 the Mahalanobis distance; a common shift
-            of the visible joints does not change it.
+        whitener: (P, P) U with ||U (z' - m)||_2 the Mahalanobis distance; a common
+            shift of the visible joints does not change it.
         visible: (P,) joints whose depth counts.
     """
 

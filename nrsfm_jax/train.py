@@ -397,7 +397,7 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
 def save_posterior(
     folder: Path, split: str, shape: GaussianMixture, marks: Any
 ) -> None:
-    """What the modes ``posterior`` and ``posterior_teacher`` of a student learn from."""
+    """What students of the modes ``posterior`` and ``posterior_teacher`` read."""
     depth, covariance = depth_posterior(shape, marks.centred[0], marks.visible)
     arrays = {"depth": depth, "covariance": covariance, "sample_ids": marks.sample_ids}
     teacher_files.save_arrays(folder / f"{split}_posterior.safetensors", arrays)

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 import losses
 from input_pipeline.skeleton import Skeleton
+from losses.masked import product
 from pose_jax.objective import MODES, CodeProblem, DepthTarget, matching_weight
 
 # Samples on which the gradients of two modes are compared.
@@ -172,7 +173,7 @@ class TeacherTable(NamedTuple):
 
 
 class CodeTable(TeacherTable):
-    """The same table for Eq. 10, whose record would be the whole dictionary, rotated."""
+    """The same table for Eq. 10, whose record is the whole rotated dictionary."""
 
     def rows(self, rows: Any) -> DepthTarget:
         """The targets of a batch."""
@@ -181,7 +182,7 @@ class CodeTable(TeacherTable):
         B_xy, B_z = turn(D, self.camera[rows])
         phi, W = self.code[rows], self.W[rows]
         problem = CodeProblem(phi, B_xy, B_z, W.reshape(len(W), -1))
-        depth = jax.vmap(losses.masked.product)(B_z, phi)
+        depth = jax.vmap(product)(B_z, phi)
         return _table(depth, self.visible[rows], self.weight[rows], problem)
 
 
