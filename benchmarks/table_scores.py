@@ -1,0 +1,169 @@
+"""Errors of every sample, ratios and paired differences with their intervals.
+
+The only part of the tables that reads 3D, after everything is trained.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file
+from scipy import stats
+
+from input_pipeline.ground_truth import read_ground_truth
+from input_pipeline.landmarks import Landmarks, read_landmarks
+from losses import metrics
+
+METRICS = ("PA-MPJPE", "MPJPE", "depth")
+
+
+class Split(NamedTuple):
+    """What one split is judged by."""
+
+    landmarks: Landmarks
+    truth_mm: np.ndarray
+    action: np.ndarray
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95 % interval (Student's t); NaN for one seed."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        digits = 3 if abs(self.mean) < 2 else 1
+        text = f"{self.mean:.{digits}f}"
+        if self.n == 1:
+            return text
+        return f"{text} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def read_split(data: Any, split: str) -> Split:
+    """Landmarks and 3D truth, in the same order.
+
+    Raises:
+        ValueError: the data set has no 3D.
+    """
+    landmarks = read_landmarks(data, split)
+    truth = read_ground_truth(data, split)
+    if truth is None:
+        raise ValueError(f"{data.name} has no 3D truth to score against")
+    truth = truth.align(landmarks.sample_ids)
+    return Split(landmarks, truth.positions_mm, np.asarray(truth.action))
+
+
+def errors(pose: np.ndarray, split: Split) -> dict[str, np.ndarray]:
+    """Errors (N,) in mm of poses (N, P, 3) in patch units, with both kinds of xy.
+
+    ``MPJPE`` and ``depth`` after scaling by the mean bone length; ``MPJPE`` with the
+    roots moved together; ``depth`` the mean |dz| of centred depths; ``PA-MPJPE`` by a
+    similarity without reflection.
+    """
+    marks, truth = split.landmarks, split.truth_mm
+    annotated = pose.copy()
+    annotated[..., :2] = np.where(
+        marks.visible[..., None], marks.patch, annotated[..., :2]
+    )
+    found: dict[str, np.ndarray] = {}
+    edges, root = marks.skeleton.edges, marks.skeleton.root
+    for kind, poses in (("own xy", pose), ("annotated xy", annotated)):
+        scaled = metrics.scale_by_bone_length(poses, truth, edges=edges)
+        found[f"{kind}: PA-MPJPE"] = np.asarray(metrics.pa_mpjpe(poses, truth))
+        found[f"{kind}: MPJPE"] = np.asarray(metrics.mpjpe(scaled, truth, root=root))
+        found[f"{kind}: depth"] = np.asarray(metrics.depth_error(scaled, truth))
+    return found
+
+
+def predicted(folder: Path, name: str) -> np.ndarray:
+    """(N, P, 3) poses that a stage left for a split."""
+    with np.load(folder / f"predictions_{name}.npz") as file:
+        return file["pose"]
+
+
+def em_pose(teacher: Path, name: str, split: Split) -> np.ndarray:
+    """Landmarks as given, and the depth that the EM expects."""
+    arrays = load_file(teacher / f"{name}_posterior.safetensors")
+    return np.concatenate([split.landmarks.patch, arrays["depth"][..., None]], axis=-1)
+
+
+def residuals(teacher: Path, name: str) -> np.ndarray:
+    """(N,) ``||B_xy phi - w||_2`` of the teacher."""
+    return load_file(teacher / f"{name}.safetensors")["residual"]
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean of one figure for each seed, with its interval.
+
+    Examples:
+        >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])]
+        [2.0, -0.484, 4.484, 3]
+    """
+    v = np.asarray(values, float)
+    mean, n = float(v.mean()), len(v)
+    if n < 2:
+        return Interval(mean, np.nan, np.nan, n)
+    half = float(stats.t.ppf(0.975, n - 1) * v.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+Errors = Mapping[int, Mapping[str, np.ndarray]]  # seed -> name -> (N,)
+
+
+def mean_error(of_seeds: Errors, name: str) -> Interval:
+    """Over the samples, then over the seeds."""
+    return interval([float(e[name].mean()) for e in of_seeds.values()])
+
+
+def ratio(of_seeds: Errors, to: Errors, name: str) -> Interval:
+    """Of the mean errors, seed by seed; ``to`` may have only one."""
+    return interval(
+        [
+            float(e[name].mean() / partner(to, seed)[name].mean())
+            for seed, e in of_seeds.items()
+            if partner(to, seed)
+        ]
+    )
+
+
+def difference(of_seeds: Errors, to: Errors, name: str) -> Interval:
+    """Mean of the differences of every sample, in mm."""
+    return interval(
+        [
+            float((e[name] - partner(to, seed)[name]).mean())
+            for seed, e in of_seeds.items()
+            if partner(to, seed)
+        ]
+    )
+
+
+def partner(to: Errors, seed: int) -> Mapping[str, np.ndarray]:
+    """The errors to compare with: of the same seed, or of the only one there is."""
+    return to.get(seed, next(iter(to.values())) if len(to) == 1 else {})
+
+
+def by_quartile(of_seeds: Errors, name: str, order: np.ndarray) -> list[Interval]:
+    """:func:`mean_error` in the four quarters of the samples by ``order``."""
+    quarter = np.searchsorted(np.quantile(order, (0.25, 0.5, 0.75)), order)
+    pick = functools.partial(_rows, of_seeds)
+    return [mean_error(pick(quarter == q), name) for q in range(4)]
+
+
+def _rows(of_seeds: Errors, rows: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+    return {s: {n: v[rows] for n, v in e.items()} for s, e in of_seeds.items()}
+
+
+def by_action(of_seeds: Errors, name: str, action: np.ndarray) -> dict[str, Interval]:
+    """:func:`mean_error` of each action, and the plain mean of the actions."""
+    names = sorted(set(action.tolist()))
+    table = {str(a): mean_error(_rows(of_seeds, action == a), name) for a in names if a}
+    means = [
+        np.mean([e[name][action == a].mean() for a in names]) for e in of_seeds.values()
+    ]
+    return table | {"average": interval([float(m) for m in means])}
