@@ -43,6 +43,7 @@ from runtime.run_files import write_json_atomic
 ROWS = {
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
+    "weaksup_em": "the EM's depth as label",
     "distill": "distilled (Eq. 14)",
     "distill_exact": "distilled, exact (Eq. 10)",
     "posterior": "EM posterior (ours)",

@@ -88,7 +88,9 @@ def _teacher() -> ConfigDict:
 
 def _student() -> ConfigDict:
     student = ConfigDict()
-    # Any of 'weaksup_bs', 'weaksup_residual', 'distill' and 'supervised' (reads 3D).
+    # Any of 'weaksup_bs', 'weaksup_residual', 'distill', 'distill_exact' (Eq. 10);
+    # 'weaksup_em', 'posterior', 'posterior_teacher' (ours: the EM's depth, how sure it
+    # is of it, both about the teacher's depth); and 'supervised' (reads 3D).
     student.modes = ("weaksup_bs", "distill")
     student.mode = "distill"  # the one in training; main goes through ``modes``
     student.depth = 50  # layers of the ResNet

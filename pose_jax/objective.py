@@ -26,6 +26,7 @@ MODES = (
     "supervised",
     "weaksup_bs",
     "weaksup_residual",
+    "weaksup_em",
     "distill",
     "distill_exact",
     "posterior",

@@ -23,8 +23,12 @@ from input_pipeline.skeleton import Skeleton
 from losses.masked import product
 from pose_jax.objective import MODES, CodeProblem, DepthTarget, matching_weight
 
+# Modes that learn from what the EM, not the teacher, says of the depth.
+POSTERIOR_MODES = ("weaksup_em", "posterior", "posterior_teacher")
 # Samples on which the gradients of two modes are compared.
 MATCHING_SAMPLES = 1024
+# Of Eq. 10, which is solved anew for each edit of each of them.
+MATCHING_PROBLEMS = 64
 # More than this in records of Eq. 14, and only what they are made from is kept.
 PREPARED_BYTES = 2**31
 
@@ -261,8 +265,8 @@ def teacher_targets(
             prepared by every step for its batch.
         counts: (N,) whether a sample's depth counts; all where None. Those whose
             depth does not have the loss of the landmarks alone.
-        posterior: of the split, from :meth:`TeacherFiles.posterior`, for the modes
-            that are named after it.
+        posterior: of the split, from :meth:`TeacherFiles.posterior`, for
+            `POSTERIOR_MODES`.
 
     Returns:
         Numpy arrays with a leading axis of samples.
@@ -276,12 +280,18 @@ def teacher_targets(
         weight = (trust / mean).astype(np.float32)
     if counts is not None:
         weight = np.where(counts, weight, np.float32(0))
+    if mode in POSTERIOR_MODES and posterior is None:
+        raise ValueError(f"mode {mode!r} needs the teacher's posterior")
     if not mode.startswith("distill"):
         depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
-        if mode.startswith("posterior"):
-            record = _whitened(posterior, depth, mode, arrays["visible"])
-            return _table(record.depth, record.visible, weight, record)
-        return _table(depth, arrays["visible"], weight)
+        if posterior is not None and mode in ("weaksup_em", "posterior"):
+            depth = posterior["depth"]
+        record = None
+        if posterior is not None and mode.startswith("posterior"):
+            prepare = jax.jit(jax.vmap(losses.prepare_posterior))
+            record = prepare(depth, posterior["covariance"], arrays["visible"])
+            record = jax.tree.map(np.asarray, record)
+        return _table(depth, arrays["visible"], weight, record)
     atoms = arrays["code"].shape[1]
     exact = mode == "distill_exact"
     if exact or 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
@@ -291,20 +301,6 @@ def teacher_targets(
         return table(dictionary=teacher.dictionary, weight=weight, **columns)
     prepared = prepare_samples(teacher.dictionary, arrays)
     return _table(prepared.depth, prepared.visible, weight, prepared)
-
-
-def _whitened(
-    posterior: dict[str, np.ndarray] | None,
-    depth: np.ndarray,
-    mode: str,
-    visible: np.ndarray,
-) -> losses.PreparedPosterior:
-    """The posterior's records, about its own mean or about the teacher's depth."""
-    if posterior is None:
-        raise ValueError(f"mode {mode!r} needs the teacher's posterior")
-    mean = depth if mode == "posterior_teacher" else posterior["depth"]
-    prepare = jax.jit(jax.vmap(losses.prepare_posterior))
-    return jax.tree.map(np.asarray, prepare(mean, posterior["covariance"], visible))
 
 
 def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
@@ -329,13 +325,15 @@ def matched_depth_weight(
 
     1 for the L1 losses, whose weights have mean 1; for the others the ratio that
     :func:`pose_jax.objective.matching_weight` measures on up to
-    ``MATCHING_SAMPLES`` samples, spread evenly over the training split, or over its
-    first ``count`` rows, those of the main source.
+    ``MATCHING_SAMPLES`` samples (Eq. 10: ``MATCHING_PROBLEMS``), spread evenly over
+    the training split, or over its first ``count`` rows, those of the main source.
     """
     if isinstance(targets, DepthTarget) and targets.prepared is None:
         return 1.0
     count = count or len(targets.weight)
-    rows = np.unique(np.linspace(0, count - 1, MATCHING_SAMPLES).astype(np.int64))
+    exact = isinstance(targets, CodeTable)
+    samples = MATCHING_PROBLEMS if exact else MATCHING_SAMPLES
+    rows = np.unique(np.linspace(0, count - 1, samples).astype(np.int64))
     chosen = jax.tree.map(jnp.asarray, target_rows(targets, rows))
     measure = jax.jit(matching_weight)
     key = jax.random.key(seed)

@@ -42,6 +42,7 @@ from pose_jax.student import (
     net_fields,
 )
 from pose_jax.targets import (
+    POSTERIOR_MODES,
     Targets,
     TeacherFiles,
     label_targets,
@@ -446,7 +447,7 @@ def _make_targets(
     _check_skeleton(teacher, splits["train"].skeleton)
     arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
     posterior: dict[str, dict[str, np.ndarray]] = {}
-    if student.mode.startswith("posterior"):
+    if student.mode in POSTERIOR_MODES:
         posterior = {
             s: teacher.posterior(s, marks.sample_ids) for s, marks in splits.items()
         }

@@ -220,6 +220,7 @@ def test_modes_are_those_of_the_configs():
         "supervised",
         "weaksup_bs",
         "weaksup_residual",
+        "weaksup_em",
         "distill",
         "distill_exact",
         "posterior",

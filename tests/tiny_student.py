@@ -154,6 +154,17 @@ def new_state():
     return jax.tree.map(np.copy, start())
 
 
+def posterior_arrays(joints, ids, seed):
+    """What a teacher's ``<split>_posterior.safetensors`` holds, made up."""
+    rng = np.random.default_rng(100 + seed)
+    A = 0.1 * rng.normal(size=(len(ids), joints, joints))
+    return {
+        "sample_ids": np.asarray(ids, np.int64),
+        "depth": (0.2 * rng.normal(size=(len(ids), joints))).astype(np.float32),
+        "covariance": (A @ A.swapaxes(1, 2)).astype(np.float32),
+    }
+
+
 def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
     """A teacher's folder; ``splits`` maps names to sample ids and landmarks."""
     folder.mkdir(parents=True)
@@ -163,6 +174,8 @@ def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
         arrays = teacher_arrays(D, len(ids), seed, ids)
         arrays |= {"W": W, "visible": visible}
         save_file(arrays, folder / f"{name}.safetensors")
+        posterior = posterior_arrays(skeleton.num_joints, ids, seed)
+        save_file(posterior, folder / f"{name}_posterior.safetensors")
     record = {
         "format": 1,
         "skeleton": skeleton.to_dict(),

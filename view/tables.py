@@ -14,7 +14,11 @@ LABELS = {
     "teacher": "Teacher",
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
+    "weaksup_em": "Weaksup-bs, the EM's depth",
     "distill": "Distilled",
+    "distill_exact": "Distilled, exact (Eq. 10)",
+    "posterior": "EM posterior",
+    "posterior_teacher": "EM covariance about the teacher",
     "supervised": "Supervised (reads 3D)",
 }
 # The mean pose has no view of its own, and z = 0 no sign: these have no meaning.
