@@ -44,6 +44,7 @@ ROWS = {
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
     "weaksup_em": "the EM's depth as label",
+    "weaksup_em_weighted": "the EM's depth, joints weighted by certainty (ours)",
     "distill": "distilled (Eq. 14)",
     "distill_exact": "distilled, exact (Eq. 10)",
     "posterior": "EM posterior (ours)",

@@ -89,8 +89,9 @@ def _teacher() -> ConfigDict:
 def _student() -> ConfigDict:
     student = ConfigDict()
     # Any of 'weaksup_bs', 'weaksup_residual', 'distill', 'distill_exact' (Eq. 10);
-    # 'weaksup_em', 'posterior', 'posterior_teacher' (ours: the EM's depth, how sure it
-    # is of it, both about the teacher's depth); and 'supervised' (reads 3D).
+    # ours, from the EM: 'weaksup_em' (its depth), 'weaksup_em_weighted' (by how sure it
+    # is), 'posterior', 'posterior_teacher' (its covariance as the metric, about its own
+    # or the teacher's depth); and 'supervised' (reads 3D).
     student.modes = ("weaksup_bs", "distill")
     student.mode = "distill"  # the one in training; main goes through ``modes``
     student.depth = 50  # layers of the ResNet

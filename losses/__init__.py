@@ -39,11 +39,17 @@ from losses.metrics import (
     procrustes_align,
     scale_by_bone_length,
 )
-from losses.posterior import PreparedPosterior, posterior_depth_loss, prepare_posterior
+from losses.posterior import (
+    POSTERIOR_NOISE,
+    PreparedPosterior,
+    posterior_depth_loss,
+    prepare_posterior,
+)
 from losses.reprojection import reprojection_loss
 from losses.subspace import match_depth_mean, project_code, right_inverse
 
 __all__ = [
+    "POSTERIOR_NOISE",
     "PreparedDistillation",
     "PreparedPosterior",
     "auc",

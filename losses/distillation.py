@@ -155,21 +155,21 @@ def depth_l1_loss(
     pred_z: Float[Array, " p"],
     z_teacher: Float[Array, " p"],
     *,
-    weight: Weight = 1.0,
+    weight: Weight | Float[Array, " p"] = 1.0,
     visible: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """The baseline Weaksup-bs: the teacher's depth as a label, means matched.
 
-        weight * ||(z - mean z) - (z0 - mean z0)||_1    over the visible joints
+        ||weight ((z - mean z) - (z0 - mean z0))||_1    over the visible joints
 
     Args:
         pred_z: (P,) the student's depth.
         z_teacher: (P,) the teacher's depth B_z phi, in the same unit.
-        weight: of this sample; see :func:`residual_weight`.
+        weight: of this sample, or (P,) of each joint; see :func:`residual_weight`.
         visible: (P,) joints that have a landmark.
     """
     error = match_depth_mean(pred_z, z_teacher, visible) - z_teacher
-    return weight * jnp.sum(jnp.abs(keep_visible(error, visible)))
+    return jnp.sum(weight * jnp.abs(keep_visible(error, visible)))
 
 
 def residual_weight(

@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float
 
 from losses.masked import Weight, keep_visible, norm, product
 
-NOISE = 0.01
+# About the error of a student, patch units.
+POSTERIOR_NOISE = 0.05
 
 
 class PreparedPosterior(NamedTuple):
@@ -42,7 +43,7 @@ def prepare_posterior(
     covariance: Float[Array, "p p"],
     visible: Bool[Array, " p"] | None = None,
     *,
-    noise: Weight = NOISE,
+    noise: Weight = POSTERIOR_NOISE,
 ) -> PreparedPosterior:
     """The unchanging part of :func:`posterior_depth_loss` for one sample.
 

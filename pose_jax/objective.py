@@ -27,6 +27,7 @@ MODES = (
     "weaksup_bs",
     "weaksup_residual",
     "weaksup_em",
+    "weaksup_em_weighted",
     "distill",
     "distill_exact",
     "posterior",
@@ -34,6 +35,12 @@ MODES = (
 )
 # Of Eq. 10 in training: its gradient need not be exact to more than this.
 EXACT_TOLERANCE, EXACT_STEPS = 1e-2, 200
+
+
+class JointTrust(NamedTuple):
+    """Weights of the L1 loss, one for each joint of a sample."""
+
+    weight: Float[Array, "*n p"]
 
 
 class CodeProblem(NamedTuple):
@@ -52,15 +59,19 @@ class DepthTarget(NamedTuple):
         depth: (P,) the teacher's depth, or a label; its mean has no influence.
         visible: (P,) joints whose depth counts.
         weight: of this sample's depth against that of others.
-        prepared: the sample's record of Eq. 14, of the posterior or of Eq. 10; None
-            compares with ``depth`` by L1.
+        prepared: the sample's record of Eq. 14, of the posterior or of Eq. 10; weights
+            of the joints, or None, compare with ``depth`` by L1.
     """
 
     depth: Float[Array, "*n p"]
     visible: Bool[Array, "*n p"]
     weight: Float[Array, "*n"]
     prepared: (
-        losses.PreparedDistillation | losses.PreparedPosterior | CodeProblem | None
+        losses.PreparedDistillation
+        | losses.PreparedPosterior
+        | CodeProblem
+        | JointTrust
+        | None
     ) = None
 
 
@@ -92,6 +103,13 @@ def depth_loss(
         case None:
             return losses.depth_l1_loss(
                 z_hyp, target.depth, weight=target.weight, visible=target.visible
+            )
+        case JointTrust():
+            loss = losses.depth_l1_loss(
+                z_hyp,
+                target.depth,
+                weight=target.prepared.weight,
+                visible=target.visible,
             )
         case losses.PreparedDistillation():
             loss = losses.prepared_distillation_loss(

@@ -21,10 +21,17 @@ from safetensors.numpy import load_file
 import losses
 from input_pipeline.skeleton import Skeleton
 from losses.masked import product
-from pose_jax.objective import MODES, CodeProblem, DepthTarget, matching_weight
+from pose_jax.objective import (
+    MODES,
+    CodeProblem,
+    DepthTarget,
+    JointTrust,
+    matching_weight,
+)
 
 # Modes that learn from what the EM, not the teacher, says of the depth.
-POSTERIOR_MODES = ("weaksup_em", "posterior", "posterior_teacher")
+EM_DEPTH_MODES = ("weaksup_em", "weaksup_em_weighted", "posterior")
+POSTERIOR_MODES = (*EM_DEPTH_MODES, "posterior_teacher")
 # Samples on which the gradients of two modes are compared.
 MATCHING_SAMPLES = 1024
 # Of Eq. 10, which is solved anew for each edit of each of them.
@@ -283,14 +290,13 @@ def teacher_targets(
     if mode in POSTERIOR_MODES and posterior is None:
         raise ValueError(f"mode {mode!r} needs the teacher's posterior")
     if not mode.startswith("distill"):
-        depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
-        if posterior is not None and mode in ("weaksup_em", "posterior"):
+        if posterior is not None and mode in EM_DEPTH_MODES:
             depth = posterior["depth"]
+        else:
+            depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
         record = None
-        if posterior is not None and mode.startswith("posterior"):
-            prepare = jax.jit(jax.vmap(losses.prepare_posterior))
-            record = prepare(depth, posterior["covariance"], arrays["visible"])
-            record = jax.tree.map(np.asarray, record)
+        if posterior is not None:
+            record = _posterior_record(mode, depth, posterior, arrays["visible"])
         return _table(depth, arrays["visible"], weight, record)
     atoms = arrays["code"].shape[1]
     exact = mode == "distill_exact"
@@ -301,6 +307,24 @@ def teacher_targets(
         return table(dictionary=teacher.dictionary, weight=weight, **columns)
     prepared = prepare_samples(teacher.dictionary, arrays)
     return _table(prepared.depth, prepared.visible, weight, prepared)
+
+
+def _posterior_record(
+    mode: str,
+    depth: np.ndarray,
+    posterior: dict[str, np.ndarray],
+    visible: np.ndarray,
+) -> JointTrust | losses.PreparedPosterior | None:
+    """What a mode makes of the EM's covariance: weights of joints, or the metric."""
+    covariance = posterior["covariance"]
+    if mode == "weaksup_em":
+        return None
+    if mode == "weaksup_em_weighted":
+        deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        certainty: Any = 1 / (deviation + losses.POSTERIOR_NOISE)
+        return JointTrust(certainty.astype(np.float32))
+    prepare = jax.jit(jax.vmap(losses.prepare_posterior))
+    return jax.tree.map(np.asarray, prepare(depth, covariance, visible))
 
 
 def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:

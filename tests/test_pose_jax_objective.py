@@ -221,6 +221,7 @@ def test_modes_are_those_of_the_configs():
         "weaksup_bs",
         "weaksup_residual",
         "weaksup_em",
+        "weaksup_em_weighted",
         "distill",
         "distill_exact",
         "posterior",

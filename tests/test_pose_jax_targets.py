@@ -115,7 +115,7 @@ def test_the_posterior_is_judged_about_its_own_mean_or_the_teachers(folder):
         delta = delta - delta.mean()
         centring = np.eye(len(rows)) - 1 / len(rows)
         C = centring @ posterior["covariance"][4][np.ix_(rows, rows)] @ centring
-        C = C + losses.posterior.NOISE**2 * np.eye(len(rows))
+        C = C + losses.POSTERIOR_NOISE**2 * np.eye(len(rows))
         expected = np.sqrt(delta @ np.linalg.solve(C, delta))
         np.testing.assert_allclose(float(found), expected, rtol=1e-3)
 

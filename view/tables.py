@@ -15,6 +15,7 @@ LABELS = {
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
     "weaksup_em": "Weaksup-bs, the EM's depth",
+    "weaksup_em_weighted": "The EM's depth, weighted by certainty",
     "distill": "Distilled",
     "distill_exact": "Distilled, exact (Eq. 10)",
     "posterior": "EM posterior",
