@@ -52,7 +52,6 @@ _FIRST_SPREAD = 0.5
 _EXACT_STEPS, _EXACT_REFRESH = 30, 15
 # Also there: how many times as many samples, where there are so many.
 _MORE_INCOMPLETE = 2
-_INCOMPLETE_POOLING = 100.0
 
 
 class GaussianMixture(NamedTuple):
@@ -180,7 +179,6 @@ def fit_gaussian_mixture(
     )
     if samples.visible is not None:
         samples = beside_mirrored(samples, mirror)
-        pooling = min(pooling, _INCOMPLETE_POOLING)
     start, features = _split(shape, samples, pick, components)
     fitted, log_p = _run_em(
         start, features, samples, jnp.float32(pooling), jnp.int32(iterations)

@@ -27,6 +27,9 @@ from nrsfm_jax.view_likelihood import (
 )
 from nrsfm_jax.visibility import Samples
 
+# Samples whose missing landmarks are worked out at once.
+_TOGETHER = 64
+
 
 def start_features(samples: Samples) -> Float[Array, "n f"]:
     """What the EM starts from: the features, or what they are on average."""
@@ -75,21 +78,35 @@ def complete(
     Returns:
         The expected features, and the entropy of q in nats.
     """
-    e = w.shape[1]
-    a, b = np.triu_indices(e)
+    a, b = np.triu_indices(w.shape[1])
     packed = jnp.matmul(r, terms.precision[:, a, b], precision=HIGHEST)
-    P = packed[:, packed_index(e)]
     pull = einsum("gab,gb->ga", terms.precision, terms.mean)
-    pull = jnp.matmul(r, pull, precision=HIGHEST) - einsum("nab,nb->na", P, w)
-    hidden = 1 - jnp.repeat(visible.astype(w.dtype), 2, axis=1)
-    both = hidden[:, :, None] * hidden[:, None, :]
-    alone = (1 - hidden)[:, :, None] * jnp.eye(e, dtype=w.dtype)[None]
-    V, log_det = jax.vmap(inverse_and_log_det)(P * both + alone)
+    pull = jnp.matmul(r, pull, precision=HIGHEST)
+    # Few at a time: the matrices of all samples together do not fit any cache.
+    return jax.lax.map(
+        lambda x: _complete_one(*x), (w, visible, packed, pull), batch_size=_TOGETHER
+    )
+
+
+def _complete_one(
+    w: Float[Array, " e"],
+    visible: Bool[Array, " p"],
+    packed: Float[Array, " q"],
+    pull: Float[Array, " e"],
+) -> tuple[Float[Array, " f"], Float[Array, ""]]:
+    """:func:`complete` of one sample, P as its packed upper triangle and b."""
+    e = w.shape[0]
+    a, b = np.triu_indices(e)
+    P = packed[packed_index(e)]
+    pull = pull - jnp.dot(P, w, precision=HIGHEST)
+    hidden = 1 - jnp.repeat(visible.astype(w.dtype), 2)
+    both = hidden[:, None] * hidden[None, :]
+    V, log_det = inverse_and_log_det(P * both + jnp.diag(1 - hidden))
     V = V * both
-    w = w + einsum("nab,nb->na", V, pull)
-    second = w[:, a] * w[:, b] + V[:, a, b]
-    entropy = 0.5 * (jnp.sum(hidden, axis=1) * (1 + np.log(2 * np.pi)) - log_det)
-    return jnp.concatenate([w, second], axis=1), entropy.astype(w.dtype)
+    w = w + jnp.dot(V, pull, precision=HIGHEST)
+    second = w[a] * w[b] + V[a, b]
+    entropy = 0.5 * (jnp.sum(hidden) * (1 + np.log(2 * np.pi)) - log_det)
+    return jnp.concatenate([w, second]), entropy.astype(w.dtype)
 
 
 def first_features(
