@@ -23,6 +23,7 @@ import importlib
 import importlib.util
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -198,11 +199,17 @@ def population_rows(batch_size: int, *, rounds: int) -> list[Row]:
 
 
 def limit_threads(count: int) -> None:
-    """The same number of threads for every library, before any of them starts."""
+    """The same number of threads for every library.
+
+    They look at the cores when they are imported, so the program starts once more.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
         raise ValueError(f"--threads={count}, but this process may use {len(cores)}")
-    os.sched_setaffinity(0, cores[:count])
+    if count < len(cores):
+        os.sched_setaffinity(0, cores[:count])
+        again = [sys.executable, *sys.orig_argv[1:]]
+        os.execv(sys.executable, again)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("torch"):
         importlib.import_module("torch").set_num_threads(count)
