@@ -89,6 +89,8 @@ def fit_shapes(
 ) -> GaussianMixture:
     """One Gaussian, then several: `fit_gaussian_shape` and `fit_gaussian_mixture`.
 
+    Mirror images that the single Gaussian cannot explain at all are left out.
+
     Raises:
         ValueError: also where a fit did not end in finite numbers.
     """
@@ -104,23 +106,30 @@ def fit_shapes(
         views=views,
     )
     _check_finite(shape, W)
-    mixture = fit_gaussian_mixture(
+    fit = functools.partial(
+        fit_gaussian_mixture,
         shape,
         W,
         key=second,
         visible=visible,
         components=components,
         num_samples=num_samples,
-        mirror=mirror,
     )
+    mixture = fit(mirror=mirror)
+    if mirror is not None and not _is_finite(mixture):
+        mixture = fit()
     _check_finite(mixture, W)
     return mixture
+
+
+def _is_finite(fitted: GaussianShape | GaussianMixture) -> bool:
+    return all(bool(np.isfinite(x).all()) for x in fitted)
 
 
 def _check_finite(
     fitted: GaussianShape | GaussianMixture, W: Float[Array | np.ndarray, "n p 2"]
 ) -> None:
-    if all(np.isfinite(x).all() for x in fitted):
+    if _is_finite(fitted):
         return
     n, P, _ = W.shape
     raise ValueError(

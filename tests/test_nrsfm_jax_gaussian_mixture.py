@@ -156,3 +156,18 @@ def test_a_fit_that_is_not_finite_says_so(mixture, monkeypatch):
     monkeypatch.setattr(gm, "fit_gaussian_shape", lambda *_, **__: broken)
     with pytest.raises(ValueError, match=r"40 samples of 6 landmarks.*not finite"):
         gm.fit_shapes(W, key=jax.random.key(0), components=2)
+
+
+def test_mirror_images_that_cannot_be_explained_are_left_out(mixture, monkeypatch):
+    W, _ = sample(mixture, 40)
+    broken = mixture._replace(Sigma=jnp.full_like(mixture.Sigma, jnp.nan))
+    monkeypatch.setattr(
+        gm, "fit_gaussian_shape", lambda *_, **__: one_component(mixture, 0)
+    )
+    monkeypatch.setattr(
+        gm,
+        "fit_gaussian_mixture",
+        lambda *_, mirror=None, **__: mixture if mirror is None else broken,
+    )
+    fitted = gm.fit_shapes(W, key=jax.random.key(0), mirror=np.arange(P))
+    assert fitted is mixture
