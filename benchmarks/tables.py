@@ -270,15 +270,14 @@ def errors_of(
     folder = folder_of(args)
     teacher = folder / "teacher"
     found = {
-        "teacher": {0: scores.errors(scores.predicted(teacher, name), split)},
+        "teacher": {0: scores.kept_errors(teacher, name, split)},
         "em": {0: scores.errors(scores.em_pose(teacher, name, split), split)},
     }
     for row in rows_of(args):
         for seed in range(args.seeds):
             own = student_folder(folder, row, seed)
             if (own / "results.json").exists():
-                pose = scores.predicted(own, name)
-                found.setdefault(row, {})[seed] = scores.errors(pose, split)
+                found.setdefault(row, {})[seed] = scores.kept_errors(own, name, split)
     return found
 
 
