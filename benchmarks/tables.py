@@ -81,21 +81,26 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_setting_flags(parser)
     parser.add_argument("--table", type=int, choices=tuple(SPLITS), default=1)
-    parser.add_argument("--dataset", choices=DATASETS, default="mh_mocap")
-    parser.add_argument("--form", choices=("reduced", "full"), default="reduced")
-    parser.add_argument("--teacher", choices=("paper", "default"), default="paper")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--row", action="append", help="only these rows, by mode")
     parser.add_argument("--jobs", type=int, default=1, help="students at a time")
     parser.add_argument("--cores", help="those to use, as 0,1,2; all by default")
-    parser.add_argument("--steps", type=int, help="of each student")
-    parser.add_argument("--num_train", type=int, help="pictures drawn (mannequin)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--figures", action="store_true", help="also draw them")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    """What a teacher and its students have in common."""
+    parser.add_argument("--dataset", choices=DATASETS, default="mh_mocap")
+    parser.add_argument("--form", choices=("reduced", "full"), default="reduced")
+    parser.add_argument("--teacher", choices=("paper", "default"), default="paper")
+    parser.add_argument("--steps", type=int, help="of each student")
+    parser.add_argument("--num_train", type=int, help="pictures drawn (mannequin)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
 
 
 def folder_of(args: argparse.Namespace) -> Path:
@@ -245,11 +250,11 @@ def table(args: argparse.Namespace) -> list[str]:
     lines = [f"## Table {args.table}: {folder_of(args).name}, {name} split", ""]
     if args.table == 3:
         return lines + _by_action(found, split)
-    lines += _markdown(("", *_columns()), (_error_row(*item) for item in found.items()))
+    lines += markdown(("", *_columns()), (_error_row(*item) for item in found.items()))
     lines += ["", "### Ratios", ""]
     pairs = [(n, to) for n in found for to in ("teacher", "weaksup_bs") if n != to]
     pairs = [p for p in pairs if p[1] in found and p[0] not in ("teacher", "em")]
-    lines += _markdown(("", *_columns()), (_ratio_row(found, *pair) for pair in pairs))
+    lines += markdown(("", *_columns()), (_ratio_row(found, *pair) for pair in pairs))
     if args.table == 1:
         lines += ["", "### Depth by quarter of the teacher's residual", ""]
         order = scores.residuals(folder_of(args) / "teacher", name)
@@ -259,7 +264,7 @@ def table(args: argparse.Namespace) -> list[str]:
             [label(n), *map(str, scores.by_quartile(e, depth, order))]
             for n, e in found.items()
         )
-        lines += _markdown(head, rows)
+        lines += markdown(head, rows)
     return lines
 
 
@@ -316,10 +321,11 @@ def _by_action(found: dict[str, Any], split: scores.Split) -> list[str]:
     count = {a: int((split.action == a).sum()) for a in actions}
     head = ("", *(f"{a} ({count[a]})" if count[a] else a for a in actions))
     rows = ([label(n), *(str(t[a]) for a in actions)] for n, t in tables.items())
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
