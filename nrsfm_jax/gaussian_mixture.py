@@ -15,7 +15,7 @@ Paper: no such step; here: it was added (see `gaussian_shape`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -50,8 +50,10 @@ _FIRST_SPREAD = 0.5
 # Where landmarks are missing: steps of the exact EM at the end, and after how many the
 # likeliest pairs of component and view are looked for again.
 _EXACT_STEPS, _EXACT_REFRESH = 30, 15
-# Also there: how many times as many samples, where there are so many.
+# Also there: how many times as many samples, where there are so many; and from how many
+# random starts so many steps are made before the likeliest goes on.
 _MORE_INCOMPLETE = 2
+_STARTS, _TRIAL_STEPS = 6, 10
 
 
 class GaussianMixture(NamedTuple):
@@ -154,7 +156,9 @@ def fit_gaussian_mixture(
 ) -> GaussianMixture:
     """Splits a fitted Gaussian into several by expectation maximisation.
 
-    Every component starts at the posterior mean shape of a random sample.
+    Every component starts at the posterior mean shape of a random sample. Where
+    landmarks are missing the outcome depends more on which ones: there the likeliest of
+    several starts goes on.
 
     Args:
         shape: from `fit_gaussian_shape`.
@@ -188,12 +192,23 @@ def fit_gaussian_mixture(
     )
     if samples.visible is not None:
         samples = beside_mirrored(samples, mirror)
-    start, features = _split(shape, samples, pick, components)
-    fitted, log_p = _run_em(
-        start, features, samples, jnp.float32(pooling), jnp.int32(iterations)
+    w = _filled(shape, samples)
+    run = functools.partial(
+        _run_em, jax.jit(features_of)(w), samples, jnp.float32(pooling)
     )
-    if samples.visible is not None:
-        fitted, log_p = _run_exact(fitted, samples, jnp.float32(pooling))
+    start = _split(shape, w, pick, components)
+    if samples.visible is None:
+        fitted, log_p = run(jnp.int32(iterations), start)
+    else:
+        more = _STARTS if components > 1 else 1
+        keys = [jax.random.fold_in(pick, i) for i in range(1, more)]
+        start = _likeliest(
+            run(jnp.int32(_TRIAL_STEPS), trial)
+            for trial in (start, *(_split(shape, w, k, components) for k in keys))
+        )
+        fitted, log_p = run(jnp.int32(iterations), start)
+        if _is_finite(fitted):
+            fitted, log_p = _run_exact(fitted, samples, jnp.float32(pooling))
     return fitted._replace(log_likelihood=log_p)
 
 
@@ -252,27 +267,33 @@ def as_mixture(shape: GaussianShape) -> GaussianMixture:
     return GaussianMixture(mu[None], Sigma[None], one, *rest)
 
 
-def _split(
-    shape: GaussianShape, samples: Samples, key: Key[Array, ""], components: int
-) -> tuple[GaussianMixture, Float[Array, "n f"]]:
-    """Means: posterior shapes of random samples; covariances: narrower ones.
-
-    Also the features of the samples, missing landmarks as ``shape`` expects them.
-    """
-    single = as_mixture(shape)
+def _filled(shape: GaussianShape, samples: Samples) -> Float[Array, "n e"]:
+    """The landmarks, missing ones as ``shape`` expects them."""
     w = samples.W
     if samples.visible is not None:
-        w = expected_pose(single, w, samples.visible)[0][..., :2]
-    w = np.reshape(w, (len(w), -1))
-    features = jax.jit(features_of)(jnp.asarray(w))
+        w = expected_pose(as_mixture(shape), w, samples.visible)[0][..., :2]
+    return jnp.asarray(np.reshape(w, (len(w), -1)))
+
+
+def _split(
+    shape: GaussianShape, w: Float[Array, "n e"], key: Key[Array, ""], components: int
+) -> GaussianMixture:
+    """Means: posterior shapes of random samples; covariances: narrower ones."""
     if components == 1:
-        return single, features
-    count = min(components, len(samples.W))
-    rows = jax.random.choice(key, len(samples.W), (count,), replace=False)
-    means = _posterior_shapes(shape, jnp.asarray(w)[rows])
+        return as_mixture(shape)
+    count = min(components, len(w))
+    rows = jax.random.choice(key, len(w), (count,), replace=False)
+    means = _posterior_shapes(shape, w[rows])
     Sigma = jnp.tile(_FIRST_SPREAD * shape.Sigma, (count, 1, 1))
     even = jnp.full(count, -np.log(count), means.dtype)
-    return GaussianMixture(means, Sigma, even, *shape[2:]), features
+    return GaussianMixture(means, Sigma, even, *shape[2:])
+
+
+def _likeliest(
+    fits: Iterable[tuple[GaussianMixture, Float[Array, ""]]],
+) -> GaussianMixture:
+    """The mixture of the highest log-likelihood."""
+    return max(fits, key=lambda fit: np.nan_to_num(float(fit[1]), nan=-np.inf))[0]
 
 
 @jax.jit
@@ -347,11 +368,11 @@ def _maximised(
 
 @jax.jit
 def _run_em(
-    mixture: GaussianMixture,
     features: Float[Array, "n f"],
     samples: Samples,
     pooling: Float[Array, ""],
     iterations: Int[Array, ""],
+    mixture: GaussianMixture,
 ) -> tuple[GaussianMixture, Float[Array, ""]]:
     """``iterations`` steps, and the mean log-likelihood of the outcome."""
     floor = RIDGE * centring(samples.W.shape[1])
