@@ -21,7 +21,7 @@ from view import overlay, plot3d, tables, viewer
 
 # The poses of a sample, in the order in which they are shown.
 POSES = (
-    *("teacher", "weaksup_bs", "weaksup_residual", "distill"),
+    *(n for n in tables.LABELS if n not in ("mean_pose", "z_zero", "supervised")),
     *("student", "supervised", "truth"),
 )
 POSE_LABELS = {**tables.LABELS, "student": "Student", "truth": "Truth"}
