@@ -96,6 +96,20 @@ def test_predictions_are_in_the_frame_of_the_patch(finished):
     np.testing.assert_allclose(error.mean(), results["val"]["reprojection"], rtol=1e-4)
 
 
+def test_what_the_em_knows_of_the_depth_lies_beside_the_teacher(finished):
+    config, workdir, _ = finished
+    for split in ("train", "val"):
+        landmarks = read_landmarks(config.data, split)
+        kept = teacher_files.load_arrays(
+            workdir / "teacher" / f"{split}_posterior.safetensors"
+        )
+        np.testing.assert_array_equal(kept["sample_ids"], landmarks.sample_ids)
+        assert kept["depth"].shape == (len(landmarks), 17)
+        assert kept["covariance"].shape == (len(landmarks), 17, 17)
+        np.testing.assert_allclose(kept["depth"].sum(1), 0, atol=1e-4)
+        assert (np.diagonal(kept["covariance"], axis1=1, axis2=2) > 0).all()
+
+
 def test_metrics_have_one_line_for_each_chunk(finished):
     _, workdir, _ = finished
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
