@@ -89,7 +89,7 @@ def residual_figure(found: Mapping[str, scores.Errors], order: np.ndarray) -> An
             line.set(linestyle="--", color="k")
     axis.set_xticks(range(4), ["smallest", "second", "third", "largest"])
     axis.set(xlabel="quarter of the teacher's residual", ylabel="depth error (mm)")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -116,7 +116,7 @@ def _pictures(
     crops = _crops(args, np.concatenate(list(chosen.values())))
     for name, rows in chosen.items():
         figure = _sheet(rows, crops, poses, split, gain)
-        figure.suptitle(f"Training pictures {KINDS[name]}, seed 0")
+        figure.suptitle(f"Training pictures {KINDS[name]}", y=1.01, fontsize=10)
         _save(figure, folder / f"{name}.png")
 
 
@@ -143,13 +143,13 @@ def _sheet(
 ) -> Any:
     """A row for each sample; 3D from the side, the camera on the left."""
     marks, edges = split.landmarks, split.landmarks.skeleton.edges
-    figure, axes = plt.subplots(len(rows), 2, figsize=(6, 3 * len(rows)))
+    figure, axes = plt.subplots(len(rows), 2, figsize=(4, 2 * len(rows)))
     for (left, right), row in zip(axes, rows, strict=True):
         left.imshow(crops[int(row)])
         pixels = (marks.patch[row] + 1) / 2 * SIDE
         for a, b in edges:
             left.plot(*pixels[[a, b]].T, color="yellow", lw=1)
-        left.set_title(f"{gain[row]:+.0f} mm", fontsize=9)
+        left.set_title(f"depth error {-gain[row]:+.0f} mm", fontsize=8)
         truth = split.truth_mm[row] - split.truth_mm[row].mean(0)
         _from_the_side(right, truth, edges, "k", "truth")
         for i, (name, pose) in enumerate(poses.items()):
@@ -159,7 +159,7 @@ def _sheet(
         right.set_aspect("equal")
         left.axis("off")
         right.axis("off")
-    axes[0, 1].legend(fontsize=7)
+    axes[0, 1].legend(fontsize=6)
     figure.tight_layout()
     return figure
 
