@@ -25,7 +25,7 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,10 +251,14 @@ def table(args: argparse.Namespace) -> list[str]:
     if args.table == 3:
         return lines + _by_action(found, split)
     lines += markdown(("", *_columns()), (_error_row(*item) for item in found.items()))
-    lines += ["", "### Ratios", ""]
     pairs = [(n, to) for n in found for to in ("teacher", "weaksup_bs") if n != to]
     pairs = [p for p in pairs if p[1] in found and p[0] not in ("teacher", "em")]
-    lines += markdown(("", *_columns()), (_ratio_row(found, *pair) for pair in pairs))
+    for title, compare in (
+        ("Ratios", scores.ratio),
+        ("Mean differences of the samples (mm)", scores.difference),
+    ):
+        rows = (_pair_row(found, *pair, compare) for pair in pairs)
+        lines += ["", f"### {title}", "", *markdown(("", *_columns()), rows)]
     if args.table == 1:
         lines += ["", "### Depth by quarter of the teacher's residual", ""]
         order = scores.residuals(folder_of(args) / "teacher", name)
@@ -308,9 +312,11 @@ def _error_row(row: str, of_seeds: scores.Errors) -> list[str]:
     return [f"{label(row)} ({len(of_seeds)})", *cells]
 
 
-def _ratio_row(found: dict[str, Any], row: str, to: str) -> list[str]:
-    cells = [str(scores.ratio(found[row], found[to], c)) for c in _columns()]
-    return [f"{label(row)} / {label(to)}", *cells]
+def _pair_row(
+    found: dict[str, Any], row: str, to: str, compare: Callable[..., scores.Interval]
+) -> list[str]:
+    cells = [str(compare(found[row], found[to], c)) for c in _columns()]
+    return [f"{label(row)} beside {label(to)}", *cells]
 
 
 def _by_action(found: dict[str, Any], split: scores.Split) -> list[str]:
