@@ -324,6 +324,24 @@ def pair_terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerm
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), terms)
 
 
+def depth_of_pairs(
+    mixture: GaussianMixture, terms: ViewTerms
+) -> tuple[Float[Array, "c p e"], Float[Array, "c p"], Float[Array, "c p p"]]:
+    """Of all pairs: K_z, the depth of the mean shape, and V, all landmarks given."""
+    mu, Sigma, _, _, views, _ = mixture
+    K, G, P = len(mu), len(views), mu.shape[1] // 3
+    M, axis = views[:, :, :2], views[:, :, 2]
+    blocks = Sigma.reshape(K, P, 3, P, 3)
+    along = einsum("kpaqb,ga->kgpqb", blocks, axis)
+    zz = einsum("kgpqb,gb->kgpq", along, axis).reshape(K * G, P, P)
+    zw = einsum("kgpqb,gbj->kgpqj", along, M).reshape(K * G, P, 2 * P)
+    precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
+    gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
+    gain = gain.reshape(K * G, P, 2 * P)
+    depth = einsum("kpa,ga->kgp", mu.reshape(K, P, 3), axis).reshape(K * G, P)
+    return gain, depth, zz - einsum("cpe,cqe->cpq", gain, zw)
+
+
 def _em_step(
     mixture: GaussianMixture,
     features: Float[Array, "n f"],
@@ -434,16 +452,10 @@ def _expected_rows(
     gaps: int,
 ) -> tuple[Float[Array, "n p 3"], Float[Array, " n"]]:
     """:func:`expected_pose` of samples with at most ``gaps`` missing joints."""
-    mu, Sigma, _, _, views, _ = mixture
-    K, d = mu.shape
-    G, P = len(views), d // 3
+    P = W.shape[1]
     w = jnp.asarray(W).reshape(-1, 2 * P)
     terms = pair_terms(mixture, jnp.ones(P, bool))
-    precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
-    gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
-    gain = gain.reshape(K * G, P, 2 * P)
-    mean_depth = einsum("kpa,ga->kgp", mu.reshape(K, P, 3), views[:, :, 2])
-    mean_depth = mean_depth.reshape(K * G, P)
+    gain, mean_depth, _ = depth_of_pairs(mixture, terms)
     if gaps == 0:
         log_joint = view_log_likelihoods(features_of(w), terms)
         log_p = jax.nn.logsumexp(log_joint, axis=1)

@@ -20,15 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nrsfm_jax.gaussian_mixture import GaussianMixture, pair_terms
+from nrsfm_jax.gaussian_mixture import GaussianMixture, depth_of_pairs, pair_terms
 from nrsfm_jax.missing import completed, equal_gaps
-from nrsfm_jax.view_likelihood import (
-    ViewTerms,
-    depth_gain,
-    einsum,
-    features_of,
-    view_log_likelihoods,
-)
+from nrsfm_jax.view_likelihood import einsum, features_of, view_log_likelihoods
 from nrsfm_jax.visibility import check_landmarks
 
 # The likeliest pairs of component and view of each sample; the others are left out.
@@ -74,7 +68,7 @@ def _rows(
 ) -> tuple[Float[Array, "n p"], Float[Array, "n p p"]]:
     """:func:`depth_posterior` of samples with at most ``gaps`` missing joints."""
     terms = pair_terms(mixture, jnp.ones(visible.shape[1], bool))
-    gain, depth, spread = _depth_of_pairs(mixture, terms)
+    gain, depth, spread = depth_of_pairs(mixture, terms)
     w, visible = jnp.asarray(w), jnp.asarray(visible)
     # Complete samples: one product for all of them.
     complete = view_log_likelihoods(features_of(w), terms) if gaps == 0 else w
@@ -107,21 +101,3 @@ def _moments(
     apart = z - mean[None]
     covariance = einsum("c,cpq->pq", r, V) + einsum("c,cp,cq->pq", r, apart, apart)
     return mean, 0.5 * (covariance + covariance.T)
-
-
-def _depth_of_pairs(
-    mixture: GaussianMixture, terms: ViewTerms
-) -> tuple[Float[Array, "c p e"], Float[Array, "c p"], Float[Array, "c p p"]]:
-    """Of all pairs: K_z, the depth of the mean shape, and V, all landmarks given."""
-    mu, Sigma, _, _, views, _ = mixture
-    K, G, P = len(mu), len(views), mu.shape[1] // 3
-    M, axis = views[:, :, :2], views[:, :, 2]
-    blocks = Sigma.reshape(K, P, 3, P, 3)
-    along = einsum("kpaqb,ga->kgpqb", blocks, axis)
-    zz = einsum("kgpqb,gb->kgpq", along, axis).reshape(K * G, P, P)
-    zw = einsum("kgpqb,gbj->kgpqj", along, M).reshape(K * G, P, 2 * P)
-    precision = terms.precision.reshape(K, G, 2 * P, 2 * P)
-    gain = jax.vmap(depth_gain, (0, None, 0))(Sigma, views, precision)
-    gain = gain.reshape(K * G, P, 2 * P)
-    depth = einsum("kpa,ga->kgp", mu.reshape(K, P, 3), axis).reshape(K * G, P)
-    return gain, depth, zz - einsum("cpe,cqe->cpq", gain, zw)
