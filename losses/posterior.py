@@ -54,7 +54,8 @@ def prepare_posterior(
         covariance: (P, P) posterior covariance C.
         visible: (P,) joints whose depth counts; all by default.
         noise: standard deviation added to every joint, in the same unit: how exact a
-            depth is wanted where the posterior is certain.
+            depth is wanted where the posterior is certain. It must be felt in float32:
+            above 1e-3 of the depth's spread.
     """
     joints = depth.shape[0]
     if visible is None:
@@ -86,7 +87,7 @@ def posterior_depth_loss(
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> prepared = prepare_posterior(jnp.zeros(2), jnp.eye(2) * 0.5, noise=0.0001)
+        >>> prepared = prepare_posterior(jnp.zeros(2), jnp.eye(2) * 0.5, noise=0.01)
         >>> round(float(posterior_depth_loss(jnp.asarray([1.0, -1.0]), prepared)), 3)
         2.0
     """
