@@ -5,7 +5,6 @@ The only part of the tables that reads 3D, after everything is trained.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,8 +160,7 @@ def partner(to: Errors, seed: int) -> Mapping[str, np.ndarray]:
 def by_quartile(of_seeds: Errors, name: str, order: np.ndarray) -> list[Interval]:
     """:func:`mean_error` in the four quarters of the samples by ``order``."""
     quarter = np.searchsorted(np.quantile(order, (0.25, 0.5, 0.75)), order)
-    pick = functools.partial(_rows, of_seeds)
-    return [mean_error(pick(quarter == q), name) for q in range(4)]
+    return [mean_error(_rows(of_seeds, quarter == q), name) for q in range(4)]
 
 
 def _rows(of_seeds: Errors, rows: np.ndarray) -> dict[int, dict[str, np.ndarray]]:

@@ -64,8 +64,9 @@ def main() -> None:
     if args.worker:
         return work(args)
     folder = folder_of(args)
-    if not (folder / "teacher" / "results.json").exists():
-        _run(args, "teacher", 0, None)
+    trained = (folder / "teacher" / "results.json").exists()
+    if not trained and not _run(args, "teacher", 0):
+        sys.exit("error: the teacher was not trained")
     _train_all(args, [(n, s) for s in range(args.seeds) for n in rows_of(args)])
     text = "\n".join(table(args))
     (folder / f"table{args.table}.md").write_text(text + "\n", encoding="utf-8")
@@ -149,7 +150,7 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         student.augment.scale = student.augment.rotation_deg = 0.0
         student.augment.colour = 0.0
     student.steps = args.steps or student.steps
-    student.mode = row.split("@")[0].split("+")[0]
+    student.mode = mode_of(row)
     if "@" in row:
         student.code_l1_weight = WEIGHTS[row.split("@")[1]]
     return config
@@ -200,14 +201,25 @@ def run_folder(folder: Path, row: str, seed: int) -> Path:
 
 def student_folder(folder: Path, row: str, seed: int) -> Path:
     """The results of one student."""
-    mode = row.split("@")[0].split("+")[0]
-    return run_folder(folder, row, seed) / f"student_{mode}"
+    return run_folder(folder, row, seed) / f"student_{mode_of(row)}"
+
+
+def mode_of(row: str) -> str:
+    """The student's mode.
+
+    Examples:
+        >>> mode_of("distill@0.1"), mode_of("weaksup_bs+also")
+        ('distill', 'weaksup_bs')
+    """
+    return row.split("@")[0].split("+")[0]
 
 
 def _train_all(args: argparse.Namespace, wanted: Iterable[tuple[str, int]]) -> None:
     """Every student that has no results yet, ``--jobs`` at a time."""
     cores = [int(c) for c in (args.cores or "").split(",") if c]
     cores = cores or sorted(os.sched_getaffinity(0))
+    if args.jobs > len(cores):
+        sys.exit(f"error: --jobs={args.jobs}, but there are {len(cores)} cores")
     free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
     for i in range(args.jobs):
         free.put(set(cores[i :: args.jobs]))
@@ -216,27 +228,29 @@ def _train_all(args: argparse.Namespace, wanted: Iterable[tuple[str, int]]) -> N
         if (student_folder(folder_of(args), *key) / "results.json").exists():
             return
         own = free.get()
-        _run(args, *key, own)
+        # Of this thread, and so of the process that it starts.
+        os.sched_setaffinity(0, own)
+        _run(args, *key)
         free.put(own)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(one, wanted))
 
 
-def _run(args: argparse.Namespace, row: str, seed: int, cores: set[int] | None) -> None:
-    """A process of its own, on cores of its own; its output goes to a file."""
-    names = ("table", "dataset", "form", "teacher", "runs", "steps", "num_train")
+def _run(args: argparse.Namespace, row: str, seed: int) -> bool:
+    """Trains in a process of its own, its output in a file; whether it went well."""
+    names = ("dataset", "form", "teacher", "runs", "steps", "num_train")
     flags = [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n)]
     command = [sys.executable, __file__, *flags, f"--worker={row}", f"--seed={seed}"]
-    log = run_folder(folder_of(args), row, seed).with_suffix(".log")
+    log = run_folder(folder_of(args), row, seed).with_name(f"{row}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     with log.open("w") as file:
         done = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=pin, check=False
+            command, stdout=file, stderr=subprocess.STDOUT, check=False
         )
     state = "failed, see " + str(log) if done.returncode else "done"
     print(f"{row}, seed {seed}: {state}", file=sys.stderr, flush=True)
+    return done.returncode == 0
 
 
 # --- the tables -----------------------------------------------------------------------
@@ -294,11 +308,10 @@ def label(row: str) -> str:
     """What a row is called."""
     if row in ("teacher", "em"):
         return {"teacher": "teacher", "em": "EM Gaussians, annotated xy"}[row]
-    mode = row.split("@")[0].split("+")[0]
     if "@" in row:
         weight = row.split("@")[1]
-        return f"{ROWS[mode]}, weight {weight} ({WEIGHTS[weight]:g} here)"
-    return ROWS[mode] + (", other pictures added" if "+also" in row else "")
+        return f"{ROWS[mode_of(row)]}, weight {weight} ({WEIGHTS[weight]:g} here)"
+    return ROWS[mode_of(row)] + (", other pictures added" if "+also" in row else "")
 
 
 def _columns() -> list[str]:

@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from benchmarks import teacher_speed_peers as peers
-from benchmarks.common import Row, finish, parse_args
+from benchmarks.common import Row, finish, median_row, parse_args
 from configs import paper
 from nrsfm_jax import train
 from nrsfm_jax.objective import Objective
@@ -159,12 +159,6 @@ def square_product() -> Callable[[], Any]:
     return lambda: matrix @ matrix
 
 
-def median_row(case: str, method: str, metric: str, unit: str, values: Any) -> Row:
-    """The median with the quartiles."""
-    low, middle, high = (float(x) for x in np.percentile(values, (25, 50, 75)))
-    return Row(NAME, case, method, metric, middle, unit, low, high, len(values))
-
-
 def step_rows(batch_size: int, *, rounds: int) -> list[Row]:
     """Milliseconds, samples per second, share of the peak and ratio to ours."""
     case = f"batch {batch_size}"
@@ -174,7 +168,7 @@ def step_rows(batch_size: int, *, rounds: int) -> list[Row]:
     timed = {name: seconds / STEPS for name, seconds in timed.items()}
     rows = []
     for name, seconds in timed.items():
-        row = functools.partial(median_row, case, name)
+        row = functools.partial(median_row, NAME, case, name)
         share = 100 * step_flops(batch_size) / seconds / best
         rows += [
             row("step", "ms", 1e3 * seconds),
@@ -193,7 +187,7 @@ def population_rows(batch_size: int, *, rounds: int) -> list[Row]:
     timed = in_turns(working(steps), rounds=rounds)
     one, many = (timed[name] / STEPS for name in steps)
     row = functools.partial(
-        median_row, f"batch {batch_size}", f"population {POPULATION}"
+        median_row, NAME, f"batch {batch_size}", f"population {POPULATION}"
     )
     return [row("step", "ms", 1e3 * many), row("cost", "steps of one", many / one)]
 

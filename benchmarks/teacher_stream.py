@@ -29,14 +29,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.common import Row, finish, parse_args
+from benchmarks.common import Row, finish, median_row, parse_args
 from benchmarks.teacher_speed import (
     LANDMARKS,
     OBJECTIVE,
     dictionary_sizes,
     in_turns,
     limit_threads,
-    median_row,
 )
 from input_pipeline.landmark_shards import LandmarkWriter, open_split, write_array
 from input_pipeline.landmark_shards import ShardedArray as Sharded
@@ -158,7 +157,7 @@ def speed_rows(count: int, *, rounds: int) -> list[Row]:
             timed, processor = both_clocks(ways, rounds=turns)
             for name, seconds in timed.items():
                 case = f"{count} samples, batch {batch_size}"
-                row = functools.partial(median_row, case, name)
+                row = functools.partial(median_row, NAME, case, name)
                 share = seconds / timed["memory"]
                 work = processor[name] / processor["memory"]
                 rows += [
@@ -167,7 +166,7 @@ def speed_rows(count: int, *, rounds: int) -> list[Row]:
                     row("time against memory", "x", share),
                     row("processor time against memory", "x", work),
                 ]
-    return [dataclasses.replace(row, benchmark=NAME) for row in rows]
+    return rows
 
 
 def peak_memory(folder: Path, workdir: Path, steps: int) -> tuple[float, float]:
