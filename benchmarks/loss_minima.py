@@ -37,7 +37,7 @@ def main() -> None:
     )
     tables.add_setting_flags(parser)
     parser.add_argument("--exact", type=int, default=200, help="samples of Eq. 10")
-    args = parser.parse_args()
+    args = tables.parse_settings(parser)
     folder = tables.folder_of(args) / "teacher"
     split = scores.read_split(tables.config_of(args, "distill", 0).data, "train")
     teacher = read_teacher(folder)

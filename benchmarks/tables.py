@@ -12,8 +12,10 @@ trained in a folder of its own (``--runs``) and only once, whichever tables show
 ``--teacher=paper`` has the published dictionaries 256-...-8 and is guided by the EM in
 the first part of the training only; ``default`` is that of the configs, closer to the
 truth. ``--form=reduced`` is a small network on 64 pixels for a CPU; ``full`` is
-``configs/paper.py``, ResNet-50 on 256 pixels, for a GPU. The sign of depth is the
-teacher's own. Figures: mean over seeds [95 % interval, Student's t]; errors in mm.
+``configs/paper.py``, ResNet-50 on 256 pixels, for a GPU.
+``--config.student.steps=16000`` changes a field of either, as in ``main.py``; what is
+trained so lies in a folder of its own. The sign of depth is the teacher's own. Figures:
+mean over seeds [95 % interval, Student's t]; errors in mm.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import concurrent.futures
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +40,7 @@ from ml_collections import ConfigDict
 from benchmarks import table_scores as scores
 from benchmarks.common import DATA
 from configs import mocap_images, paper
-from runtime.run_files import write_json_atomic
+from runtime.run_files import check_overrides, write_json_atomic
 
 # Name of a row -> label. The name is the student's mode, and what differs after it.
 ROWS = {
@@ -91,7 +94,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--figures", action="store_true", help="also draw them")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parse_settings(parser)
+
+
+def parse_settings(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments; the fields of the config among them as ``overrides``, in order."""
+    args, rest = parser.parse_known_args()
+    args.overrides = sorted(rest)
+    unknown = [a for a in rest if not re.match(r"--config\.[\w.]+=", a)]
+    if unknown:
+        parser.error(f"unexpected {unknown[0]}; fields are set by --config.x.y=value")
+    if any(re.match(r"--config\.(seed|student\.modes?)=", a) for a in rest):
+        parser.error("the rows and --seeds say which student and which seed")
+    try:
+        config_of(args, "teacher", 0)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
@@ -99,18 +118,14 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=DATASETS, default="mh_mocap")
     parser.add_argument("--form", choices=("reduced", "full"), default="reduced")
     parser.add_argument("--teacher", choices=("paper", "default"), default="paper")
-    parser.add_argument("--steps", type=int, help="of each student")
-    parser.add_argument("--num_train", type=int, help="pictures drawn (mannequin)")
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
 
 
 def folder_of(args: argparse.Namespace) -> Path:
     """Where the runs lie that belong together: one teacher and its students."""
-    name = f"{args.dataset}-{args.form}-{args.teacher}"
-    for field in ("steps", "num_train"):
-        value = getattr(args, field)
-        name += f"-{field}={value}" if value else ""
-    return args.runs / name
+    parts = [f"{args.dataset}-{args.form}-{args.teacher}"]
+    parts += [a.removeprefix("--config.").replace("/", "_") for a in args.overrides]
+    return args.runs / "-".join(parts)
 
 
 def rows_of(args: argparse.Namespace) -> list[str]:
@@ -133,9 +148,9 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
     """The whole config of one student, or of the teacher."""
     config: Any = (mocap_images if args.form == "reduced" else paper).get_config()
     config.seed = seed
-    config.data = data_of(args.dataset, config.data, args.num_train)
+    config.data = data_of(args.dataset, config.data)
     if row == "teacher" or row.endswith("+also"):
-        other = data_of(DATASETS[args.dataset == "mh_mocap"], config.data, 4000)
+        other = data_of(DATASETS[args.dataset == "mh_mocap"], config.data)
         fields = ("name", "annotations", "images", "mocap_file", "num_train")
         more = {field: other[field] for field in fields}
         config.data.also = ConfigDict({"other": more | {"weight": 1.0}})
@@ -149,19 +164,19 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         student.batch_size, student.steps, student.learning_rate = 16, 8000, 2e-3
         student.augment.scale = student.augment.rotation_deg = 0.0
         student.augment.colour = 0.0
-    student.steps = args.steps or student.steps
+    config.update_from_flattened_dict(check_overrides(config, args.overrides))
     student.mode = mode_of(row)
     if "@" in row:
         student.code_l1_weight = WEIGHTS[row.split("@")[1]]
     return config
 
 
-def data_of(dataset: str, data: Any, num_train: int | None) -> Any:
+def data_of(dataset: str, data: Any) -> Any:
     """``config.data`` of one of the two data sets."""
     data = data.copy_and_resolve_references()
     data.name, data.num_val = "mannequin", 500
     data.mocap_file = str(DATA / "cmu_mocap17.npz")
-    data.num_train = num_train or 4000
+    data.num_train = 4000
     if dataset == "mh_mocap":
         data.name, data.mocap_file = "coco", ""
         for field, suffix in (("", "train"), ("_val", "val")):
@@ -239,8 +254,8 @@ def _train_all(args: argparse.Namespace, wanted: Iterable[tuple[str, int]]) -> N
 
 def _run(args: argparse.Namespace, row: str, seed: int) -> bool:
     """Trains in a process of its own, its output in a file; whether it went well."""
-    names = ("dataset", "form", "teacher", "runs", "steps", "num_train")
-    flags = [f"--{n}={getattr(args, n)}" for n in names if getattr(args, n)]
+    names = ("dataset", "form", "teacher", "runs")
+    flags = [f"--{n}={getattr(args, n)}" for n in names] + args.overrides
     command = [sys.executable, __file__, *flags, f"--worker={row}", f"--seed={seed}"]
     log = run_folder(folder_of(args), row, seed).with_name(f"{row}.log")
     log.parent.mkdir(parents=True, exist_ok=True)

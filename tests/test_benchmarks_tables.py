@@ -120,12 +120,44 @@ def test_table_4_changes_the_weight_alone(monkeypatch):
     assert tables.label("distill@0.1").endswith("weight 0.1 (0.05 here)")
 
 
+def test_fields_of_the_config_change_every_row(monkeypatch):
+    flags = ("--config.student.steps=5", "--config.student.augment.scale=0.3")
+    args = arguments(monkeypatch, "--dataset=mannequin", *flags)
+    for row in tables.rows_of(args):
+        student = tables.config_of(args, row, 1).student
+        assert (student.steps, student.augment.scale) == (5, 0.3)
+    swapped = arguments(monkeypatch, "--dataset=mannequin", *reversed(flags))
+    assert tables.folder_of(args) == tables.folder_of(swapped)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.student.stepz=5", "did you mean config.student.steps"),
+        ("--config.student.steps=few", "expected a whole number"),
+        ("--steps=5", "unexpected --steps=5"),
+        ("--config.seed=5", "--seeds say which"),
+        ("--config.student.mode=distill", "rows and --seeds"),
+    ],
+)
+def test_a_wrong_field_is_refused(monkeypatch, capsys, flag, message):
+    with pytest.raises(SystemExit):
+        arguments(monkeypatch, flag)
+    assert message in capsys.readouterr().err
+
+
 def test_runs_that_differ_lie_apart(monkeypatch):
     folders = {
         str(tables.folder_of(arguments(monkeypatch, *flags)))
-        for flags in ((), ("--form=full",), ("--teacher=default",), ("--steps=5",))
+        for flags in (
+            (),
+            ("--form=full",),
+            ("--teacher=default",),
+            ("--config.student.steps=5",),
+            ("--config.student.steps=5", "--config.data.num_train=9"),
+        )
     }
-    assert len(folders) == 4
+    assert len(folders) == 5
     args = arguments(monkeypatch)
     folder = tables.folder_of(args)
     assert tables.student_folder(folder, "distill@0.1", 2) == (
