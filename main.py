@@ -37,6 +37,8 @@ def main(_: Sequence[str]) -> None:
     """Runs the stage that the flags name, or all of them."""
     if not flags.FLAGS.verbosity:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file it writes
+    if CONFIG.value.keep_freed_memory:
+        devices.keep_freed_memory()
     try:
         with processes.joined(PROCESSES.value):
             run(CONFIG.value, Path(str(WORKDIR.value)), STAGE.value)

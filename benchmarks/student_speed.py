@@ -2,13 +2,16 @@
 
     python -m benchmarks.student_speed [--threads=1] [--batch=8] [--rounds=10] [--quick]
     python -m benchmarks.student_speed --net=quickstart --batch=32 --threads=4
+    python -m benchmarks.student_speed --keep_freed_memory   # PyTorch too, see below
     python -m benchmarks.student_speed --batch=32,256 --dtype=bfloat16   # on a GPU
 
 The GPU is used where JAX sees one (and by PyTorch where it does), else the CPU;
 ``--device`` names one. ``train`` is forward, gradient and Adam on byte pictures, ours
 as ``pose_jax.train`` runs it; ``predict`` is from bytes to poses, ours with folded
-batch norms. PyTorch runs eager or compiled, with channels first or last, and once more
-with bfloat16 autocast; where it is not installed ours is timed alone.
+batch norms. Ours at the paper's size keeps freed memory, as ``main.py`` does
+(``config.keep_freed_memory``); PyTorch does with ``--keep_freed_memory``. PyTorch runs
+eager or compiled, with channels first or last, and once more with bfloat16 autocast;
+where it is not installed ours is timed alone.
 
 Every method is a process of its own with the same cores and environment. On a CPU all
 of them are ready at the same time and measure in turns, in a random order each round,
@@ -48,7 +51,7 @@ from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
 from pose_jax.step import make_train_step
 from pose_jax.student import TrainState, state_shapes
-from runtime.devices import AXIS, data_parallel
+from runtime.devices import AXIS, data_parallel, keep_freed_memory
 
 NAME = "student_speed"
 JOINTS = 17
@@ -91,6 +94,11 @@ METHODS: dict[str, dict[str, bool]] = {
     "eager, channels last, autocast": {"channels_last": True, "autocast": True},
 }
 SQUARE = {"cpu": 2048, "cuda": 8192}
+# What `runtime.devices.keep_freed_memory` sets, as PyTorch's users would.
+KEEP_FREED_MEMORY = ":".join(
+    f"glibc.malloc.{name}"
+    for name in ("arena_max=1", "mmap_max=0", "trim_threshold=1000000000000")
+)
 
 
 # --- one process, one method -------------------------------------------------------
@@ -194,6 +202,8 @@ def work(spec: Mapping[str, Any]) -> None:
         os.sched_setaffinity(0, cores[: spec["threads"]])
     if spec["method"] != "ours":
         importlib.import_module("torch").set_num_threads(spec["threads"])
+    elif spec["net"] == "paper":
+        keep_freed_memory()  # as main.py does by the configs
     before = resident_bytes()
     if spec["task"] == "product":
         call = product_call(spec)
@@ -305,8 +315,8 @@ def environment(spec: Mapping[str, Any]) -> dict[str, str]:
     found = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if spec["device"] == "cpu":
         found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(spec["threads"])}
-    if spec["huge_pages"]:
-        found["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    if spec["keep_freed_memory"]:
+        found["GLIBC_TUNABLES"] = KEEP_FREED_MEMORY
     return found
 
 
@@ -441,7 +451,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--methods", default="", help=f"of {'; '.join(METHODS)}; separated by ';'"
     )
     parser.add_argument(
-        "--huge_pages", action="store_true", help="glibc.malloc.hugetlb=1 for all"
+        "--keep_freed_memory",
+        action="store_true",
+        help="PyTorch too keeps freed memory, by settings of glibc",
     )
 
 
@@ -453,7 +465,7 @@ def main() -> None:
     args = parse_args(__doc__, add_flags)
     device = args.device or find_device()
     rounds = 3 if args.quick else args.rounds
-    fields = ("net", "depth", "dtype", "repeat", "threads", "huge_pages")
+    fields = ("net", "depth", "dtype", "repeat", "threads", "keep_freed_memory")
     spec = {name: getattr(args, name) for name in fields} | {"device": device}
     names = [name for name in args.methods.split(";") if name]
     sizes = args.batch or ("8" if device == "cpu" else "32,256")

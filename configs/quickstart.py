@@ -13,6 +13,7 @@ from configs import default
 def get_config() -> ConfigDict:
     """A small network on 64-pixel crops of rendered pictures."""
     config = default.get_config()
+    config.keep_freed_memory = False  # a small network
     config.data.num_train = 4000
     config.data.num_val = 400
     config.data.render_size = 96

@@ -20,7 +20,7 @@ SPEC = {
     "device": "cpu",
     "threads": 1,
     "repeat": 1,
-    "huge_pages": False,
+    "keep_freed_memory": False,
 }
 torch_only = pytest.mark.skipif(
     not importlib.util.find_spec("torch"), reason="no PyTorch here"

@@ -1,6 +1,7 @@
 """One step, three ways to run it: pmap, shard_map and jit give the same numbers."""
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -160,6 +161,36 @@ def test_use_cpu_devices_after_the_start_accepts_only_the_same_number():
 
 def test_banner_names_version_platform_and_count():
     assert f"JAX {jax.__version__} on 8 CPU devices" in devices.device_banner()
+
+
+_FREED_MEMORY = """
+import ctypes, resource, threading
+from runtime import devices
+assert devices.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+SIZE = 256 << 20
+def fill():
+    block = libc.malloc(SIZE)
+    ctypes.memset(block, 1, SIZE)
+    libc.free(block)
+def faults_of_a_thread():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = threading.Thread(target=fill)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults_of_a_thread()
+print(faults_of_a_thread())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_used_again_without_new_pages():
+    command = [sys.executable, "-c", _FREED_MEMORY]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    assert int(done.stdout) < 0.01 * (256 << 20) / os.sysconf("SC_PAGE_SIZE")
 
 
 _PROCESS = """
