@@ -2,16 +2,16 @@
 
     python -m benchmarks.student_speed [--threads=1] [--batch=8] [--rounds=10] [--quick]
     python -m benchmarks.student_speed --net=quickstart --batch=32 --threads=4
-    python -m benchmarks.student_speed --keep_freed_memory   # PyTorch too, see below
+    python -m benchmarks.student_speed --keep_freed_memory=all
     python -m benchmarks.student_speed --batch=32,256 --dtype=bfloat16   # on a GPU
 
 The GPU is used where JAX sees one (and by PyTorch where it does), else the CPU;
 ``--device`` names one. ``train`` is forward, gradient and Adam on byte pictures, ours
 as ``pose_jax.train`` runs it; ``predict`` is from bytes to poses, ours with folded
 batch norms. Ours at the paper's size keeps freed memory, as ``main.py`` does
-(``config.keep_freed_memory``); PyTorch does with ``--keep_freed_memory``. PyTorch runs
-eager or compiled, with channels first or last, and once more with bfloat16 autocast;
-where it is not installed ours is timed alone.
+(``config.keep_freed_memory``); with ``--keep_freed_memory=all`` PyTorch does as well.
+PyTorch runs eager or compiled, with channels first or last, and once more with bfloat16
+autocast; where it is not installed ours is timed alone.
 
 Every method is a process of its own with the same cores and environment. On a CPU all
 of them are ready at the same time and measure in turns, in a random order each round,
@@ -202,7 +202,7 @@ def work(spec: Mapping[str, Any]) -> None:
         os.sched_setaffinity(0, cores[: spec["threads"]])
     if spec["method"] != "ours":
         importlib.import_module("torch").set_num_threads(spec["threads"])
-    elif spec["net"] == "paper":
+    elif spec["net"] == "paper" and spec["keep_freed_memory"] != "none":
         keep_freed_memory()  # as main.py does by the configs
     before = resident_bytes()
     if spec["task"] == "product":
@@ -315,7 +315,7 @@ def environment(spec: Mapping[str, Any]) -> dict[str, str]:
     found = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if spec["device"] == "cpu":
         found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(spec["threads"])}
-    if spec["keep_freed_memory"]:
+    if spec["keep_freed_memory"] == "all":
         found["GLIBC_TUNABLES"] = KEEP_FREED_MEMORY
     return found
 
@@ -451,9 +451,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--methods", default="", help=f"of {'; '.join(METHODS)}; separated by ';'"
     )
     parser.add_argument(
-        "--keep_freed_memory",
-        action="store_true",
-        help="PyTorch too keeps freed memory, by settings of glibc",
+        "--keep_freed_memory", choices=("ours", "all", "none"), default="ours"
     )
 
 

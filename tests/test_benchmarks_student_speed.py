@@ -20,7 +20,7 @@ SPEC = {
     "device": "cpu",
     "threads": 1,
     "repeat": 1,
-    "keep_freed_memory": False,
+    "keep_freed_memory": "none",
 }
 torch_only = pytest.mark.skipif(
     not importlib.util.find_spec("torch"), reason="no PyTorch here"
