@@ -4,8 +4,8 @@ python main.py --config=configs/paper.py --workdir=runs/paper \
     --config.data.annotations=train.json --config.data.annotations_val=val.json \
     --config.data.images=images
 
-Human3.6M cannot be passed on; any COCO keypoints file can stand in for it. Not run by
-us at this size: see configs/README.md for what was.
+Human3.6M cannot be passed on; any COCO keypoints file can stand in for it. Only its
+first steps were run by us, on a CPU: see configs/README.md.
 """
 
 from ml_collections import ConfigDict
