@@ -94,11 +94,6 @@ METHODS: dict[str, dict[str, bool]] = {
     "eager, channels last, autocast": {"channels_last": True, "autocast": True},
 }
 SQUARE = {"cpu": 2048, "cuda": 8192}
-# What `runtime.devices.keep_freed_memory` sets, as PyTorch's users would.
-KEEP_FREED_MEMORY = ":".join(
-    f"glibc.malloc.{name}"
-    for name in ("arena_max=1", "mmap_max=0", "trim_threshold=1000000000000")
-)
 
 
 # --- one process, one method -------------------------------------------------------
@@ -200,15 +195,17 @@ def work(spec: Mapping[str, Any]) -> None:
     if spec["device"] == "cpu":
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: spec["threads"]])
-    if spec["method"] != "ours":
+    ours = spec["method"] == "ours"
+    as_main = ours and spec["net"] == "paper" and spec["keep_freed_memory"] == "ours"
+    if as_main or spec["keep_freed_memory"] == "all":
+        keep_freed_memory()
+    if not ours:
         importlib.import_module("torch").set_num_threads(spec["threads"])
-    elif spec["net"] == "paper" and spec["keep_freed_memory"] != "none":
-        keep_freed_memory()  # as main.py does by the configs
     before = resident_bytes()
     if spec["task"] == "product":
         call = product_call(spec)
     else:
-        call = our_call(spec) if spec["method"] == "ours" else torch_call(spec)
+        call = our_call(spec) if ours else torch_call(spec)
     call()
     call()
     forget_peak()
@@ -315,8 +312,6 @@ def environment(spec: Mapping[str, Any]) -> dict[str, str]:
     found = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if spec["device"] == "cpu":
         found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(spec["threads"])}
-    if spec["keep_freed_memory"] == "all":
-        found["GLIBC_TUNABLES"] = KEEP_FREED_MEMORY
     return found
 
 

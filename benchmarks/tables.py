@@ -98,7 +98,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def parse_settings(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments; the fields of the config among them as ``overrides``, in order."""
+    """The arguments; the fields of the config among them, sorted, as ``overrides``."""
     args, rest = parser.parse_known_args()
     args.overrides = sorted(rest)
     unknown = [a for a in rest if not re.match(r"--config\.[\w.]+=", a)]
