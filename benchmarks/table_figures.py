@@ -34,7 +34,8 @@ def draw(args: argparse.Namespace, folder: Path) -> None:
     """Writes ``curves.png``, ``residual.png`` and one picture for each of `KINDS`."""
     data = tables.config_of(args, "weaksup_bs", 0).data
     split = scores.read_split(data, "train")
-    found = tables.errors_of(args, "train", split)
+    rows = tables.rows_of(args)
+    found = tables.errors_of(folder, rows, args.seeds, "train", split)
     order = scores.residuals(folder / "teacher", "train")
     _save(curves(args, folder), folder / "curves.png")
     _save(residual_figure(found, order), folder / "residual.png")

@@ -54,7 +54,7 @@ ROWS = {
     "posterior_teacher": "EM covariance about the teacher (ours)",
     "supervised": "supervised (reads 3D)",
 }
-ALSO = {f"{name}+also": ROWS[name] for name in ("weaksup_bs", "distill")}
+ALSO = {f"{name}+also": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
 WEIGHTS = {"0.01": 0.005, "0.1": 0.05, "0.3": 0.15, "0.5": 0.25, "1": 0.5}
 SPLITS = {1: "train", 2: "val", 3: "val", 4: "val"}
@@ -275,7 +275,7 @@ def table(args: argparse.Namespace) -> list[str]:
     """The lines of one table in Markdown."""
     name = SPLITS[args.table]
     split = scores.read_split(config_of(args, "weaksup_bs", 0).data, name)
-    found = errors_of(args, name, split)
+    found = errors_of(folder_of(args), rows_of(args), args.seeds, name, split)
     lines = [f"## Table {args.table}: {folder_of(args).name}, {name} split", ""]
     if args.table == 3:
         return lines + _by_action(found, split)
@@ -302,17 +302,16 @@ def table(args: argparse.Namespace) -> list[str]:
 
 
 def errors_of(
-    args: argparse.Namespace, name: str, split: scores.Split
+    folder: Path, rows: Iterable[str], seeds: int, name: str, split: scores.Split
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Row -> seed -> errors of every sample; rows without any student are left out."""
-    folder = folder_of(args)
     teacher = folder / "teacher"
     found = {
         "teacher": {0: scores.kept_errors(teacher, name, split)},
         "em": {0: scores.errors(scores.em_pose(teacher, name, split), split)},
     }
-    for row in rows_of(args):
-        for seed in range(args.seeds):
+    for row in rows:
+        for seed in range(seeds):
             own = student_folder(folder, row, seed)
             if (own / "results.json").exists():
                 found.setdefault(row, {})[seed] = scores.kept_errors(own, name, split)
