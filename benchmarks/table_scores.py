@@ -102,6 +102,19 @@ def em_pose(teacher: Path, name: str, split: Split) -> np.ndarray:
     return np.concatenate([split.landmarks.patch, arrays["depth"][..., None]], axis=-1)
 
 
+def mean_depth(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``pose`` (N, P, 3) with the mean of both depths, each centred.
+
+    Examples:
+        >>> a, b = np.zeros((1, 2, 3)), np.ones((1, 2, 3))
+        >>> b[0, 0, 2] = 5
+        >>> mean_depth(a, b)[0].tolist()
+        [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]
+    """
+    depths = [z - z.mean(axis=1, keepdims=True) for z in (pose[..., 2], other[..., 2])]
+    return np.concatenate([pose[..., :2], np.mean(depths, axis=0)[..., None]], axis=-1)
+
+
 def residuals(teacher: Path, name: str) -> np.ndarray:
     """(N,) ``||B_xy phi - w||_2`` of the teacher."""
     return load_file(teacher / f"{name}.safetensors")["residual"]

@@ -54,6 +54,12 @@ ROWS = {
     "posterior_teacher": "EM covariance about the teacher (ours)",
     "supervised": "supervised (reads 3D)",
 }
+# Not students: what they learn from, and the mean of both depths.
+NOT_TRAINED = {
+    "teacher": "teacher",
+    "em": "EM Gaussians, annotated xy",
+    "em_and_posterior": "mean depth of EM and its student, annotated xy",
+}
 ALSO = {f"{name}+also": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
 WEIGHTS = {"0.01": 0.005, "0.1": 0.05, "0.3": 0.15, "0.5": 0.25, "1": 0.5}
@@ -315,13 +321,17 @@ def errors_of(
             own = student_folder(folder, row, seed)
             if (own / "results.json").exists():
                 found.setdefault(row, {})[seed] = scores.kept_errors(own, name, split)
+    for seed in found.get("posterior", {}):
+        own = scores.predicted(student_folder(folder, "posterior", seed), name)
+        pose = scores.mean_depth(scores.em_pose(teacher, name, split), own)
+        found.setdefault("em_and_posterior", {})[seed] = scores.errors(pose, split)
     return found
 
 
 def label(row: str) -> str:
     """What a row is called."""
-    if row in ("teacher", "em"):
-        return {"teacher": "teacher", "em": "EM Gaussians, annotated xy"}[row]
+    if row in NOT_TRAINED:
+        return NOT_TRAINED[row]
     if "@" in row:
         weight = row.split("@")[1]
         return f"{ROWS[mode_of(row)]}, weight {weight} ({WEIGHTS[weight]:g} here)"
