@@ -147,17 +147,20 @@ def draw(
     ]
     titles = [c.title for c in COLUMNS["train"][1] if c.to]
     count = len(names)
-    figure_, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.5 * count), sharey=True)
+    figure_, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.6 * count), sharey=True)
     for axis, (name, found) in zip(axes, tables_of.items(), strict=True):
         metric, columns = COLUMNS[name]
         for column in columns:
             if not column.to:
                 continue
             i = titles.index(column.title)
+            lower = 0.1 * (i - len(titles) / 2)
             for y, (_, errors) in enumerate(found):
-                _point(axis, figure(errors, metric, column), y + 0.12 * i, f"C{i}")
+                _point(axis, figure(errors, metric, column), y + lower, f"C{i}")
             axis.plot([], [], "o", color=f"C{i}", label=column.title)
         axis.axvline(1, color="k", lw=0.5)
+        for y in range(1, count):
+            axis.axhline(y - 0.5, color="0.8", lw=0.5)
         axis.set_title(f"{name} split, {metric}", fontsize=9)
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axes[0].set_yticks(range(count), names, fontsize=7)
