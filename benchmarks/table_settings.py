@@ -4,8 +4,8 @@
 
 Reads what `benchmarks/tables.py` left, a line for each folder, and trains nothing:
 errors of depth on the training set and PA-MPJPE on the validation split, both with the
-students' own xy, as ratios; mean over seeds [95 % interval, Student's t], and how many
-seeds the rows of Eq. 14 and of the posterior have. ``settings.png`` shows the same.
+students' own xy, as ratios; mean over seeds [95 % interval, Student's t] and, in
+brackets, how many seeds. ``settings.png`` shows the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks import table_scores as scores
 from benchmarks import tables
 
 ROWS = ("weaksup_bs", "distill", "weaksup_em", "posterior", "supervised")
+Setting = tuple[str, Mapping[str, scores.Errors]]  # name; row -> seed -> errors
 
 
 class Column(NamedTuple):
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    tables_of: dict[str, list[tuple[str, dict[str, scores.Errors]]]] = {}
+    tables_of: dict[str, list[Setting]] = {}
     for name in COLUMNS:
         tables_of[name] = settings(args.runs, name, args.seeds)
         print("\n".join(["", f"## {name} split: {COLUMNS[name][0]}", ""]))
@@ -83,15 +84,13 @@ def main() -> None:
     print(path)
 
 
-def settings(
-    runs: Path, name: str, seeds: int
-) -> list[tuple[str, dict[str, scores.Errors]]]:
+def settings(runs: Path, name: str, seeds: int) -> list[Setting]:
     """Name of every setting with a trained Weaksup-bs, and the errors of its rows.
 
     Raises:
         SystemExit: there is none.
     """
-    found = []
+    found: list[Setting] = []
     for folder in sorted(runs.glob("*")):
         own = tables.run_folder(folder, "weaksup_bs", 0)
         if not (own / "student_weaksup_bs" / "results.json").exists():
@@ -105,9 +104,7 @@ def settings(
     return found
 
 
-def lines(
-    found: Sequence[tuple[str, Mapping[str, scores.Errors]]], name: str
-) -> list[str]:
+def lines(found: Sequence[Setting], name: str) -> list[str]:
     """The table of one split in Markdown."""
     metric, columns = COLUMNS[name]
     rows = (
@@ -119,14 +116,14 @@ def lines(
 
 def cell(errors: Mapping[str, scores.Errors], metric: str, column: Column) -> str:
     """One figure with its interval and, of students, how many seeds it has."""
-    value = figure(errors, metric, column)
+    value = value_of(errors, metric, column)
     if value is None:
         return ""
-    seeds = "" if column.row in ("teacher", "em") else f" ({value.n})"
+    seeds = "" if column.row in tables.NOT_TRAINED else f" ({value.n})"
     return f"{value}{seeds}"
 
 
-def figure(
+def value_of(
     errors: Mapping[str, scores.Errors], metric: str, column: Column
 ) -> scores.Interval | None:
     """The value of a column; None where a row was not trained."""
@@ -137,9 +134,7 @@ def figure(
     return scores.ratio(errors[column.row], errors[column.to], metric)
 
 
-def draw(
-    tables_of: Mapping[str, Sequence[tuple[str, Mapping[str, scores.Errors]]]],
-) -> Any:
+def draw(tables_of: Mapping[str, Sequence[Setting]]) -> Any:
     """The ratios of every setting as points with their intervals."""
     names = [
         s.replace("-data.", "\ndata.").replace("-student.", "\nstudent.")
@@ -147,16 +142,14 @@ def draw(
     ]
     titles = [c.title for c in COLUMNS["train"][1] if c.to]
     count = len(names)
-    figure_, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.6 * count), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 1.2 + 0.6 * count), sharey=True)
     for axis, (name, found) in zip(axes, tables_of.items(), strict=True):
         metric, columns = COLUMNS[name]
-        for column in columns:
-            if not column.to:
-                continue
+        for column in (c for c in columns if c.to):
             i = titles.index(column.title)
             lower = 0.1 * (i - len(titles) / 2)
             for y, (_, errors) in enumerate(found):
-                _point(axis, figure(errors, metric, column), y + lower, f"C{i}")
+                _point(axis, value_of(errors, metric, column), y + lower, f"C{i}")
             axis.plot([], [], "o", color=f"C{i}", label=column.title)
         axis.axvline(1, color="k", lw=0.5)
         for y in range(1, count):
@@ -165,7 +158,7 @@ def draw(
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axes[0].set_yticks(range(count), names, fontsize=7)
     axes[0].invert_yaxis()
-    return figure_
+    return figure
 
 
 def _point(axis: Any, value: scores.Interval | None, y: float, colour: str) -> None:

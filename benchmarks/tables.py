@@ -312,9 +312,10 @@ def errors_of(
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Row -> seed -> errors of every sample; rows without any student are left out."""
     teacher = folder / "teacher"
+    em = scores.em_pose(teacher, name, split)
     found = {
         "teacher": {0: scores.kept_errors(teacher, name, split)},
-        "em": {0: scores.errors(scores.em_pose(teacher, name, split), split)},
+        "em": {0: scores.errors(em, split)},
     }
     for row in rows:
         for seed in range(seeds):
@@ -323,8 +324,8 @@ def errors_of(
                 found.setdefault(row, {})[seed] = scores.kept_errors(own, name, split)
     for seed in found.get("posterior", {}):
         own = scores.predicted(student_folder(folder, "posterior", seed), name)
-        pose = scores.mean_depth(scores.em_pose(teacher, name, split), own)
-        found.setdefault("em_and_posterior", {})[seed] = scores.errors(pose, split)
+        both = scores.errors(scores.mean_depth(em, own), split)
+        found.setdefault("em_and_posterior", {})[seed] = both
     return found
 
 
