@@ -11,12 +11,12 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-import check
 import nrsfm_jax.train
-import pose_jax.export
-import pose_jax.predict
 import pose_jax.train
-import summary
+import stages.check
+import stages.export
+import stages.predict
+import stages.report
 from input_pipeline import landmark_shards
 from runtime import devices, processes, run_files
 
@@ -51,13 +51,13 @@ def main(_: Sequence[str]) -> None:
 def run(config: Any, workdir: Path, stage: str) -> None:
     """Dispatches on ``stage``; each leaves its files in ``workdir``."""
     if stage == "check":
-        sys.exit(not check.run(config, workdir))
+        sys.exit(not stages.check.run(config, workdir))
     if stage == "landmarks":
         print(landmark_shards.write_folder(config.data))
         return
     devices.use_cpu_devices(config.cpu_devices)
     if stage in ("predict", "export"):  # these only use what is trained in the workdir
-        use = pose_jax.predict.predict if stage == "predict" else pose_jax.export.export
+        use = stages.predict.predict if stage == "predict" else stages.export.export
         print(use(config, workdir))
         return
     run_files.claim_workdir(workdir, config)
@@ -69,7 +69,7 @@ def run(config: Any, workdir: Path, stage: str) -> None:
             config.student.mode = mode
             pose_jax.train.train_and_evaluate(config, workdir)
     if stage in ("all", "teacher", "student", "evaluate"):
-        summary.write(config, workdir)
+        stages.report.write(config, workdir)
 
 
 if __name__ == "__main__":

@@ -118,12 +118,12 @@ def random_rotations(key: jax.Array, count: int) -> jax.Array:
 
 
 def factorise(
-    params: Params, W: jax.Array, turned: jax.Array, visible: jax.Array
+    params: Params, W: jax.Array, turned: jax.Array, labelled: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """X (B, P, 3) from ``turned``, and R (B, 3, 3) from W; camera rows are ``X R``."""
 
     def features(W):
-        given = visible.astype(W.dtype)
+        given = labelled.astype(W.dtype)
         flat = (W * given[..., None]).reshape(len(W), -1)
         return trunk(params["phi"], jnp.concatenate([flat, given], axis=1))
 
@@ -140,7 +140,7 @@ def huber(difference: jax.Array) -> jax.Array:
 
 
 def loss(
-    params: Params, W: jax.Array, visible: jax.Array, seed: jax.Array
+    params: Params, W: jax.Array, labelled: jax.Array, seed: jax.Array
 ) -> jax.Array:
     """Reprojection and canonicalisation error of a batch.
 
@@ -150,8 +150,8 @@ def loss(
     first, second, third = jax.random.split(key, 3)
     roll = _rolls(first, len(W))
     W = W @ roll
-    X, R = factorise(params, W, W @ _rolls(second, len(W)), visible)
-    given = visible.astype(W.dtype)
+    X, R = factorise(params, W, W @ _rolls(second, len(W)), labelled)
+    given = labelled.astype(W.dtype)
     error = jnp.sum(huber((X @ R)[..., :2] - W) * given) / jnp.sum(given)
     Q = random_rotations(third, len(W))
     seen = trunk(params["psi"], (X @ Q).reshape(len(W), -1))
@@ -166,12 +166,12 @@ def _rolls(key: jax.Array, count: int) -> jax.Array:
 
 
 def solve(
-    W: np.ndarray, visible: np.ndarray, *, seed: int, steps: int = STEPS
+    W: np.ndarray, labelled: np.ndarray, *, seed: int, steps: int = STEPS
 ) -> np.ndarray:
     """(N, P, 3): the landmarks with the depth of the network; its sign is open."""
     init_key, batch_key, turn_key = jax.random.split(jax.random.key(seed), 3)
     numbers = jax.random.randint(turn_key, (len(W),), 0, 2**20)
-    landmarks, shown = jnp.asarray(W), jnp.asarray(visible)
+    landmarks, shown = jnp.asarray(W), jnp.asarray(labelled)
     params = train(
         loss,
         init(init_key, W.shape[1]),
@@ -183,5 +183,5 @@ def solve(
     )
     X, R = jax.jit(factorise)(params, landmarks, landmarks, shown)
     pose = np.array(X @ R)
-    pose[..., :2] = np.where(visible[..., None], W, pose[..., :2])
+    pose[..., :2] = np.where(labelled[..., None], W, pose[..., :2])
     return pose

@@ -70,19 +70,19 @@ def reconstruct(params: Params, W: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (first @ phi + params["decoder"][0]).reshape(-1, 3), M
 
 
-def loss(params: Params, W: jax.Array, visible: jax.Array) -> jax.Array:
+def loss(params: Params, W: jax.Array, labelled: jax.Array) -> jax.Array:
     """Relative reprojection error, the mean over a batch."""
 
-    def one(W, visible):
+    def one(W, labelled):
         S, M = reconstruct(params, W)
-        error = jnp.where(visible[:, None], S @ M - W, 0)
+        error = jnp.where(labelled[:, None], S @ M - W, 0)
         return norm(error) / jnp.maximum(norm(W), 1e-6)
 
-    return jnp.mean(jax.vmap(one)(W, visible))
+    return jnp.mean(jax.vmap(one)(W, labelled))
 
 
 def solve(
-    W: np.ndarray, visible: np.ndarray, *, seed: int, steps: int = STEPS
+    W: np.ndarray, labelled: np.ndarray, *, seed: int, steps: int = STEPS
 ) -> np.ndarray:
     """(N, P, 3): the network's own poses in the camera frame; their sign is open."""
     init_key, batch_key = jax.random.split(jax.random.key(seed))
@@ -90,7 +90,7 @@ def solve(
     params = train(
         loss,
         init(init_key, W.shape[1]),
-        (jnp.asarray(W), jnp.asarray(visible)),
+        (jnp.asarray(W), jnp.asarray(labelled)),
         key=batch_key,
         optimizer=optax.adam(schedule),
         steps=steps,

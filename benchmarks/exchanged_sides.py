@@ -14,8 +14,8 @@ import json
 import numpy as np
 
 from benchmarks.common import DATA, finish, parse_args, summarise
+from input_pipeline.checks.suspects import exchanges, suspected_swaps
 from input_pipeline.skeleton import H36M_17
-from input_pipeline.suspects import exchanges, suspected_swaps
 
 SPOILED = 0.02
 
@@ -56,10 +56,10 @@ def found_and_flagged(
 ) -> tuple[float, float]:
     """Share of the spoiled samples that is told, share of the others that is."""
     rng = np.random.default_rng(seed)
-    visible = rng.random(keypoints.shape[:2]) >= hidden
+    labelled = rng.random(keypoints.shape[:2]) >= hidden
     spoiled = rng.choice(len(keypoints), round(SPOILED * len(keypoints)), replace=False)
     groups = exchanges(H36M_17)
-    labels, shown = keypoints.copy(), visible.copy()
+    labels, shown = keypoints.copy(), labelled.copy()
     for row in spoiled:
         for pair in groups[rng.integers(len(groups))]:
             labels[row, list(pair)] = labels[row, list(pair[::-1])]

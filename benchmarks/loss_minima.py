@@ -24,7 +24,7 @@ import losses
 from benchmarks import table_scores as scores
 from benchmarks import tables
 from input_pipeline.landmarks import Landmarks
-from pose_jax.objective import DepthTarget, depth_loss
+from pose_jax.loss import DepthTarget, depth_loss
 from pose_jax.targets import TeacherFiles, read_teacher, teacher_targets
 
 STEPS, FIRST_STEP = 600, 3e-3  # of the descent; patch units
@@ -161,7 +161,7 @@ def exact_row(
 
 def _rows(split: scores.Split, rows: np.ndarray) -> scores.Split:
     marks = split.landmarks
-    fields = ("sample_ids", "keypoints", "visible", "centre", "half_side")
+    fields = ("sample_ids", "keypoints", "labelled", "centre", "half_side")
     some = {name: getattr(marks, name)[rows] for name in fields}
     names = tuple(marks.names[i] for i in rows)
     chosen = Landmarks(skeleton=marks.skeleton, names=names, **some)

@@ -47,7 +47,7 @@ from losses import metrics
 from nrsfm_jax import teacher, train
 from nrsfm_jax.first_pose import mirror_of
 from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
-from nrsfm_jax.objective import Objective, member_terms
+from nrsfm_jax.loss import Objective, member_terms
 
 UNITS = {
     "mpjpe": "mm",
@@ -221,7 +221,7 @@ def load(args: argparse.Namespace) -> Problem:
     return Problem(
         landmarks=without(landmarks, args.missing),
         truth_mm=truth.align(landmarks.sample_ids).positions_mm,
-        scored=landmarks.visible,
+        scored=landmarks.labelled,
         held_out=read_landmarks(data, "val"),
     )
 
@@ -230,10 +230,10 @@ def without(landmarks: Landmarks, share: float) -> Landmarks:
     """The landmarks less a random share of them, the same for every method and seed."""
     if share == 0:
         return landmarks
-    drop = np.random.default_rng(_MISSING_STREAM).random(landmarks.visible.shape)
-    visible = landmarks.visible & (drop >= share)
-    keypoints = np.where(visible[..., None], landmarks.keypoints, np.float32(0))
-    return dataclasses.replace(landmarks, keypoints=keypoints, visible=visible)
+    drop = np.random.default_rng(_MISSING_STREAM).random(landmarks.labelled.shape)
+    labelled = landmarks.labelled & (drop >= share)
+    keypoints = np.where(labelled[..., None], landmarks.keypoints, np.float32(0))
+    return dataclasses.replace(landmarks, keypoints=keypoints, labelled=labelled)
 
 
 def measure(
@@ -245,21 +245,21 @@ def measure(
         truth_mm=problem.truth_mm,
         edges=problem.landmarks.skeleton.edges,
         root=problem.landmarks.skeleton.root,
-        visible=problem.scored,
+        labelled=problem.scored,
     )
     mirror = np.array([1, 1, -1], np.float32)
     scores = score(pose)
     if either_sign and scores["flip_fraction"] > 0.5:
         scores = score(pose * mirror)
-    flipped = metrics.flipped(pose, problem.truth_mm, visible=problem.scored)
+    flipped = metrics.flipped(pose, problem.truth_mm, labelled=problem.scored)
     turned = np.where(np.reshape(flipped, (-1, 1, 1)), pose * mirror, pose)
     scaled = metrics.scale_by_bone_length(
         turned,
         problem.truth_mm,
         edges=problem.landmarks.skeleton.edges,
-        visible=problem.scored,
+        labelled=problem.scored,
     )
-    unsigned = metrics.depth_error(scaled, problem.truth_mm, visible=problem.scored)
+    unsigned = metrics.depth_error(scaled, problem.truth_mm, labelled=problem.scored)
     return {
         "mpjpe": scores["mpjpe_mm"],
         "pa_mpjpe": scores["pa_mpjpe_mm"],
@@ -343,7 +343,7 @@ def learned(
     """A network of others, trained by what it minimises."""
     marks = problem.landmarks
     options = {"steps": module.STEPS // 10} if args.quick else {}
-    return module.solve(marks.centred[0], marks.visible, seed=seed, **options)
+    return module.solve(marks.centred[0], marks.labelled, seed=seed, **options)
 
 
 def em_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def em_shapes(
     """The fit of the EM."""
     W, _ = marks.centred
     options = {"components": components, "mirror": mirror_of(marks.skeleton)}
-    return fit_shapes(W, marks.visible, key=key, **options, **em_options(args))
+    return fit_shapes(W, marks.labelled, key=key, **options, **em_options(args))
 
 
 def em_alone(
@@ -368,7 +368,7 @@ def em_alone(
     """The annotated landmarks with the depth of the Gaussian shapes."""
     marks = problem.landmarks
     shape = em_shapes(marks, em_key(seed), args, components)
-    pose = expected_pose(shape, marks.centred[0], marks.visible)[0]
+    pose = expected_pose(shape, marks.centred[0], marks.labelled)[0]
     name = "EM" if components > 1 else "EM, 1 Gaussian"
     yield name, pose, functools.partial(em_scores, shape, problem)
 
@@ -381,7 +381,7 @@ def em_key(seed: int) -> jax.Array:
 def em_scores(shape: GaussianMixture, problem: Problem) -> dict[str, float]:
     """Minus the log-likelihood a sample, of the fit and of samples it has not seen."""
     held_out = problem.held_out
-    log_p = expected_pose(shape, held_out.centred[0], held_out.visible)[1]
+    log_p = expected_pose(shape, held_out.centred[0], held_out.labelled)[1]
     return {
         "em_nats": -float(shape.log_likelihood),
         "em_nats_held_out": -float(np.mean(log_p)),
@@ -391,10 +391,10 @@ def em_scores(shape: GaussianMixture, problem: Problem) -> dict[str, float]:
 def plain_teacher(problem: Problem, seed: int, args: argparse.Namespace) -> np.ndarray:
     """Section 3 as published: the published dictionaries and nothing but Eq. 4."""
     marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
-    W, visible = marks.centred[0], marks.visible
+    W, labelled = marks.centred[0], marks.labelled
     objective = Objective(steps=steps_of(args))
     fitted = train.fit(
-        W, visible, key=key, objective=objective, dictionary_sizes=PUBLISHED
+        W, labelled, key=key, objective=objective, dictionary_sizes=PUBLISHED
     )
     return reconstructed(fitted, W, marks)
 
@@ -405,11 +405,11 @@ def guided_teacher(
     """The recipe of configs/default.py; its EM is the row of that name."""
     marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
     shape = em_shapes(marks, em_key(seed), args)
-    first = expected_pose(shape, marks.centred[0], marks.visible)[0]
+    first = expected_pose(shape, marks.centred[0], marks.labelled)[0]
     yield "EM", first, functools.partial(em_scores, shape, problem)
     fitted = train.fit(
         first[..., :2],
-        marks.visible,
+        marks.labelled,
         key=key,
         em_depth=first[..., 2],
         objective=Objective(steps=steps_of(args)),
@@ -433,7 +433,7 @@ def reconstructed(fitted: train.Fit, W: np.ndarray, marks: Landmarks) -> np.ndar
     record = teacher.from_params(
         fitted.params, skeleton=marks.skeleton.to_dict(), config={}, depth_sign=1
     )
-    split = record.reconstruct(W, marks.visible, marks.sample_ids)
+    split = record.reconstruct(W, marks.labelled, marks.sample_ids)
     return split.poses(record.dictionary)
 
 
@@ -445,7 +445,7 @@ def teacher_scores(
 ) -> dict[str, float]:
     """What can be told of a trained teacher and of its EM without 3D."""
     data = {"W": first[..., :2], "em_depth": first[..., 2]}
-    data["visible"] = problem.landmarks.visible
+    data["labelled"] = problem.landmarks.labelled
     terms = member_terms(fitted.state.params, data, objective=Objective())
     return em_scores(shape, problem) | {k: float(v[0]) for k, v in terms.items()}
 

@@ -38,9 +38,9 @@ from benchmarks.pipeline_speed_peer import Pictures
 from benchmarks.teacher_speed import limit_threads
 from configs import default
 from input_pipeline.crops import pixels_to_patch
-from input_pipeline.datasets.prepared import ensure_prepared
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
+from input_pipeline.sources.prepared import ensure_prepared
 
 NAME = "pipeline_speed"
 BATCH = 32
@@ -125,7 +125,7 @@ def peer_batches(
         patch=pixels_to_patch(
             landmarks.keypoints, landmarks.centre, landmarks.half_side
         ),
-        visible=landmarks.visible,
+        labelled=landmarks.labelled,
         centre=landmarks.centre,
         half_side=landmarks.half_side,
         permutation=landmarks.skeleton.flip_permutation,

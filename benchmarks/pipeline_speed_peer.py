@@ -19,7 +19,7 @@ class Pictures:
     Args:
         files: N paths.
         patch: (N, P, 2) landmarks in patch coordinates.
-        visible: (N, P).
+        labelled: (N, P).
         centre: (N, 2) of the crops, pixels.
         half_side: (N,) of the crops, pixels.
         permutation: (P,) of the joints of a mirrored picture.
@@ -30,7 +30,7 @@ class Pictures:
 
     files: list[str]
     patch: np.ndarray
-    visible: np.ndarray
+    labelled: np.ndarray
     centre: np.ndarray
     half_side: np.ndarray
     permutation: np.ndarray
@@ -54,13 +54,13 @@ class Pictures:
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         mirror = -1 if flip else 1
         matrix = np.array([[mirror * cos, -sin], [mirror * sin, cos]])
-        patch, visible = self.patch[row], self.visible[row]
+        patch, labelled = self.patch[row], self.labelled[row]
         if flip:
-            patch, visible = patch[self.permutation], visible[self.permutation]
+            patch, labelled = patch[self.permutation], labelled[self.permutation]
         return {
             "image": self._draw(row, matrix, gain),
-            "keypoints": (patch @ matrix.T).astype(np.float32) * visible[:, None],
-            "visible": visible,
+            "keypoints": (patch @ matrix.T).astype(np.float32) * labelled[:, None],
+            "labelled": labelled,
             "row": row,
             "flip": flip,
             "scale": np.float32(scale),

@@ -33,7 +33,7 @@ from benchmarks import nrsfm
 from benchmarks.common import parse_args
 from nrsfm_jax import teacher, train
 from nrsfm_jax.gaussian_mixture import expected_pose
-from nrsfm_jax.objective import Objective, member_terms
+from nrsfm_jax.loss import Objective, member_terms
 
 COHERENT = 0.05
 Table = dict[str, np.ndarray]
@@ -78,22 +78,22 @@ def trained_restarts(args: argparse.Namespace) -> Table:
     problem = nrsfm.load(args)
     marks = problem.landmarks
     em_key, fit_key = jax.random.split(jax.random.key(args.first_seed))
-    visible = marks.visible
+    labelled = marks.labelled
     shape = nrsfm.em_shapes(marks, em_key, args)
-    first = expected_pose(shape, marks.centred[0], visible)[0]
+    first = expected_pose(shape, marks.centred[0], labelled)[0]
     W, depth = first[..., :2], first[..., 2]
     guided = args.recipe == "ours"
     objective = Objective(steps=args.steps)
     fitted = train.fit(
         W,
-        visible,
+        labelled,
         key=fit_key,
         population=args.seeds,
         dictionary_sizes=nrsfm.OURS if guided else nrsfm.PUBLISHED,
         em_depth=depth if guided else None,
         objective=objective,
     )
-    data = {"W": W, "visible": visible, "em_depth": depth}
+    data = {"W": W, "labelled": labelled, "em_depth": depth}
     table = better_sign(
         member_terms(fitted.state.params, data, objective=objective),
         member_terms(
@@ -108,7 +108,7 @@ def trained_restarts(args: argparse.Namespace) -> Table:
     for member in range(args.seeds):
         params = jax.tree.map(lambda x, i=member: x[i], fitted.state.params)
         record = teacher.from_params(params, skeleton={}, config={})
-        split = record.reconstruct(W, visible, marks.sample_ids)
+        split = record.reconstruct(W, labelled, marks.sample_ids)
         pose = split.poses(record.dictionary)
         measured.append(nrsfm.measure(pose, problem, either_sign=True))
     names = ("depth_error", "flip_fraction")

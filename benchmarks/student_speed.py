@@ -49,8 +49,8 @@ from benchmarks import student_speed_peers as peers
 from benchmarks.common import Row, finish, median_row, parse_args
 from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
+from pose_jax.state import TrainState, state_shapes
 from pose_jax.step import make_train_step
-from pose_jax.student import TrainState, state_shapes
 from runtime.devices import AXIS, data_parallel, keep_freed_memory
 
 NAME = "student_speed"

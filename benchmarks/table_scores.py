@@ -69,7 +69,7 @@ def errors(pose: np.ndarray, split: Split) -> dict[str, np.ndarray]:
     marks, truth = split.landmarks, split.truth_mm
     annotated = pose.copy()
     annotated[..., :2] = np.where(
-        marks.visible[..., None], marks.patch, annotated[..., :2]
+        marks.labelled[..., None], marks.patch, annotated[..., :2]
     )
     found: dict[str, np.ndarray] = {}
     edges, root = marks.skeleton.edges, marks.skeleton.root

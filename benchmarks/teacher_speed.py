@@ -35,7 +35,7 @@ from benchmarks import teacher_speed_peers as peers
 from benchmarks.common import Row, finish, median_row, parse_args
 from configs import paper
 from nrsfm_jax import train
-from nrsfm_jax.objective import Objective
+from nrsfm_jax.loss import Objective
 from runtime.devices import DataParallel
 
 NAME = "teacher_speed"
@@ -71,7 +71,7 @@ def make_batch(size: int) -> peers.Arrays:
     W = rng.normal(size=(size, LANDMARKS, 2)).astype(np.float32) * 0.4
     z = rng.normal(size=(size, LANDMARKS)).astype(np.float32) * 0.3
     W -= W.mean(1, keepdims=True)
-    return {"W": W, "visible": np.ones(z.shape, bool), "em_depth": z}
+    return {"W": W, "labelled": np.ones(z.shape, bool), "em_depth": z}
 
 
 def our_step(

@@ -62,9 +62,9 @@ def write_landmarks(folder: Path, count: int) -> None:
                 yaw = rng.uniform(0, 2 * np.pi, (n, 1))
                 x = S[..., 0] * np.cos(yaw) + S[..., 2] * np.sin(yaw)
                 keypoints = np.stack([x, S[..., 1]], -1).astype(np.float32) + 500
-                visible = rng.random((n, LANDMARKS)) < 0.95
-                visible[:, :2] = True
-                writer.add(split, keypoints, visible, np.arange(start, start + n))
+                labelled = rng.random((n, LANDMARKS)) < 0.95
+                labelled[:, :2] = True
+                writer.add(split, keypoints, labelled, np.arange(start, start + n))
 
 
 def open_samples(folder: Path) -> landmark_folder.Split:
@@ -74,7 +74,7 @@ def open_samples(folder: Path) -> landmark_folder.Split:
     parts = landmark_folder.pose_parts(
         records,
         slice(0, len(records)),
-        lambda W, visible: np.concatenate([W, W[..., :1]], -1),
+        lambda W, labelled: np.concatenate([W, W[..., :1]], -1),
     )
     write_array(path, parts, shape, np.float32)
     return landmark_folder.Split(records, Sharded([path]))

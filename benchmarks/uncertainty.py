@@ -17,9 +17,9 @@ import json
 import numpy as np
 from scipy.stats import spearmanr
 
+from input_pipeline.pictures import open_picture
 from pose_jax import PoseEstimator, Poses
-from pose_jax.persons import find_sources
-from pose_jax.pictures import open_picture
+from stages.boxes import find_sources
 
 
 def main() -> None:

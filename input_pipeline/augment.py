@@ -122,16 +122,16 @@ def patch_matrix(scale: Any, angle: Any, flip: Any) -> np.ndarray:
 
 def augment_landmarks(
     patch: np.ndarray,
-    visible: np.ndarray,
+    labelled: np.ndarray,
     matrix: np.ndarray,
     flip: np.ndarray,
     permutation: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks (B, P, 2) and visibility (B, P) of the augmented pictures."""
     patch = np.where(flip[:, None, None], patch[:, permutation], patch)
-    visible = np.where(flip[:, None], visible[:, permutation], visible)
+    labelled = np.where(flip[:, None], labelled[:, permutation], labelled)
     turned = np.einsum("bcd,bpd->bpc", matrix, patch)
-    return np.where(visible[..., None], turned, np.float32(0)), visible
+    return np.where(labelled[..., None], turned, np.float32(0)), labelled
 
 
 def draw_patch(

@@ -20,12 +20,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def landmark_boxes(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
+def landmark_boxes(keypoints: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Tight boxes of the labelled landmarks.
 
     Args:
         keypoints: (N, P, 2) pixels.
-        visible: (N, P) bool, True where a landmark is labelled.
+        labelled: (N, P) bool, True where a landmark is labelled.
 
     Returns:
         (N, 4) float32 x, y, width, height; all zero where nothing is labelled.
@@ -35,11 +35,11 @@ def landmark_boxes(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
         ...                np.array([[True, True, False]])).tolist()
         [[1.0, 2.0, 3.0, 7.0]]
     """
-    mask = visible[..., None]
+    mask = labelled[..., None]
     low = np.where(mask, keypoints, np.inf).min(axis=1)
     high = np.where(mask, keypoints, -np.inf).max(axis=1)
     boxes = np.concatenate([low, high - low], axis=-1)
-    labelled = np.any(visible, axis=1, keepdims=True)
+    labelled = np.any(labelled, axis=1, keepdims=True)
     return np.where(labelled, boxes, 0.0).astype(np.float32)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.datasets.records import read_npz, read_skeleton
 from input_pipeline.settings import DataSettings, check_split, data_settings
 from input_pipeline.skeleton import Skeleton
+from input_pipeline.sources.records import read_npz, read_skeleton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ def read_ground_truth(
     settings = data_settings(data)
     check_split(split)
     if settings.name in ("mocap", "sequence"):
-        from input_pipeline.datasets.mocap import project
-        from input_pipeline.datasets.sequence import read_sequence
+        from input_pipeline.sources.mocap import project
+        from input_pipeline.sources.sequence import read_sequence
 
         read = project if settings.name == "mocap" else read_sequence
         projection = read(settings, split)
@@ -96,7 +96,7 @@ def read_ground_truth(
         )
     if settings.name == "landmarks":
         return None
-    from input_pipeline.datasets.prepared import ensure_prepared
+    from input_pipeline.sources.prepared import ensure_prepared
 
     if settings.labelled and not settings.ground_truth_file(split):
         return None

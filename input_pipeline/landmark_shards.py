@@ -9,8 +9,8 @@ mapped, so that memory does not grow with the folder.
 ``config.data``. What does not fit in memory even once is written piece by piece::
 
     with LandmarkWriter("landmarks", skeleton) as writer:
-        for keypoints, visible, sample_ids in my_source:
-            writer.add("train", keypoints, visible, sample_ids)
+        for keypoints, labelled, sample_ids in my_source:
+            writer.add("train", keypoints, labelled, sample_ids)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def record_dtype(num_joints: int) -> np.dtype:
 
     ``centre`` and ``half_side`` are those of the crop, ``mean`` is that of the
     labelled landmarks in the patch, ``W`` (P, 2) the landmarks less this mean, 0
-    where not ``visible``.
+    where not ``labelled``.
     """
     fields = [
         ("sample_id", "<i8"),
@@ -49,7 +49,7 @@ def record_dtype(num_joints: int) -> np.dtype:
         ("half_side", "<f4"),
         ("mean", "<f4", (2,)),
         ("W", "<f4", (num_joints, 2)),
-        ("visible", "?", (num_joints,)),
+        ("labelled", "?", (num_joints,)),
     ]
     return np.dtype(fields, align=True)
 
@@ -202,8 +202,8 @@ class LandmarkShards:
         return Landmarks(
             skeleton=self.skeleton,
             sample_ids=rows["sample_id"].astype(np.int64),
-            keypoints=np.where(rows["visible"][..., None], pixels, np.float32(0)),
-            visible=np.ascontiguousarray(rows["visible"]),
+            keypoints=np.where(rows["labelled"][..., None], pixels, np.float32(0)),
+            labelled=np.ascontiguousarray(rows["labelled"]),
             centre=np.ascontiguousarray(rows["centre"]),
             half_side=np.ascontiguousarray(rows["half_side"]),
             names=tuple(f"sample {i}" for i in rows["sample_id"].tolist()),
@@ -291,7 +291,7 @@ class LandmarkWriter:
         self,
         split: str,
         keypoints: np.ndarray,
-        visible: np.ndarray,
+        labelled: np.ndarray,
         sample_ids: np.ndarray,
         *,
         boxes: np.ndarray | None = None,
@@ -301,7 +301,7 @@ class LandmarkWriter:
         Args:
             split: ``"train"`` or ``"val"``.
             keypoints: (n, P, 2) pixels.
-            visible: (n, P) bool.
+            labelled: (n, P) bool.
             sample_ids: (n,) numbers, unique in the split.
             boxes: (n, 4) of persons; by default those of the landmarks.
 
@@ -309,27 +309,27 @@ class LandmarkWriter:
             ValueError: a landmark that is not finite, a crop without area, other
                 shapes.
         """
-        visible = np.asarray(visible, bool)
+        labelled = np.asarray(labelled, bool)
         shape = (len(sample_ids), self._skeleton.num_joints)
-        if visible.shape != shape or np.shape(keypoints) != (*shape, 2):
+        if labelled.shape != shape or np.shape(keypoints) != (*shape, 2):
             raise ValueError(
-                f"keypoints have shape {np.shape(keypoints)} and visible "
-                f"{visible.shape}; {len(sample_ids)} samples of the skeleton "
+                f"keypoints have shape {np.shape(keypoints)} and labelled "
+                f"{labelled.shape}; {len(sample_ids)} samples of the skeleton "
                 f"{self._skeleton.name!r} need {(*shape, 2)} and {shape}"
             )
-        bad = np.flatnonzero((~np.isfinite(keypoints).all(-1) & visible).any(1))
+        bad = np.flatnonzero((~np.isfinite(keypoints).all(-1) & labelled).any(1))
         if bad.size:
             raise ValueError(
                 f"sample {sample_ids[bad[0]]}: a landmark is not finite; mark it as "
-                "not visible or leave the sample out"
+                "not labelled or leave the sample out"
             )
         self.add_landmarks(
             split,
             make_landmarks(
                 skeleton=self._skeleton,
                 sample_ids=np.asarray(sample_ids),
-                keypoints=np.where(visible[..., None], keypoints, 0.0),
-                visible=visible,
+                keypoints=np.where(labelled[..., None], keypoints, 0.0),
+                labelled=labelled,
                 boxes=boxes,
                 names=tuple(f"sample {i}" for i in sample_ids),
                 padding=self._padding,
@@ -345,11 +345,11 @@ class LandmarkWriter:
         for name, values in (
             *(("sample_id", landmarks.sample_ids), ("centre", landmarks.centre)),
             *(("half_side", landmarks.half_side), ("mean", mean), ("W", W)),
-            ("visible", landmarks.visible),
+            ("labelled", landmarks.labelled),
         ):
             records[name] = values
         entry = self._splits.setdefault(split, {"shards": [], "labelled": 0})
-        entry["labelled"] = entry["labelled"] + landmarks.visible.sum(0)
+        entry["labelled"] = entry["labelled"] + landmarks.labelled.sum(0)
         waiting = self._waiting.setdefault(split, [])
         waiting.append(records)
         while sum(map(len, waiting)) >= self._shard_size:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import crops
-from input_pipeline.datasets.records import read_npz, read_skeleton
 from input_pipeline.settings import DataSettings, check_split, data_settings
 from input_pipeline.skeleton import Skeleton
+from input_pipeline.sources.records import read_npz, read_skeleton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Landmarks:
         skeleton: names and structure of the P landmarks.
         sample_ids: (N,) int64, unique.
         keypoints: (N, P, 2) float32 pixels; 0 where not labelled.
-        visible: (N, P) bool, True where a landmark is labelled.
+        labelled: (N, P) bool, True where a landmark is labelled.
         centre: (N, 2) float32 pixels, middle of the crop.
         half_side: (N,) float32 pixels, half the side of the crop.
         names: what to call each sample in a message.
@@ -32,7 +32,7 @@ class Landmarks:
     skeleton: Skeleton
     sample_ids: np.ndarray
     keypoints: np.ndarray
-    visible: np.ndarray
+    labelled: np.ndarray
     centre: np.ndarray
     half_side: np.ndarray
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Landmarks:
     def patch(self) -> np.ndarray:
         """(N, P, 2) float32 patch coordinates; 0 where not labelled."""
         patch = crops.pixels_to_patch(self.keypoints, self.centre, self.half_side)
-        return np.where(self.visible[..., None], patch, np.float32(0))
+        return np.where(self.labelled[..., None], patch, np.float32(0))
 
     @functools.cached_property
     def centred(self) -> tuple[np.ndarray, np.ndarray]:
@@ -52,10 +52,10 @@ class Landmarks:
 
         W is 0 where a joint is not labelled; the mean is (N, 2).
         """
-        count = np.maximum(self.visible.sum(axis=1, keepdims=True), 1)
+        count = np.maximum(self.labelled.sum(axis=1, keepdims=True), 1)
         mean = (self.patch.sum(axis=1) / count).astype(np.float32)
         W = self.patch - mean[:, None]
-        return np.where(self.visible[..., None], W, np.float32(0)), mean
+        return np.where(self.labelled[..., None], W, np.float32(0)), mean
 
 
 def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landmarks:
@@ -71,18 +71,18 @@ def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landma
     settings = data_settings(data)
     check_split(split)
     if settings.name == "mocap":
-        from input_pipeline.datasets.mocap import project
+        from input_pipeline.sources.mocap import project
 
         return project(settings, split).landmarks
     if settings.name == "sequence":
-        from input_pipeline.datasets.sequence import read_sequence
+        from input_pipeline.sources.sequence import read_sequence
 
         return read_sequence(settings, split).landmarks
     if settings.name == "landmarks":
         from input_pipeline.landmark_shards import open_split
 
         return open_split(settings.landmarks, split).landmarks()
-    from input_pipeline.datasets.prepared import ensure_prepared
+    from input_pipeline.sources.prepared import ensure_prepared
 
     file = ensure_prepared(settings).landmarks_file(split)
     if not file.is_file():
@@ -92,7 +92,7 @@ def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landma
         skeleton=read_skeleton(table),
         sample_ids=table["sample_ids"],
         keypoints=table["keypoints"],
-        visible=table["visible"],
+        labelled=table["labelled"],
         boxes=table["boxes"] if settings.box == "annotation" else None,
         names=tuple(str(name) for name in table["names"]),
         padding=settings.padding,
@@ -104,7 +104,7 @@ def make_landmarks(
     skeleton: Skeleton,
     sample_ids: np.ndarray,
     keypoints: np.ndarray,
-    visible: np.ndarray,
+    labelled: np.ndarray,
     boxes: np.ndarray | None,
     names: tuple[str, ...],
     padding: float,
@@ -115,7 +115,7 @@ def make_landmarks(
         ValueError: a box without area.
     """
     if boxes is None:
-        boxes = crops.landmark_boxes(keypoints, visible)
+        boxes = crops.landmark_boxes(keypoints, labelled)
     centre, half_side = crops.square_crops(boxes, padding=padding)
     bad = np.flatnonzero(~(half_side > 0))
     if bad.size:
@@ -128,7 +128,7 @@ def make_landmarks(
         skeleton=skeleton,
         sample_ids=sample_ids.astype(np.int64),
         keypoints=keypoints.astype(np.float32),
-        visible=visible.astype(bool),
+        labelled=labelled.astype(bool),
         centre=centre,
         half_side=half_side,
         names=names,

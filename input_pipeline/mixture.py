@@ -83,7 +83,7 @@ def joined(parts: Sequence[Landmarks]) -> Landmarks:
         skeleton=parts[0].skeleton,
         sample_ids=np.arange(sum(map(len, parts)), dtype=np.int64),
         keypoints=together("keypoints"),
-        visible=together("visible"),
+        labelled=together("labelled"),
         centre=together("centre"),
         half_side=together("half_side"),
         names=tuple(name for part in parts for name in part.names),
@@ -92,7 +92,7 @@ def joined(parts: Sequence[Landmarks]) -> Landmarks:
 
 def depth_counts(landmarks: Landmarks) -> np.ndarray:
     """(N,) bool: samples of further sources that get the depth loss, complete ones."""
-    return np.asarray(landmarks.visible.all(axis=1))
+    return np.asarray(landmarks.labelled.all(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import augment as augment_lib
-from input_pipeline.datasets.prepared import ensure_prepared
-from input_pipeline.datasets.rendering import available_cores
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.mixture import Mixture, also_sources, joined
 from input_pipeline.settings import DataSettings, data_settings
+from input_pipeline.sources.prepared import ensure_prepared
+from input_pipeline.sources.rendering import available_cores
 from input_pipeline.tensorflow_setup import load_tensorflow, load_tfds, quiet
 
 Batch = dict[str, np.ndarray]
@@ -132,7 +132,7 @@ def image_batches(
     Returns:
         An iterator of dictionaries: ``image`` (B, S, S, 3) uint8; ``keypoints``
         (B, P, 2) float32 patch coordinates of the augmented crop, 0 where not
-        visible; ``visible`` (B, P) bool; ``row`` (B,) int32 in
+        labelled; ``labelled`` (B, P) bool; ``row`` (B,) int32 in
         ``read_landmarks(data, split)``, and in training after it in
         ``mixture.read_also(data)``; ``flip`` (B,) bool; ``scale`` (B,) float32,
         by which lengths are larger than in the plain crop; ``weight`` (B,) float32,
@@ -258,9 +258,9 @@ class _Drawer:
             first, len(rows), self.plan.seed, self.how
         )
         matrix = augment_lib.patch_matrix(change.scale, change.angle, change.flip)
-        keypoints, visible = augment_lib.augment_landmarks(
+        keypoints, labelled = augment_lib.augment_landmarks(
             self.patch[rows],
-            table.visible[rows],
+            table.labelled[rows],
             matrix,
             change.flip,
             table.skeleton.flip_permutation,
@@ -280,7 +280,7 @@ class _Drawer:
         return {
             "image": image,
             "keypoints": keypoints,
-            "visible": visible,
+            "labelled": labelled,
             "row": rows.astype(np.int32),
             "flip": change.flip,
             "scale": change.scale,
@@ -298,7 +298,7 @@ class _Drawer:
         return {
             "image": ((batch, size, size, 3), np.uint8),
             "keypoints": ((batch, joints, 2), np.float32),
-            "visible": ((batch, joints), np.bool_),
+            "labelled": ((batch, joints), np.bool_),
             "row": ((batch,), np.int32),
             "flip": ((batch,), np.bool_),
             "scale": ((batch,), np.float32),

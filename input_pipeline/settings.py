@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Own pictures, by the format of their labels; see input_pipeline.datasets.readers.
+# Own pictures, by the format of their labels; see input_pipeline.formats.readers.
 FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
 NAMES = ("mannequin", "mocap", "sequence", "landmarks", *FORMATS)
 SPLITS = ("train", "val")
@@ -41,7 +41,7 @@ class DataSettings:
             ``input_pipeline.landmark_shards``. Empty keeps landmarks in memory.
         mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed); the
             file of a ``sequence``.
-        sequence: which one of the file; see ``input_pipeline.datasets.sequence``.
+        sequence: which one of the file; see ``input_pipeline.sources.sequence``.
         num_train: training samples; for ``mocap`` 0 takes all frames.
         num_val: validation samples; the most pictures held out of labels.
         render_size: side of a rendered picture, pixels.

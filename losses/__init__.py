@@ -23,6 +23,12 @@ from losses.distillation import (
 )
 from losses.exact import min_code_cost
 from losses.gram import dictionary_gram, gram_distillation_loss
+from losses.mahalanobis import (
+    POSTERIOR_NOISE,
+    PreparedPosterior,
+    posterior_depth_loss,
+    prepare_posterior,
+)
 from losses.metrics import (
     auc,
     depth_error,
@@ -38,12 +44,6 @@ from losses.metrics import (
     per_action_table,
     procrustes_align,
     scale_by_bone_length,
-)
-from losses.posterior import (
-    POSTERIOR_NOISE,
-    PreparedPosterior,
-    posterior_depth_loss,
-    prepare_posterior,
 )
 from losses.reprojection import reprojection_loss
 from losses.subspace import match_depth_mean, project_code, right_inverse

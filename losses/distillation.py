@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Key
 
 from losses.masked import (
     Weight,
-    keep_visible,
-    keep_visible_pairs,
+    keep_labelled,
+    keep_labelled_pairs,
     norm,
     product,
 )
@@ -29,7 +29,7 @@ def code_cost(
     w: Float[Array, " p2"],
     *,
     code_l1_weight: Weight,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Cost of a code (Wang et al. 2019, Eq. 9, with the norms of Section 4.4).
 
@@ -40,9 +40,9 @@ def code_cost(
         B_xy: (2P, K) image part of the dictionary.
         w: (2P,) centred landmarks, ``W.ravel()``.
         code_l1_weight: weight of the regulariser (0.3 in the paper).
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
     """
-    error = keep_visible_pairs(product(B_xy, phi) - w, visible)
+    error = keep_labelled_pairs(product(B_xy, phi) - w, labelled)
     return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi))
 
 
@@ -54,7 +54,7 @@ def distillation_loss(
     w: Float[Array, " p2"],
     *,
     code_l1_weight: Weight = 0.3,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Convex upper bound of the cost of a depth (Wang et al. 2019, Eq. 14).
 
@@ -68,10 +68,12 @@ def distillation_loss(
         B_z: (P, K) depth part of the dictionary.
         w: (2P,) centred landmarks, ``W.ravel()``.
         code_l1_weight: weight of the regulariser.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
     """
-    phi_proj = project_code(phi, B_z, z_hyp, visible=visible)
-    return code_cost(phi_proj, B_xy, w, code_l1_weight=code_l1_weight, visible=visible)
+    phi_proj = project_code(phi, B_z, z_hyp, labelled=labelled)
+    return code_cost(
+        phi_proj, B_xy, w, code_l1_weight=code_l1_weight, labelled=labelled
+    )
 
 
 class PreparedDistillation(NamedTuple):
@@ -83,7 +85,7 @@ class PreparedDistillation(NamedTuple):
         leak: (2P, P) L = B_xy B_z^+, how an edit of the depth shows in the image.
         error: (2P,) e0 = B_xy phi - w, 0 at missing joints.
         depth: (P,) z0 = B_z phi, the teacher's depth, of every joint.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
     """
 
     phi: Float[Array, " k"]
@@ -91,7 +93,7 @@ class PreparedDistillation(NamedTuple):
     leak: Float[Array, " p2 p"]
     error: Float[Array, " p2"]
     depth: Float[Array, " p"]
-    visible: Bool[Array, " p"]
+    labelled: Bool[Array, " p"]
 
 
 def prepare(
@@ -99,19 +101,19 @@ def prepare(
     B_xy: Float[Array, " p2 k"],
     B_z: Float[Array, " p k"],
     w: Float[Array, " p2"],
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> PreparedDistillation:
     """The unchanging part of Eq. 14 for one sample; arguments as there."""
-    if visible is None:
-        visible = jnp.ones(B_z.shape[0], dtype=bool)
-    inverse = right_inverse(B_z, visible=visible)
+    if labelled is None:
+        labelled = jnp.ones(B_z.shape[0], dtype=bool)
+    inverse = right_inverse(B_z, labelled=labelled)
     return PreparedDistillation(
         phi=phi,
         right_inverse=inverse,
-        leak=keep_visible_pairs(product(B_xy, inverse), visible),
-        error=keep_visible_pairs(product(B_xy, phi) - w, visible),
+        leak=keep_labelled_pairs(product(B_xy, inverse), labelled),
+        error=keep_labelled_pairs(product(B_xy, phi) - w, labelled),
         depth=product(B_z, phi),
-        visible=visible,
+        labelled=labelled,
     )
 
 
@@ -126,16 +128,16 @@ def prepared_distillation_loss(
         ||e0 + L delta||_2 + code_l1_weight ||phi + B_z^+ delta||_1,
         delta = (z' - mean z') - (z0 - mean z0)
 
-    Equal to ``distillation_loss(match_depth_mean(z_hyp, B_z @ phi, visible), ...)``:
-    the mean of z_hyp over the visible joints has no influence and no gradient.
+    Equal to ``distillation_loss(match_depth_mean(z_hyp, B_z @ phi, labelled), ...)``:
+    the mean of z_hyp over the labelled joints has no influence and no gradient.
 
     Args:
         z_hyp: (P,) depth hypothesis z', in the unit of w.
         prepared: the sample's record from :func:`prepare`.
         code_l1_weight: weight of the regulariser.
     """
-    matched = match_depth_mean(z_hyp, prepared.depth, prepared.visible)
-    delta = keep_visible(matched - prepared.depth, prepared.visible)
+    matched = match_depth_mean(z_hyp, prepared.depth, prepared.labelled)
+    delta = keep_labelled(matched - prepared.depth, prepared.labelled)
     error = prepared.error + product(prepared.leak, delta)
     phi_proj = prepared.phi + product(prepared.right_inverse, delta)
     return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi_proj))
@@ -145,10 +147,10 @@ def keypoint_l1_loss(
     pred_xy: Float[Array, " p 2"],
     keypoints: Float[Array, " p 2"],
     *,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
-    """||f_xy - w||_1 of Eq. 15, summed over the visible joints."""
-    return jnp.sum(jnp.abs(keep_visible(pred_xy - keypoints, visible)))
+    """||f_xy - w||_1 of Eq. 15, summed over the labelled joints."""
+    return jnp.sum(jnp.abs(keep_labelled(pred_xy - keypoints, labelled)))
 
 
 def depth_l1_loss(
@@ -156,20 +158,20 @@ def depth_l1_loss(
     z_teacher: Float[Array, " p"],
     *,
     weight: Weight | Float[Array, " p"] = 1.0,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """The baseline Weaksup-bs: the teacher's depth as a label, means matched.
 
-        ||weight ((z - mean z) - (z0 - mean z0))||_1    over the visible joints
+        ||weight ((z - mean z) - (z0 - mean z0))||_1    over the labelled joints
 
     Args:
         pred_z: (P,) the student's depth.
         z_teacher: (P,) the teacher's depth B_z phi, in the same unit.
         weight: of this sample, or (P,) of each joint; see :func:`residual_weight`.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
     """
-    error = match_depth_mean(pred_z, z_teacher, visible) - z_teacher
-    return jnp.sum(weight * jnp.abs(keep_visible(error, visible)))
+    error = match_depth_mean(pred_z, z_teacher, labelled) - z_teacher
+    return jnp.sum(weight * jnp.abs(keep_labelled(error, labelled)))
 
 
 def residual_weight(
@@ -192,7 +194,7 @@ def pose_loss(
     *,
     code_l1_weight: Weight = 0.3,
     depth_weight: Weight = 1.0,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """What the student minimises (Wang et al. 2019, Eq. 15), for one sample.
 
@@ -205,12 +207,14 @@ def pose_loss(
         prepared: the teacher's view of the sample, from :func:`prepare`.
         code_l1_weight: weight of the regulariser in Eq. 14.
         depth_weight: 1 in the paper.
-        visible: (P,) joints of ``keypoints`` that are annotated; by default those
+        labelled: (P,) joints of ``keypoints`` that are annotated; by default those
             of ``prepared``.
     """
-    visible = prepared.visible if visible is None else visible
+    labelled = prepared.labelled if labelled is None else labelled
     depth = prepared_distillation_loss(pred_z, prepared, code_l1_weight=code_l1_weight)
-    return keypoint_l1_loss(pred_xy, keypoints, visible=visible) + depth_weight * depth
+    return (
+        keypoint_l1_loss(pred_xy, keypoints, labelled=labelled) + depth_weight * depth
+    )
 
 
 def depth_gradient_norm(

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from losses.distillation import code_cost
-from losses.masked import Weight, keep_visible, keep_visible_pairs, norm, product
+from losses.masked import Weight, keep_labelled, keep_labelled_pairs, norm, product
 from losses.subspace import project_code, right_inverse
 
 _RELAXATION = 1.7
@@ -71,7 +71,7 @@ def min_code_cost(
     w: Float[Array, " p2"],
     *,
     code_l1_weight: Weight = 0.3,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
     tolerance: float = 1e-4,
     max_steps: int = 10_000,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -93,7 +93,7 @@ def min_code_cost(
         B_z: (P, K) depth part of the dictionary.
         w: (2P,) centred landmarks, ``W.ravel()``.
         code_l1_weight: weight c > 0 of the regulariser.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
         tolerance: stop when the gap is at most this share of the cost.
         max_steps: stop after so many steps of ADMM, whatever the gap.
 
@@ -102,8 +102,8 @@ def min_code_cost(
         nearest depth that one has, as in :func:`losses.project_code`), and the gap
         to a lower bound from the dual: the minimum lies in [cost - gap, cost].
     """
-    B_xy, w = keep_visible_pairs(B_xy, visible), keep_visible_pairs(w, visible)
-    B_z, z_hyp = keep_visible(B_z, visible), keep_visible(z_hyp, visible)
+    B_xy, w = keep_labelled_pairs(B_xy, labelled), keep_labelled_pairs(w, labelled)
+    B_z, z_hyp = keep_labelled(B_z, labelled), keep_labelled(z_hyp, labelled)
     phi_min, v, cost, gap = jax.lax.stop_gradient(
         _solve(
             *jax.lax.stop_gradient((z_hyp, phi, B_xy, B_z, w, code_l1_weight)),

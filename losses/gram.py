@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from losses.camera_frame import rotation_from_camera
-from losses.masked import Weight, keep_visible, norm, product
+from losses.masked import Weight, keep_labelled, norm, product
 from losses.subspace import factor_gram
 
 _ATOMS = 64  # that are worked on at a time
@@ -47,7 +47,7 @@ def gram_distillation_loss(
     gram: Float[Array, " p3 p3"],
     *,
     code_l1_weight: Weight = 0.3,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Eq. 14 from the dictionary itself (Wang et al. 2019), to be batched.
 
@@ -63,16 +63,18 @@ def gram_distillation_loss(
         D: (3P, K) dictionary in the frame of the shape.
         gram: of :func:`dictionary_gram`.
         code_l1_weight: weight of the regulariser.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
     """
     R = rotation_from_camera(M)
     axis = R[:, 2]
     shape = product(product(D, phi).reshape(-1, 3), R)
-    depth_gram = keep_visible(keep_visible(_seen_along(axis, gram), visible).T, visible)
-    y = _multipliers(depth_gram, keep_visible(z_hyp - shape[:, 2], visible))
+    depth_gram = keep_labelled(
+        keep_labelled(_seen_along(axis, gram), labelled).T, labelled
+    )
+    y = _multipliers(depth_gram, keep_labelled(z_hyp - shape[:, 2], labelled))
     v = (y[:, None] * axis[None]).ravel()
     moved = product(product(gram, v).reshape(-1, 3), R[:, :2])
-    error = keep_visible(shape[:, :2] + moved - w.reshape(-1, 2), visible)
+    error = keep_labelled(shape[:, :2] + moved - w.reshape(-1, 2), labelled)
     return norm(error) + code_l1_weight * _moved_l1(phi, v, D)
 
 

@@ -29,27 +29,27 @@ def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
 
 
-def keep_visible(
-    x: Float[Array, " p *rest"], visible: Bool[Array, " p"] | None
+def keep_labelled(
+    x: Float[Array, " p *rest"], labelled: Bool[Array, " p"] | None
 ) -> Float[Array, " p *rest"]:
     """``x`` with the rows of missing joints set to 0, whatever they held."""
-    if visible is None:
+    if labelled is None:
         return x
-    return jnp.where(visible.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0.0)
+    return jnp.where(labelled.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0.0)
 
 
-def keep_visible_pairs(
-    x: Float[Array, " p2 *rest"], visible: Bool[Array, " p"] | None
+def keep_labelled_pairs(
+    x: Float[Array, " p2 *rest"], labelled: Bool[Array, " p"] | None
 ) -> Float[Array, " p2 *rest"]:
-    """:func:`keep_visible` for rows ordered u1 v1 u2 v2 ..., as in w and B_xy."""
-    return x if visible is None else keep_visible(x, jnp.repeat(visible, 2))
+    """:func:`keep_labelled` for rows ordered u1 v1 u2 v2 ..., as in w and B_xy."""
+    return x if labelled is None else keep_labelled(x, jnp.repeat(labelled, 2))
 
 
-def visible_mean(
-    x: Float[Array, " p"], visible: Bool[Array, " p"] | None
+def labelled_mean(
+    x: Float[Array, " p"], labelled: Bool[Array, " p"] | None
 ) -> Float[Array, ""]:
-    """The mean over the visible joints; 0 where there are none."""
-    if visible is None:
+    """The mean over the labelled joints; 0 where there are none."""
+    if labelled is None:
         return jnp.mean(x)
-    count = jnp.sum(visible.astype(x.dtype))
-    return jnp.sum(keep_visible(x, visible)) / jnp.maximum(count, 1.0)
+    count = jnp.sum(labelled.astype(x.dtype))
+    return jnp.sum(keep_labelled(x, labelled)) / jnp.maximum(count, 1.0)

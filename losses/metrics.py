@@ -2,9 +2,9 @@
 
 Plain numpy in float64: these run in evaluation, where singular values may meet and no
 gradient is wanted. Poses are (..., P, 3) with any leading axes, results have those
-axes. The unit is that of the truth (mm). ``visible`` (..., P) leaves joints out of
+axes. The unit is that of the truth (mm). ``labelled`` (..., P) leaves joints out of
 both the alignment and the mean, as if the skeleton did not have them; a sample
-without any visible joint gives NaN.
+without any labelled joint gives NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Poses = Float[np.ndarray, "*n p 3"] | Float[Array, "*n p 3"]
-Visible = Bool[np.ndarray, "*n p"] | Bool[Array, "*n p"] | None
+Labelled = Bool[np.ndarray, "*n p"] | Bool[Array, "*n p"] | None
 PerSample = Float[np.ndarray, "*n"] | np.floating
 Edges = Sequence[tuple[int, int]]
 
@@ -30,66 +30,70 @@ ALIGNMENT = (
 
 
 def mpjpe(
-    pred: Poses, truth: Poses, *, root: int, visible: Visible = None
+    pred: Poses, truth: Poses, *, root: int, labelled: Labelled = None
 ) -> PerSample:
     """Mean distance of the joints, root joints moved onto each other.
 
-    Where the root is not visible, the means of the visible joints are.
+    Where the root is not labelled, the means of the labelled joints are.
     """
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     return _mean_distance(
         _root_aligned(pred, mask, root), _root_aligned(truth, mask, root), mask
     )
 
 
 def n_mpjpe(
-    pred: Poses, truth: Poses, *, root: int, visible: Visible = None
+    pred: Poses, truth: Poses, *, root: int, labelled: Labelled = None
 ) -> PerSample:
     """:func:`mpjpe` after the scale of the prediction that fits best in least squares.
 
     s = <pred, truth> / <pred, pred>, both root-aligned; not held positive.
     """
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     pred, truth = _root_aligned(pred, mask, root), _root_aligned(truth, mask, root)
     inner, size = (_masked(pred * x, mask).sum((-2, -1)) for x in (truth, pred))
     scale = np.divide(inner, size, out=np.zeros_like(inner), where=size > 0)
     return _mean_distance(scale[..., None, None] * pred, truth, mask)
 
 
-def pa_mpjpe(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+def pa_mpjpe(pred: Poses, truth: Poses, *, labelled: Labelled = None) -> PerSample:
     """Mean distance after the best similarity (rotation, scale, shift)."""
-    return _procrustes_error(pred, truth, visible, scale=True, reflection=False)
+    return _procrustes_error(pred, truth, labelled, scale=True, reflection=False)
 
 
-def pa_mpjpe_rigid(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+def pa_mpjpe_rigid(
+    pred: Poses, truth: Poses, *, labelled: Labelled = None
+) -> PerSample:
     """Mean distance after the best rotation and shift; the scale stays."""
-    return _procrustes_error(pred, truth, visible, scale=False, reflection=False)
+    return _procrustes_error(pred, truth, labelled, scale=False, reflection=False)
 
 
 def pa_mpjpe_reflection(
-    pred: Poses, truth: Poses, *, visible: Visible = None
+    pred: Poses, truth: Poses, *, labelled: Labelled = None
 ) -> PerSample:
     """Mean distance after the best similarity, mirror images allowed."""
-    return _procrustes_error(pred, truth, visible, scale=True, reflection=True)
+    return _procrustes_error(pred, truth, labelled, scale=True, reflection=True)
 
 
-def depth_error(pred: Poses, truth: Poses, *, visible: Visible = None) -> PerSample:
+def depth_error(pred: Poses, truth: Poses, *, labelled: Labelled = None) -> PerSample:
     """Mean |dz| over the joints, mean depths moved onto each other."""
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     error = _centred(pred, mask)[..., 2] - _centred(truth, mask)[..., 2]
     return _mean(np.abs(error), mask)
 
 
-def flipped(pred: Poses, truth: Poses, *, visible: Visible = None) -> np.ndarray | bool:
+def flipped(
+    pred: Poses, truth: Poses, *, labelled: Labelled = None
+) -> np.ndarray | bool:
     """Whether the centred depths point apart: <z_pred, z_true> < 0, per sample."""
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     depths = (_masked(_centred(x, mask), mask)[..., 2] for x in (pred, truth))
     return np.prod(np.stack(list(depths)), axis=0).sum(-1) < 0
 
 
-def flip_fraction(pred: Poses, truth: Poses, *, visible: Visible = None) -> float:
+def flip_fraction(pred: Poses, truth: Poses, *, labelled: Labelled = None) -> float:
     """Share of the samples whose depth is turned round; see :func:`flipped`."""
-    return float(np.mean(flipped(pred, truth, visible=visible)))
+    return float(np.mean(flipped(pred, truth, labelled=labelled)))
 
 
 def dai_error(
@@ -121,10 +125,10 @@ def pck3d(
     *,
     root: int,
     threshold: float = PCK_THRESHOLD,
-    visible: Visible = None,
+    labelled: Labelled = None,
 ) -> PerSample:
     """Share of the joints within ``threshold`` of the truth, root-aligned."""
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     pred, truth = _root_aligned(pred, mask, root), _root_aligned(truth, mask, root)
     near = np.linalg.norm(pred - truth, axis=-1) <= threshold
     return _mean(near.astype(np.float64), mask)
@@ -136,25 +140,26 @@ def auc(
     *,
     root: int,
     thresholds: Sequence[float] = AUC_THRESHOLDS,
-    visible: Visible = None,
+    labelled: Labelled = None,
 ) -> PerSample:
     """Mean of :func:`pck3d` over the thresholds 0, 5, ..., 150 mm."""
     curves = [
-        pck3d(pred, truth, root=root, threshold=t, visible=visible) for t in thresholds
+        pck3d(pred, truth, root=root, threshold=t, labelled=labelled)
+        for t in thresholds
     ]
     return np.mean(np.stack(curves), axis=0)
 
 
 def scale_by_bone_length(
-    pred: Poses, truth: Poses, *, edges: Edges, visible: Visible = None
+    pred: Poses, truth: Poses, *, edges: Edges, labelled: Labelled = None
 ) -> Float[np.ndarray, "*n p 3"]:
     """The prediction scaled so that its mean bone length is that of the truth.
 
     Raises:
         ValueError: ``edges`` is empty, or a sample has no bone with both ends
-            visible, or its predicted bones all have length 0.
+            labelled, or its predicted bones all have length 0.
     """
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     if not len(edges):
         raise ValueError(
             "edges is empty: bone-length alignment needs at least one bone"
@@ -170,7 +175,7 @@ def scale_by_bone_length(
     if bad.size:
         raise ValueError(
             f"sample {bad[0]}: mean predicted bone length {of_pred.flat[bad[0]]}, "
-            "which no scale can align (nan: no bone with both ends visible); "
+            "which no scale can align (nan: no bone with both ends labelled); "
             "leave the sample out or use n_mpjpe"
         )
     return pred * (of_truth / of_pred)[..., None, None]
@@ -182,7 +187,7 @@ def procrustes_align(
     *,
     scale: bool,
     reflection: bool,
-    visible: Visible = None,
+    labelled: Labelled = None,
 ) -> Float[np.ndarray, "*n p 3"]:
     """The prediction moved onto the truth by the best orthogonal map and shift.
 
@@ -191,9 +196,9 @@ def procrustes_align(
         truth: (..., P, 3) poses to be met.
         scale: whether the size is fitted too (in least squares, with the rotation).
         reflection: whether mirror images are allowed.
-        visible: (..., P) joints that are fitted; all are moved.
+        labelled: (..., P) joints that are fitted; all are moved.
     """
-    pred, truth, mask = _arrays(pred, truth, visible)
+    pred, truth, mask = _arrays(pred, truth, labelled)
     centre = _mean(truth, mask[..., None], axis=-2, keepdims=True)
     pred, truth = _centred(pred, mask), _centred(truth, mask)
     fitted, target = _masked(pred, mask), _masked(truth, mask)
@@ -216,7 +221,7 @@ def evaluate_poses(
     *,
     edges: Edges,
     root: int,
-    visible: Visible = None,
+    labelled: Labelled = None,
     sign: str = "given",
 ) -> dict[str, Any]:
     """Every metric of N poses, in mm, averaged over the samples.
@@ -226,7 +231,7 @@ def evaluate_poses(
         truth_mm: (N, P, 3) true poses in the camera frame, in mm.
         edges: bones as (parent, child), for the scale.
         root: index of the root joint.
-        visible: (N, P) joints that count.
+        labelled: (N, P) joints that count.
         sign: how the sign of depth was fixed, reported with the numbers.
 
     Returns:
@@ -235,22 +240,22 @@ def evaluate_poses(
     Raises:
         ValueError: shapes differ, no sample, a value that is not finite.
     """
-    pred, truth, mask = _arrays(pred, truth_mm, visible)
+    pred, truth, mask = _arrays(pred, truth_mm, labelled)
     _check_finite(pred, mask, "prediction")
     _check_finite(truth, mask, "truth")
     if not len(pred):
         raise ValueError("no poses to evaluate: the split has no samples with 3D")
-    scaled = scale_by_bone_length(pred, truth, edges=edges, visible=mask)
+    scaled = scale_by_bone_length(pred, truth, edges=edges, labelled=mask)
     measured = {
-        "mpjpe_mm": mpjpe(scaled, truth, root=root, visible=mask),
-        "pa_mpjpe_mm": pa_mpjpe(pred, truth, visible=mask),
-        "n_mpjpe_mm": n_mpjpe(pred, truth, root=root, visible=mask),
-        "depth_error_mm": depth_error(scaled, truth, visible=mask),
-        "flip_fraction": flipped(pred, truth, visible=mask),
-        "pa_mpjpe_rigid_mm": pa_mpjpe_rigid(scaled, truth, visible=mask),
-        "pa_mpjpe_reflection_mm": pa_mpjpe_reflection(pred, truth, visible=mask),
-        "pck3d_150mm": pck3d(scaled, truth, root=root, visible=mask),
-        "auc_150mm": auc(scaled, truth, root=root, visible=mask),
+        "mpjpe_mm": mpjpe(scaled, truth, root=root, labelled=mask),
+        "pa_mpjpe_mm": pa_mpjpe(pred, truth, labelled=mask),
+        "n_mpjpe_mm": n_mpjpe(pred, truth, root=root, labelled=mask),
+        "depth_error_mm": depth_error(scaled, truth, labelled=mask),
+        "flip_fraction": flipped(pred, truth, labelled=mask),
+        "pa_mpjpe_rigid_mm": pa_mpjpe_rigid(scaled, truth, labelled=mask),
+        "pa_mpjpe_reflection_mm": pa_mpjpe_reflection(pred, truth, labelled=mask),
+        "pck3d_150mm": pck3d(scaled, truth, root=root, labelled=mask),
+        "auc_150mm": auc(scaled, truth, root=root, labelled=mask),
     }
     averages: dict[str, Any] = {k: float(np.mean(v)) for k, v in measured.items()}
     return averages | {"count": len(pred), "alignment": ALIGNMENT, "sign": sign}
@@ -263,7 +268,7 @@ def per_action_table(
     *,
     edges: Edges,
     root: int,
-    visible: Visible = None,
+    labelled: Labelled = None,
     sign: str = "given",
 ) -> dict[str, dict[str, Any]]:
     """:func:`evaluate_poses` of each action, and ``"average"``: their plain mean.
@@ -272,7 +277,7 @@ def per_action_table(
         ValueError: as many actions as poses are needed.
     """
     names = np.asarray(actions)
-    pred, truth, mask = _arrays(pred, truth_mm, visible)
+    pred, truth, mask = _arrays(pred, truth_mm, labelled)
     if names.shape != (len(pred),):
         raise ValueError(f"{names.shape} action names for {len(pred)} poses")
     table: dict[str, dict[str, Any]] = {}
@@ -282,7 +287,7 @@ def per_action_table(
             *(pred[rows], truth[rows]),
             edges=edges,
             root=root,
-            visible=mask[rows],
+            labelled=mask[rows],
             sign=sign,
         )
     return table | {"average": _average(table)}
@@ -300,14 +305,14 @@ def _average(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _arrays(
-    pred: Poses, truth: Poses, visible: Visible
+    pred: Poses, truth: Poses, labelled: Labelled
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both in float64, and a mask of their (..., P)."""
     if pred.shape != truth.shape:
         raise ValueError(f"predicted poses {pred.shape} but true poses {truth.shape}")
-    mask = np.ones(pred.shape[:-1], bool) if visible is None else np.asarray(visible)
+    mask = np.ones(pred.shape[:-1], bool) if labelled is None else np.asarray(labelled)
     if mask.shape != pred.shape[:-1]:
-        raise ValueError(f"visible is {mask.shape} for poses {pred.shape}")
+        raise ValueError(f"labelled is {mask.shape} for poses {pred.shape}")
     return np.asarray(pred, np.float64), np.asarray(truth, np.float64), mask
 
 
@@ -317,7 +322,7 @@ def _check_finite(poses: np.ndarray, mask: np.ndarray, what: str) -> None:
         sample, joint = bad[0][-2:]
         raise ValueError(
             f"{what} of sample {sample}, joint {joint} is {poses[sample, joint]}; "
-            "mark the joint as not visible or repair the file"
+            "mark the joint as not labelled or repair the file"
         )
 
 
@@ -349,10 +354,10 @@ def _mean_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> np.ndarray
 
 
 def _procrustes_error(
-    pred: Poses, truth: Poses, visible: Visible, *, scale: bool, reflection: bool
+    pred: Poses, truth: Poses, labelled: Labelled, *, scale: bool, reflection: bool
 ) -> np.ndarray:
     aligned = procrustes_align(
-        pred, truth, scale=scale, reflection=reflection, visible=visible
+        pred, truth, scale=scale, reflection=reflection, labelled=labelled
     )
-    mask = _arrays(pred, truth, visible)[2]
+    mask = _arrays(pred, truth, labelled)[2]
     return _mean_distance(aligned, np.asarray(truth, np.float64), mask)

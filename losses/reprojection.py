@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from losses.masked import Weight, keep_visible, norm, product
+from losses.masked import Weight, keep_labelled, norm, product
 
 
 def reprojection_loss(
@@ -15,7 +15,7 @@ def reprojection_loss(
     phi: Float[Array, " k"],
     *,
     sparsity_weight: Weight = 0.01,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Reprojection error and sparsity of one sample (Wang et al. 2019, Eq. 4).
 
@@ -24,14 +24,14 @@ def reprojection_loss(
     Args:
         S: (P, 3) reconstructed shape in its own frame, in the unit of W.
         M: (3, 2) camera with orthonormal columns.
-        W: (P, 2) landmarks, mean over the visible joints removed.
+        W: (P, 2) landmarks, mean over the labelled joints removed.
         phi: (K,) first-layer code phi_1, in the gauge of unit dictionary columns.
         sparsity_weight: the lambda of Eq. 4.
-        visible: (P,) joints that have a landmark.
+        labelled: (P,) joints that have a landmark.
 
     Returns:
         The loss of this sample; Eq. 4 is its mean over the samples. The norm is
         not squared, so that a sample that fits badly does not rule the mean.
     """
-    error = keep_visible(product(S, M) - W, visible)
+    error = keep_labelled(product(S, M) - W, labelled)
     return norm(error) + sparsity_weight * jnp.sum(jnp.abs(phi))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from losses.masked import Weight, keep_visible, product, visible_mean
+from losses.masked import Weight, keep_labelled, labelled_mean, product
 
 RIDGE = 1e-6
 
@@ -19,7 +19,7 @@ def project_code(
     B_z: Float[Array, " p k"],
     z_hyp: Float[Array, " p"],
     *,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
     ridge: Weight = RIDGE,
 ) -> Float[Array, " k"]:
     """The code nearest to phi that has the depth z' (Wang et al. 2019, Eqs. 12, 13).
@@ -30,7 +30,7 @@ def project_code(
         phi: (K,) the teacher's code.
         B_z: (P, K) depth part of the dictionary.
         z_hyp: (P,) depth hypothesis z', in the unit of the dictionary's shapes.
-        visible: (P,) joints that constrain the code; the others are left free.
+        labelled: (P,) joints that constrain the code; the others are left free.
         ridge: added to the diagonal of B_z B_z^T, relative to its trace.
 
     Returns:
@@ -46,7 +46,7 @@ def project_code(
         >>> [round(x, 5) for x in phi.tolist()]
         [2.0, 0.0]
     """
-    B_z, z_hyp = keep_visible(B_z, visible), keep_visible(z_hyp, visible)
+    B_z, z_hyp = keep_labelled(B_z, labelled), keep_labelled(z_hyp, labelled)
     factor, scale = factor_gram(product(B_z, B_z.T), ridge)
     # The ridge makes one step fall short by (ridge * trace / eigenvalue); the second
     # squares that error and measures the rest on B_z itself, not on its square.
@@ -60,20 +60,20 @@ def project_code(
 def right_inverse(
     B_z: Float[Array, " p k"],
     *,
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
     ridge: Weight = RIDGE,
 ) -> Float[Array, " k p"]:
     """B_z^+ of Eq. 13, as :func:`project_code` applies it, for repeated use.
 
     Args:
         B_z: (P, K) depth part of the dictionary.
-        visible: (P,) joints that constrain the code.
+        labelled: (P,) joints that constrain the code.
         ridge: added to the diagonal of B_z B_z^T, relative to its trace.
 
     Returns:
-        (K, P); columns of joints that are not visible are 0.
+        (K, P); columns of joints that are not labelled are 0.
     """
-    B_z = keep_visible(B_z, visible)
+    B_z = keep_labelled(B_z, labelled)
     factor, scale = factor_gram(product(B_z, B_z.T), ridge)
     identity = jnp.eye(B_z.shape[0], dtype=B_z.dtype)
     # P right-hand sides, not K: the second step makes up for what that loses.
@@ -85,16 +85,16 @@ def right_inverse(
 def match_depth_mean(
     z_hyp: Float[Array, " p"],
     z_ref: Float[Array, " p"],
-    visible: Bool[Array, " p"] | None = None,
+    labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, " p"]:
-    """z' moved along the line of sight onto the reference: equal visible means.
+    """z' moved along the line of sight onto the reference: equal labelled means.
 
         z' <- z' - mean z' + mean z_ref
 
     Weak perspective does not show how far away a shape is, so a hypothesis is
     compared with the teacher's depth only after this.
     """
-    return z_hyp - visible_mean(z_hyp, visible) + visible_mean(z_ref, visible)
+    return z_hyp - labelled_mean(z_hyp, labelled) + labelled_mean(z_ref, labelled)
 
 
 def factor_gram(

@@ -16,6 +16,7 @@ from nrsfm_jax.gaussian_shape import (
     fit_gaussian_shape,
     posterior_depth,
 )
+from nrsfm_jax.loss import Objective
 from nrsfm_jax.model import (
     estimate_code,
     init,
@@ -23,7 +24,6 @@ from nrsfm_jax.model import (
     reconstruct,
     unit_norm_gauge,
 )
-from nrsfm_jax.objective import Objective
 from nrsfm_jax.sparse_coding import decode, encode, ista_step, shrink
 from nrsfm_jax.teacher import (
     Reconstruction,

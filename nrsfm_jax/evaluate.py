@@ -189,7 +189,7 @@ def _evaluate_split(
             truth.positions_mm,
             edges=edges,
             root=teacher.skeleton["root"],
-            visible=split.visible,
+            labelled=split.labelled,
             sign=sign,
         )
 
@@ -221,7 +221,7 @@ def _choose_sign(
     kept = dict(splits) | _also(folder)
     train = kept["train"]
     pose = train.poses(teacher.dictionary)
-    turned = metrics.flip_fraction(pose, truth.positions_mm, visible=train.visible)
+    turned = metrics.flip_fraction(pose, truth.positions_mm, labelled=train.labelled)
     if turned > 0.5:
         teacher = teacher.mirrored()
         kept = {name: split.mirrored() for name, split in kept.items()}

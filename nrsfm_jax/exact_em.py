@@ -1,6 +1,6 @@
 """The EM where landmarks are missing, exact: a posterior for every sample and pair.
 
-What is missing of a sample is normal given the visible landmarks and the pair c of
+What is missing of a sample is normal given the labelled landmarks and the pair c of
 component and view; its covariance enters the maximisation (see `missing.completed`).
 Doing so for all pairs would be too slow. Few of them explain a sample: the likeliest
 are chosen anew every few steps, and the others are left out in between.
@@ -38,13 +38,13 @@ class Group(NamedTuple):
 
     Attributes:
         w: (T, B, 2P) landmarks, 0 where missing.
-        visible: (T, B, P).
+        labelled: (T, B, P).
         weight: (T, B) 1 for a sample, 0 for padding.
         gaps: at least the number of missing joints.
     """
 
     w: Float[np.ndarray, "t b e"]
-    visible: Bool[np.ndarray, "t b p"]
+    labelled: Bool[np.ndarray, "t b p"]
     weight: Float[np.ndarray, "t b"]
     gaps: int
 
@@ -68,17 +68,17 @@ def likeliest_pairs(
 ) -> Int[Array, "t b k"]:
     """The pairs that explain each sample best."""
     kept = min(kept, len(terms.constant))
-    return _likeliest_pairs(terms, group.w, group.visible, group.gaps, kept)
+    return _likeliest_pairs(terms, group.w, group.labelled, group.gaps, kept)
 
 
 @functools.partial(jax.jit, static_argnames=("gaps", "kept"))
-def _likeliest_pairs(terms, w, visible, gaps: int, kept: int):
+def _likeliest_pairs(terms, w, labelled, gaps: int, kept: int):
     def one(sample):
-        w, visible = sample
-        log_joint = completed(terms, w, visible, gaps=gaps).log_joint
+        w, labelled = sample
+        log_joint = completed(terms, w, labelled, gaps=gaps).log_joint
         return jax.lax.top_k(log_joint, kept)[1]
 
-    flat = w.reshape(-1, w.shape[2]), visible.reshape(-1, visible.shape[2])
+    flat = w.reshape(-1, w.shape[2]), labelled.reshape(-1, labelled.shape[2])
     return jax.lax.map(one, flat).reshape(*w.shape[:2], kept)
 
 
@@ -96,10 +96,10 @@ def add_sums(
 
 
 @functools.partial(jax.jit, static_argnames="gaps")
-def _add_sums(sums, terms, w, visible, weight, pairs, gaps: int) -> PairSums:
-    def of_sample(w, visible, pairs):
+def _add_sums(sums, terms, w, labelled, weight, pairs, gaps: int) -> PairSums:
+    def of_sample(w, labelled, pairs):
         own = jax.tree.map(lambda x: x[pairs], terms)
-        post = completed(own, w, visible, gaps=gaps, spread=True)
+        post = completed(own, w, labelled, gaps=gaps, spread=True)
         log_p = jax.nn.logsumexp(post.log_joint)
         second = post.error[:, :, None] * post.error[:, None, :]
         a, b = post.index[:, None], post.index[None, :]
@@ -107,8 +107,8 @@ def _add_sums(sums, terms, w, visible, weight, pairs, gaps: int) -> PairSums:
         return jnp.exp(post.log_joint - log_p), post.error, second, log_p
 
     def add_chunk(sums, chunk):
-        w, visible, weight, pairs = chunk
-        r, first, second, log_p = jax.vmap(of_sample)(w, visible, pairs)
+        w, labelled, weight, pairs = chunk
+        r, first, second, log_p = jax.vmap(of_sample)(w, labelled, pairs)
         r = r * weight[:, None]
         new = PairSums(
             sums.N.at[pairs].add(r),
@@ -118,4 +118,4 @@ def _add_sums(sums, terms, w, visible, weight, pairs, gaps: int) -> PairSums:
         )
         return new, None
 
-    return jax.lax.scan(add_chunk, sums, (w, visible, weight, pairs))[0]
+    return jax.lax.scan(add_chunk, sums, (w, labelled, weight, pairs))[0]

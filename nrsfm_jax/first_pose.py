@@ -17,7 +17,7 @@ from nrsfm_jax.views import rotation_views
 def kept_shapes(
     path: Path,
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
     *,
     key: Key[Array, ""],
     **options: Any,
@@ -26,7 +26,7 @@ def kept_shapes(
     if path.exists():
         arrays = teacher_files.load_arrays(path)
         return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
-    shape = fit_shapes(W, visible, key=key, **options)
+    shape = fit_shapes(W, labelled, key=key, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     teacher_files.save_arrays(path, shape._asdict())
     return shape
@@ -68,9 +68,9 @@ def mirror_of(skeleton: Any) -> Int[np.ndarray, " p"] | None:
 def first_pose(
     shape: GaussianMixture | None,
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
 ) -> Float[np.ndarray, "n p 3"]:
     """Landmarks, missing ones as the EM expects them, and its depth; 0 without it."""
     if shape is None or not len(W):
         return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
-    return expected_pose(shape, W, visible)[0]
+    return expected_pose(shape, W, labelled)[0]

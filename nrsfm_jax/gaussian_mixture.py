@@ -78,7 +78,7 @@ class GaussianMixture(NamedTuple):
 
 def fit_shapes(
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     key: Key[Array, ""],
     components: int = 10,
@@ -100,7 +100,7 @@ def fit_shapes(
     shape = fit_gaussian_shape(
         W,
         key=first,
-        visible=visible,
+        labelled=labelled,
         num_samples=num_samples,
         elevations_deg=elevations_deg,
         num_yaws=num_yaws,
@@ -113,7 +113,7 @@ def fit_shapes(
         shape,
         W,
         key=second,
-        visible=visible,
+        labelled=labelled,
         components=components,
         num_samples=num_samples,
     )
@@ -147,7 +147,7 @@ def fit_gaussian_mixture(
     W: Float[Array | np.ndarray, "n p 2"],
     *,
     key: Key[Array, ""],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     components: int = 10,
     num_samples: int = 4000,
     iterations: int = 40,
@@ -162,9 +162,9 @@ def fit_gaussian_mixture(
 
     Args:
         shape: from `fit_gaussian_shape`.
-        W: landmarks centred over the visible joints, patch units, y down.
+        W: landmarks centred over the labelled joints, patch units, y down.
         key: chooses the samples and the first means.
-        visible: True where a landmark is known.
+        labelled: True where a landmark is known.
         components: K.
         num_samples: size of the random subset that is used.
         iterations: steps of EM.
@@ -181,7 +181,7 @@ def fit_gaussian_mixture(
     """
     if components < 1:
         raise ValueError(f"components={components}: give at least one")
-    landmarks, shown = check_landmarks(W, visible)
+    landmarks, shown = check_landmarks(W, labelled)
     choose, pick = jax.random.split(key)
     samples = choose_samples(
         landmarks,
@@ -190,14 +190,14 @@ def fit_gaussian_mixture(
         num_samples=num_samples,
         num_incomplete=_MORE_INCOMPLETE * num_samples,
     )
-    if samples.visible is not None:
+    if samples.labelled is not None:
         samples = beside_mirrored(samples, mirror)
     w = _filled(shape, samples)
     run = functools.partial(
         _run_em, jax.jit(features_of)(w), samples, jnp.float32(pooling)
     )
     start = _split(shape, w, pick, components)
-    if samples.visible is None:
+    if samples.labelled is None:
         fitted, log_p = run(jnp.int32(iterations), start)
     else:
         more = _STARTS if components > 1 else 1
@@ -215,7 +215,7 @@ def fit_gaussian_mixture(
 def expected_depth(
     mixture: GaussianMixture,
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     chunk: int = 1024,
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, " n"]]:
@@ -225,22 +225,22 @@ def expected_depth(
 
     Args:
         mixture: the fitted shapes.
-        W: landmarks centred over the visible joints, patch units, y down.
-        visible: True where a landmark is known; missing ones are marginalised.
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known; missing ones are marginalised.
         chunk: samples handled at once, a bound on memory.
 
     Returns:
         z, (N, P) away from the camera, mean 0 over all joints, also for missing ones;
-        and log p(w), nats (it counts visible landmarks only).
+        and log p(w), nats (it counts labelled landmarks only).
     """
-    pose, log_p = expected_pose(mixture, W, visible, chunk=chunk)
+    pose, log_p = expected_pose(mixture, W, labelled, chunk=chunk)
     return pose[..., 2], log_p
 
 
 def expected_pose(
     mixture: GaussianMixture,
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     chunk: int = 1024,
 ) -> tuple[Float[np.ndarray, "n p 3"], Float[np.ndarray, " n"]]:
@@ -250,7 +250,7 @@ def expected_pose(
         (N, P, 3): the landmarks as given, posterior means in place of missing ones,
         and z; and log p(w).
     """
-    landmarks, shown = check_landmarks(W, visible)
+    landmarks, shown = check_landmarks(W, labelled)
     n, P, _ = landmarks.shape
     pose, log_p = np.empty((n, P, 3), np.float32), np.empty(n, np.float32)
     for rows, count in equal_gaps(shown, chunk=chunk):
@@ -270,8 +270,8 @@ def as_mixture(shape: GaussianShape) -> GaussianMixture:
 def _filled(shape: GaussianShape, samples: Samples) -> Float[Array, "n e"]:
     """The landmarks, missing ones as ``shape`` expects them."""
     w = samples.W
-    if samples.visible is not None:
-        w = expected_pose(as_mixture(shape), w, samples.visible)[0][..., :2]
+    if samples.labelled is not None:
+        w = expected_pose(as_mixture(shape), w, samples.labelled)[0][..., :2]
     return jnp.asarray(np.reshape(w, (len(w), -1)))
 
 
@@ -310,14 +310,14 @@ def _posterior_shapes(
     return shape.mu[None] + jnp.matmul(back, shape.Sigma, precision=HIGHEST)
 
 
-def pair_terms(mixture: GaussianMixture, visible: Bool[Array, " p"]) -> ViewTerms:
+def pair_terms(mixture: GaussianMixture, labelled: Bool[Array, " p"]) -> ViewTerms:
     """Terms of all pairs (k, g), the views of one component together.
 
     The constants hold log pi_k and the evenly likely views.
     """
     mu, Sigma, log_weight, sigma, views, _ = mixture
     terms = jax.vmap(view_terms, (0, 0, None, None, None))(
-        mu, Sigma, sigma, views, visible
+        mu, Sigma, sigma, views, labelled
     )
     prior = log_weight - jnp.log(float(len(views)))
     terms = terms._replace(constant=terms.constant + prior[:, None])
@@ -448,7 +448,7 @@ def _exact_maximised(
 def _expected_rows(
     mixture: GaussianMixture,
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"],
+    labelled: Bool[Array | np.ndarray, "n p"],
     gaps: int,
 ) -> tuple[Float[Array, "n p 3"], Float[Array, " n"]]:
     """:func:`expected_pose` of samples with at most ``gaps`` missing joints."""
@@ -466,7 +466,7 @@ def _expected_rows(
         z = z + _weighted_gains(r, gain, w)
     else:
         one = functools.partial(completed_pose, terms, gain, mean_depth, gaps=gaps)
-        z, w, log_p = jax.lax.map(lambda x: one(*x), (w, jnp.asarray(visible)))
+        z, w, log_p = jax.lax.map(lambda x: one(*x), (w, jnp.asarray(labelled)))
     z = z - jnp.mean(z, axis=1, keepdims=True)
     return jnp.concatenate([w.reshape(-1, P, 2), z[..., None]], axis=2), log_p
 

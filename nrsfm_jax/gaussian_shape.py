@@ -131,10 +131,10 @@ def centring(P: int) -> Float[Array, "d d"]:
 
 
 def _profiles(
-    x: Float[np.ndarray, "n p"], visible: Bool[np.ndarray, "n p"], *, count: int
+    x: Float[np.ndarray, "n p"], labelled: Bool[np.ndarray, "n p"], *, count: int
 ) -> Float[np.ndarray, "p k"]:
     """Main directions of the rows, each with the length it has on average."""
-    together = np.maximum(visible.T.astype(np.float64) @ visible, 1)
+    together = np.maximum(labelled.T.astype(np.float64) @ labelled, 1)
     values, vectors = np.linalg.eigh(x.T.astype(np.float64) @ x / together)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     return vectors * np.sqrt(np.maximum(values, 0))
@@ -164,7 +164,7 @@ def fit_gaussian_shape(
     W: Float[Array | np.ndarray, "n p 2"],
     *,
     key: Key[Array, ""],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     num_samples: int = 4000,
     elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
     num_yaws: int = 24,
@@ -185,9 +185,9 @@ def fit_gaussian_shape(
     sign of depth to chance.
 
     Args:
-        W: landmarks centred over the visible joints, patch units, y down.
+        W: landmarks centred over the labelled joints, patch units, y down.
         key: chooses the samples and the noise on the first depths.
-        visible: True where a landmark is known. With ``num_samples`` complete ones,
+        labelled: True where a landmark is known. With ``num_samples`` complete ones,
             only these are used; else missing landmarks are latent as well.
         num_samples: size of the random subset that is used.
         elevations_deg: elevations of the camera, positive: looks down.
@@ -209,7 +209,7 @@ def fit_gaussian_shape(
     Raises:
         ValueError: fewer than 2 samples with a landmark, or W not finite.
     """
-    landmarks, shown = check_landmarks(W, visible)
+    landmarks, shown = check_landmarks(W, labelled)
     choose, noise = jax.random.split(key)
     samples = choose_samples(landmarks, shown, key=choose, num_samples=num_samples)
     falling = np.geomspace(first_sigma, last_sigma, level_iterations)
@@ -262,7 +262,7 @@ def _fit_stage(
 def posterior_depth(
     gaussian: GaussianShape,
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     chunk: int = 2048,
 ) -> tuple[Float[np.ndarray, "n p"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -272,16 +272,16 @@ def posterior_depth(
 
     Args:
         gaussian: the fitted shape.
-        W: landmarks centred over the visible joints, patch units, y down.
-        visible: True where a landmark is known; missing ones are marginalised.
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known; missing ones are marginalised.
         chunk: samples handled at once, a bound on memory.
 
     Returns:
         z, (N, P) away from the camera, mean 0 over all joints, also for missing ones;
         the index of the view in ``gaussian.views``; and log p(w), nats (it counts
-        visible landmarks only: compare samples with equally many).
+        labelled landmarks only: compare samples with equally many).
     """
-    landmarks, shown = check_landmarks(W, visible)
+    landmarks, shown = check_landmarks(W, labelled)
     n, P, _ = landmarks.shape
     blocks = make_blocks(landmarks, shown, complete_size=min(chunk, n))
     z, view, log_p = _posterior_blocks(gaussian, blocks)
@@ -303,9 +303,9 @@ def _posterior_blocks(
     mean_depth = einsum("pa,ga->gp", mu.reshape(P, 3), views[:, :, 2])
 
     def depth_of_block(block):
-        W, visible = block
+        W, labelled = block
         w = W.reshape(-1, 2 * P)
-        terms = view_terms(mu, Sigma, sigma, views, visible)
+        terms = view_terms(mu, Sigma, sigma, views, labelled)
         log_joint = view_log_likelihoods(features_of(w), terms)
         best = jnp.argmax(log_joint, axis=1)
         log_p = jax.nn.logsumexp(log_joint, axis=1) - jnp.log(float(len(views)))
@@ -314,4 +314,4 @@ def _posterior_blocks(
         z = mean_depth[best] + einsum("npe,ne->np", gain[best], error)
         return z - jnp.mean(z, axis=1, keepdims=True), best, log_p
 
-    return jax.lax.map(depth_of_block, (blocks.W, blocks.visible))
+    return jax.lax.map(depth_of_block, (blocks.W, blocks.labelled))

@@ -44,7 +44,7 @@ class Split:
     """The samples of a split.
 
     Attributes:
-        records: rows with the fields ``W``, ``visible`` and ``sample_id``.
+        records: rows with the fields ``W``, ``labelled`` and ``sample_id``.
         pose: (N, P, 3) rows of what the EM expects: landmarks, missing ones filled
             in, and depth. None trains without the EM, on the landmarks as they are.
     """
@@ -58,11 +58,11 @@ class Split:
     def rows(self, index: Any) -> dict[str, np.ndarray]:
         """Some rows in memory, ready for a step."""
         records = self.records.rows(index)
-        visible = np.ascontiguousarray(records["visible"])
+        labelled = np.ascontiguousarray(records["labelled"])
         if self.pose is None:
-            return {"W": np.ascontiguousarray(records["W"]), "visible": visible}
+            return {"W": np.ascontiguousarray(records["W"]), "labelled": labelled}
         pose = self.pose.rows(index)
-        return {"W": pose[..., :2], "visible": visible, "em_depth": pose[..., 2]}
+        return {"W": pose[..., :2], "labelled": labelled, "em_depth": pose[..., 2]}
 
     def some(self, count: int) -> dict[str, np.ndarray]:
         """Every n-th row, ``count`` at most."""
@@ -226,7 +226,7 @@ def pose_parts(
     for start in range(rows.start, rows.stop, READ_AT_ONCE):
         some = records.rows(slice(start, min(start + READ_AT_ONCE, rows.stop)))
         yield pose_of(
-            np.ascontiguousarray(some["W"]), np.ascontiguousarray(some["visible"])
+            np.ascontiguousarray(some["W"]), np.ascontiguousarray(some["labelled"])
         )
 
 
@@ -267,7 +267,7 @@ def reconstruct(
         batch = split.rows(rows)
         sample_ids = split.records.rows(rows)["sample_id"]
         shard = teacher.reconstruct(
-            batch["W"], batch["visible"], np.array(sample_ids, np.int64)
+            batch["W"], batch["labelled"], np.array(sample_ids, np.int64)
         )
         teacher_files.save_arrays(paths[i], vars(shard))
     return paths

@@ -34,9 +34,9 @@ _TOGETHER = 64
 def start_features(samples: Samples) -> Float[Array, "n f"]:
     """What the EM starts from: the features, or what they are on average."""
     w = jnp.asarray(samples.W).reshape(len(samples.W), -1)
-    if samples.visible is None:
+    if samples.labelled is None:
         return features_of(w)
-    return first_features(w, jnp.asarray(samples.visible))
+    return first_features(w, jnp.asarray(samples.labelled))
 
 
 def responsibilities(
@@ -48,16 +48,16 @@ def responsibilities(
     """Posterior of the views, mean log-likelihood, and the features given both."""
     log_p = jax.nn.logsumexp(log_joint, axis=1)
     r = jnp.exp(log_joint - log_p[:, None])
-    if samples.visible is None:
+    if samples.labelled is None:
         return r, jnp.mean(log_p), features
     w = jnp.asarray(samples.W).reshape(len(samples.W), -1)
-    features, entropy = complete(w, jnp.asarray(samples.visible), r, terms)
+    features, entropy = complete(w, jnp.asarray(samples.labelled), r, terms)
     return r, jnp.mean(log_p + entropy), features
 
 
 def complete(
     w: Float[Array, "n e"],
-    visible: Bool[Array, "n p"],
+    labelled: Bool[Array, "n p"],
     r: Float[Array, "n g"],
     terms: ViewTerms,
 ) -> tuple[Float[Array, "n f"], Float[Array, " n"]]:
@@ -71,9 +71,9 @@ def complete(
 
     Args:
         w: landmarks, 0 where missing.
-        visible: joints that have a landmark.
+        labelled: joints that have a landmark.
         r: responsibilities of the views.
-        terms: of the views, all joints visible.
+        terms: of the views, all joints labelled.
 
     Returns:
         The expected features, and the entropy of q in nats.
@@ -84,13 +84,13 @@ def complete(
     pull = jnp.matmul(r, pull, precision=HIGHEST)
     # Few at a time: the matrices of all samples together do not fit any cache.
     return jax.lax.map(
-        lambda x: _complete_one(*x), (w, visible, packed, pull), batch_size=_TOGETHER
+        lambda x: _complete_one(*x), (w, labelled, packed, pull), batch_size=_TOGETHER
     )
 
 
 def _complete_one(
     w: Float[Array, " e"],
-    visible: Bool[Array, " p"],
+    labelled: Bool[Array, " p"],
     packed: Float[Array, " q"],
     pull: Float[Array, " e"],
 ) -> tuple[Float[Array, " f"], Float[Array, ""]]:
@@ -99,7 +99,7 @@ def _complete_one(
     a, b = np.triu_indices(e)
     P = packed[packed_index(e)]
     pull = pull - jnp.dot(P, w, precision=HIGHEST)
-    hidden = 1 - jnp.repeat(visible.astype(w.dtype), 2)
+    hidden = 1 - jnp.repeat(labelled.astype(w.dtype), 2)
     both = hidden[:, None] * hidden[None, :]
     V, log_det = inverse_and_log_det(P * both + jnp.diag(1 - hidden))
     V = V * both
@@ -110,11 +110,11 @@ def _complete_one(
 
 
 def first_features(
-    w: Float[Array, "n e"], visible: Bool[Array, "n p"]
+    w: Float[Array, "n e"], labelled: Bool[Array, "n p"]
 ) -> Float[Array, "n f"]:
     """:func:`complete` before anything is fitted: each joint as it is on average."""
     e = w.shape[1]
-    shown = jnp.repeat(visible.astype(w.dtype), 2, axis=1)
+    shown = jnp.repeat(labelled.astype(w.dtype), 2, axis=1)
     count = jnp.maximum(jnp.sum(shown, axis=0), 1)
     mean = jnp.sum(w * shown, axis=0) / count
     variance = jnp.sum(jnp.square(w - mean[None]) * shown, axis=0) / count
@@ -125,15 +125,15 @@ def first_features(
 
 
 def equal_gaps(
-    visible: Bool[np.ndarray, "n p"], *, chunk: int
+    labelled: Bool[np.ndarray, "n p"], *, chunk: int
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Rows with about as many missing joints, ``chunk`` at most, and that number.
 
     The number is rounded up and the rows are repeated up to a whole chunk, so that
     few programs are compiled; repeated rows only write the same result again.
     """
-    P = visible.shape[1]
-    missing = P - visible.sum(1)
+    P = labelled.shape[1]
+    missing = P - labelled.sum(1)
     halves = (2**k // 2 * j // 2 for k in range(P.bit_length() + 1) for j in (2, 3))
     steps = sorted({0, P, *(min(size, P) for size in halves)})
     level = np.searchsorted(steps, missing)
@@ -146,9 +146,9 @@ def equal_gaps(
 
 
 class Completed(NamedTuple):
-    """One sample and several pairs of component and view, visible joints given."""
+    """One sample and several pairs of component and view, labelled joints given."""
 
-    log_joint: Float[Array, " g"]  # log p of the visible coordinates and the pair
+    log_joint: Float[Array, " g"]  # log p of the labelled coordinates and the pair
     error: Float[Array, "g e"]  # w - A_g mu, as expected where missing
     index: Int[Array, " m"]  # the missing coordinates, then others
     spread: Float[Array, "g m m"]  # their covariance, 0 for the others
@@ -157,29 +157,29 @@ class Completed(NamedTuple):
 def completed(
     terms: ViewTerms,
     w: Float[Array, " e"],
-    visible: Bool[Array, " p"],
+    labelled: Bool[Array, " p"],
     *,
     gaps: int,
     spread: bool = False,
 ) -> Completed:
     """The exact posterior of what is missing.
 
-    With Q = C_g^-1, e the error of the visible coordinates and 0 elsewhere:
+    With Q = C_g^-1, e the error of the labelled coordinates and 0 elsewhere:
         missing error  -Q_mm^-1 (Q e)_m  with covariance Q_mm^-1,
         det C_oo = det C det Q_mm,
         e_o' C_oo^-1 e_o = e' Q e - (Q e)_m' Q_mm^-1 (Q e)_m.
 
     Args:
-        terms: of the pairs, all joints visible.
+        terms: of the pairs, all joints labelled.
         w: landmarks, 0 where missing.
-        visible: joints that have a landmark.
+        labelled: joints that have a landmark.
         gaps: at least the number of missing joints.
         spread: whether the covariance is wanted; without, it has no columns.
     """
-    # Positions of the missing joints, then visible ones up to the length.
-    joints = jnp.argsort(visible.astype(jnp.int32))[:gaps]
+    # Positions of the missing joints, then labelled ones up to the length.
+    joints = jnp.argsort(labelled.astype(jnp.int32))[:gaps]
     index = (2 * joints[:, None] + jnp.arange(2)[None]).reshape(-1)
-    hidden = 1 - jnp.repeat(visible.astype(w.dtype), 2)
+    hidden = 1 - jnp.repeat(labelled.astype(w.dtype), 2)
     error = (w[None] - terms.mean) * (1 - hidden)[None]
     pulled = einsum("gab,gb->ga", terms.precision, error)
     m = hidden[index]
@@ -203,30 +203,30 @@ def completed_pose(
     gain: Float[Array, "g p e"],
     mean_depth: Float[Array, "g p"],
     w: Float[Array, " e"],
-    visible: Bool[Array, " p"],
+    labelled: Bool[Array, " p"],
     *,
     gaps: int,
 ) -> tuple[Float[Array, " p"], Float[Array, " e"], Float[Array, ""]]:
     """Depth and landmarks expected of one sample, its missing ones marginalised.
 
     Args:
-        terms: of all pairs of component and view, all joints visible.
+        terms: of all pairs of component and view, all joints labelled.
         gain: of the depth, for each pair.
         mean_depth: of each pair.
         w: landmarks, 0 where missing.
-        visible: joints that have a landmark.
+        labelled: joints that have a landmark.
         gaps: at least the number of missing joints.
 
     Returns:
-        z (P,), w with the missing coordinates filled, and log p of the visible ones.
+        z (P,), w with the missing coordinates filled, and log p of the labelled ones.
     """
-    log_joint, error, _, _ = completed(terms, w, visible, gaps=gaps)
+    log_joint, error, _, _ = completed(terms, w, labelled, gaps=gaps)
     log_p = jax.nn.logsumexp(log_joint)
     r = jnp.exp(log_joint - log_p)
     filled = jnp.dot(r, terms.mean + error, precision=HIGHEST)
     z = mean_depth + einsum("gpe,ge->gp", gain, error)
     z = jnp.dot(r, z, precision=HIGHEST)
-    return z, jnp.where(jnp.repeat(visible, 2), w, filled), log_p
+    return z, jnp.where(jnp.repeat(labelled, 2), w, filled), log_p
 
 
 def solve_and_log_det(

@@ -32,7 +32,7 @@ _PAIRS = 32
 def depth_posterior(
     mixture: GaussianMixture,
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None = None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     chunk: int = 512,
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p p"]]:
@@ -40,15 +40,15 @@ def depth_posterior(
 
     Args:
         mixture: the fitted shapes.
-        W: landmarks centred over the visible joints, patch units, y down.
-        visible: True where a landmark is known; missing ones are marginalised.
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known; missing ones are marginalised.
         chunk: samples handled at once, a bound on memory.
 
     Returns:
         (N, P) means, 0 on average over the joints, and (N, P, P) covariances, both of
         depths away from the camera, the mean over the joints taken off.
     """
-    landmarks, shown = check_landmarks(W, visible)
+    landmarks, shown = check_landmarks(W, labelled)
     n, P, _ = landmarks.shape
     mean = np.empty((n, P), np.float32)
     covariance = np.empty((n, P, P), np.float32)
@@ -63,31 +63,31 @@ def depth_posterior(
 def _rows(
     mixture: GaussianMixture,
     w: Float[Array | np.ndarray, "n e"],
-    visible: Bool[Array | np.ndarray, "n p"],
+    labelled: Bool[Array | np.ndarray, "n p"],
     gaps: int,
 ) -> tuple[Float[Array, "n p"], Float[Array, "n p p"]]:
     """:func:`depth_posterior` of samples with at most ``gaps`` missing joints."""
-    terms = pair_terms(mixture, jnp.ones(visible.shape[1], bool))
+    terms = pair_terms(mixture, jnp.ones(labelled.shape[1], bool))
     gain, depth, spread = depth_of_pairs(mixture, terms)
-    w, visible = jnp.asarray(w), jnp.asarray(visible)
+    w, labelled = jnp.asarray(w), jnp.asarray(labelled)
     # Complete samples: one product for all of them.
     complete = view_log_likelihoods(features_of(w), terms) if gaps == 0 else w
 
     def one(x):
-        w, visible, log_joint = x
+        w, labelled, log_joint = x
         if gaps > 0:
-            log_joint = completed(terms, w, visible, gaps=gaps).log_joint
+            log_joint = completed(terms, w, labelled, gaps=gaps).log_joint
         log_joint, c = jax.lax.top_k(log_joint, min(_PAIRS, len(log_joint)))
         r = jax.nn.softmax(log_joint)
         error, V = w[None] - terms.mean[c], spread[c]
         if gaps > 0:
             own = jax.tree.map(lambda x: x[c], terms)
-            filled = completed(own, w, visible, gaps=gaps, spread=True)
+            filled = completed(own, w, labelled, gaps=gaps, spread=True)
             error, K = filled.error, gain[c][:, :, filled.index]
             V = V + einsum("cpa,cab,cqb->cpq", K, filled.spread, K)
         return _moments(r, depth[c] + einsum("cpe,ce->cp", gain[c], error), V)
 
-    return jax.lax.map(one, (w, visible, complete))
+    return jax.lax.map(one, (w, labelled, complete))
 
 
 def _moments(

@@ -17,7 +17,7 @@ from nrsfm_jax import landmark_folder
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.first_pose import first_pose
 from nrsfm_jax.gaussian_mixture import GaussianMixture
-from nrsfm_jax.objective import Batch, Objective, check_seen, complete_batch
+from nrsfm_jax.loss import Batch, Objective, check_seen, complete_batch
 from nrsfm_jax.train import (
     SPLITS,
     AfterChunk,
@@ -74,7 +74,7 @@ def fit_stream(
     works on the steps before.
 
     Args:
-        batches: dictionaries of ``W`` (B, P, 2), ``visible`` (B, P) and, where it
+        batches: dictionaries of ``W`` (B, P, 2), ``labelled`` (B, P) and, where it
             guides, ``em_depth`` (B, P): this process's part; the first is for step
             ``state.step``.
         state: from :func:`init_state` or a checkpoint.
@@ -129,7 +129,7 @@ def train_from_disk(config: Any, workdir: Path, settings: dict[str, Any]) -> Non
     seen = np.broadcast_to(train.labelled > 0, (len(train), skeleton.num_joints))
     check_seen(seen, skeleton.joints)
     some = landmark_folder.Split(train.records).some(EM_POOL)
-    given = some["W"], some["visible"]
+    given = some["W"], some["labelled"]
     shape = fit_or_read_shapes(config, workdir, em_key, *given, skeleton)
     splits = {
         split: landmark_folder.Split(
@@ -195,7 +195,7 @@ def _em_pose(
     folder.mkdir(parents=True, exist_ok=True)
     paths = landmark_shards.shard_files(folder, split, len(records.counts))
     mine = range(jax.process_index(), len(paths), jax.process_count())
-    joints = records.dtype["visible"].shape[0]
+    joints = records.dtype["labelled"].shape[0]
     shown = processes.is_first()
     with progress(f"teacher: EM of {split}", total=len(mine), shown=shown) as bar:
         for done, i in enumerate(mine, start=1):
@@ -203,7 +203,7 @@ def _em_pose(
                 parts = landmark_folder.pose_parts(
                     records,
                     records.shard_range(i),
-                    lambda W, visible: first_pose(shape, W, visible),
+                    lambda W, labelled: first_pose(shape, W, labelled),
                 )
                 size = (records.counts[i], joints, 3)
                 landmark_shards.write_array(paths[i], parts, size, np.float32)

@@ -79,7 +79,7 @@ class Teacher:
     def reconstruct(
         self,
         W: Float[np.ndarray, "n p 2"],
-        visible: Bool[np.ndarray, "n p"],
+        labelled: Bool[np.ndarray, "n p"],
         sample_ids: Int[np.ndarray, " n"],
         *,
         chunk: int = 2048,
@@ -94,7 +94,7 @@ class Teacher:
         pad = -len(W) % chunk
         inputs = [
             np.concatenate([x, np.zeros((pad, *x.shape[1:]), x.dtype)])
-            for x in (np.asarray(W, np.float32), np.asarray(visible, bool))
+            for x in (np.asarray(W, np.float32), np.asarray(labelled, bool))
         ]
         parts = [
             _reconstruct_batch(
@@ -116,22 +116,22 @@ class Teacher:
             camera=camera,
             code=code,
             residual=residual,
-            W=np.where(visible[..., None], W, 0).astype(np.float32),
-            visible=np.asarray(visible, bool),
+            W=np.where(labelled[..., None], W, 0).astype(np.float32),
+            labelled=np.asarray(labelled, bool),
         )
 
 
 @functools.partial(jax.jit, static_argnames=("ista_steps", "depth_sign"))
-def _reconstruct_batch(params, W, visible, *, ista_steps, depth_sign):
-    def one(W, visible):
+def _reconstruct_batch(params, W, labelled, *, ista_steps, depth_sign):
+    def one(W, labelled):
         phi, M, S = model.reconstruct(
             params, W, ista_steps=ista_steps, depth_sign=depth_sign
         )
         _, phi = model.unit_norm_gauge(params["dictionaries"][0], phi)
         error = jnp.dot(S, M, precision=jax.lax.Precision.HIGHEST) - W
-        return phi, M, jnp.sqrt(jnp.sum(jnp.where(visible[:, None], error, 0.0) ** 2))
+        return phi, M, jnp.sqrt(jnp.sum(jnp.where(labelled[:, None], error, 0.0) ** 2))
 
-    return jax.vmap(one)(W, visible)
+    return jax.vmap(one)(W, labelled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +142,9 @@ class Reconstruction:
         sample_ids: (N,) of the samples, in the order of the landmarks' reader.
         camera: M (N, 3, 2).
         code: phi_1 (N, K) in the gauge of unit-norm columns.
-        residual: (N,) ``||B_xy phi - w||_2`` over the visible joints.
+        residual: (N,) ``||B_xy phi - w||_2`` over the labelled joints.
         W: (N, P, 2) centred landmarks, 0 where missing.
-        visible: (N, P).
+        labelled: (N, P).
     """
 
     sample_ids: Int[np.ndarray, " n"]
@@ -152,7 +152,7 @@ class Reconstruction:
     code: Float[np.ndarray, "n k"]
     residual: Float[np.ndarray, " n"]
     W: Float[np.ndarray, "n p 2"]
-    visible: Bool[np.ndarray, "n p"]
+    labelled: Bool[np.ndarray, "n p"]
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -26,8 +26,7 @@ from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.first_pose import em_options, first_pose, kept_shapes, mirror_of
 from nrsfm_jax.gaussian_mixture import GaussianMixture
 from nrsfm_jax.landmark_folder import draw_rows
-from nrsfm_jax.model import Params
-from nrsfm_jax.objective import (
+from nrsfm_jax.loss import (
     Batch,
     Objective,
     batch_gradient,
@@ -36,6 +35,7 @@ from nrsfm_jax.objective import (
     choose_member,
     over_members,
 )
+from nrsfm_jax.model import Params
 from nrsfm_jax.posterior import depth_posterior
 from runtime import processes, run_files
 from runtime.checkpoints import Checkpoints
@@ -171,7 +171,7 @@ def init_state(
 
 def fit(
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
     *,
     key: Key[Array, ""],
     dictionary_sizes: Sequence[int] = (256, 128, 64, 32),
@@ -189,7 +189,7 @@ def fit(
     Args:
         W: (N, P, 2) centred landmarks in patch units; missing ones are 0 or, better,
             what the EM expects (`gaussian_mixture.expected_pose`).
-        visible: (N, P) joints that have a landmark.
+        labelled: (N, P) joints that have a landmark.
         key: seeds the networks and the batches.
         dictionary_sizes: K_1 ... K_n.
         population: restarts trained in one program; one of them is chosen.
@@ -205,7 +205,7 @@ def fit(
         ValueError: arrays that do not fit together, fewer samples than a batch,
             a batch that the devices cannot share, a loss that is not finite.
     """
-    data, objective = check_data(W, visible, em_depth, objective)
+    data, objective = check_data(W, labelled, em_depth, objective)
     init_key, batch_key = jax.random.split(key)
     if state is None:
         state = init_state(
@@ -346,23 +346,23 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
     objective = read_objective(config.teacher)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
     # Before the minutes of the EM.
-    check_seen(train.visible, train.skeleton.joints)
-    check_data(train.centred[0], train.visible, None, objective)
-    given = train.centred[0], train.visible
+    check_seen(train.labelled, train.skeleton.joints)
+    check_data(train.centred[0], train.labelled, None, objective)
+    given = train.centred[0], train.labelled
     shape = fit_or_read_shapes(config, workdir, em_key, *given, train.skeleton)
     # Further sources of pictures: the teacher judges them, but does not learn of them.
     also = read_also(config.data, train.skeleton)
     if also is not None:
         landmarks["also"] = also
     pose = {
-        split: first_pose(shape, marks.centred[0], marks.visible)
+        split: first_pose(shape, marks.centred[0], marks.labelled)
         for split, marks in landmarks.items()
     }
 
     def loop(state: TrainState, after_chunk: AfterChunk) -> Fit:
         return fit(
             pose["train"][..., :2],
-            train.visible,
+            train.labelled,
             key=fit_key,
             dictionary_sizes=config.teacher.dictionary_sizes,
             population=config.teacher.population,
@@ -375,14 +375,14 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
         )
 
     fitted = with_checkpoints(
-        config, workdir, loop, fit_key, train.visible.shape[1], objective
+        config, workdir, loop, fit_key, train.labelled.shape[1], objective
     )
     teacher = teacher_record(config, fitted, train.skeleton, settings)
 
     def save() -> None:
         splits = {
             split: teacher.reconstruct(
-                pose[split][..., :2], marks.visible, marks.sample_ids
+                pose[split][..., :2], marks.labelled, marks.sample_ids
             )
             for split, marks in landmarks.items()
         }
@@ -398,7 +398,7 @@ def save_posterior(
     folder: Path, split: str, shape: GaussianMixture, marks: Any
 ) -> None:
     """What students of the modes ``posterior`` and ``posterior_teacher`` read."""
-    depth, covariance = depth_posterior(shape, marks.centred[0], marks.visible)
+    depth, covariance = depth_posterior(shape, marks.centred[0], marks.labelled)
     arrays = {"depth": depth, "covariance": covariance, "sample_ids": marks.sample_ids}
     teacher_files.save_arrays(folder / f"{split}_posterior.safetensors", arrays)
 
@@ -431,7 +431,7 @@ def fit_or_read_shapes(
     workdir: Path,
     key: Key[Array, ""],
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
     skeleton: Any,
 ) -> GaussianMixture | None:
     settings = config.teacher.em
@@ -442,7 +442,7 @@ def fit_or_read_shapes(
         return kept_shapes(
             workdir / "teacher" / "em.safetensors",
             W,
-            visible,
+            labelled,
             key=key,
             mirror=mirror_of(skeleton),
             **em_options(settings),

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 HIGHEST = jax.lax.Precision.HIGHEST
 # Variance of the shift t, patch units squared. The landmarks are centred over the
-# visible joints, the shape over all of them: t is the difference.
+# labelled joints, the shape over all of them: t is the difference.
 SHIFT_VARIANCE = 0.1
 
 einsum = functools.partial(jnp.einsum, precision=HIGHEST)
@@ -36,12 +36,12 @@ def view_terms(
     Sigma: Float[Array, "d d"],
     sigma: Float[Array, ""],
     views: Float[Array, "g 3 3"],
-    visible: Bool[Array, " p"],
+    labelled: Bool[Array, " p"],
 ) -> ViewTerms:
-    """C_g = A_g Sigma A_g^T + sigma^2 I + shift, inverted over the visible joints."""
-    P, G = visible.shape[0], views.shape[0]
+    """C_g = A_g Sigma A_g^T + sigma^2 I + shift, inverted over the labelled joints."""
+    P, G = labelled.shape[0], views.shape[0]
     M = views[:, :, :2]
-    shown = jnp.repeat(visible.astype(mu.dtype), 2)
+    shown = jnp.repeat(labelled.astype(mu.dtype), 2)
     mean = einsum("pa,gai->gpi", mu.reshape(P, 3), M).reshape(G, 2 * P) * shown[None]
     half = einsum("paqb,gbj->gpaqj", Sigma.reshape(P, 3, P, 3), M)
     C = einsum("gpaqj,gai->gpiqj", half, M).reshape(G, 2 * P, 2 * P)

@@ -1,4 +1,4 @@
-"""Samples sorted by which of their landmarks are visible.
+"""Samples sorted by which of their landmarks are labelled.
 
 Samples that show the same joints share every covariance, so they are handled
 together.
@@ -20,18 +20,18 @@ class Samples(NamedTuple):
 
     Attributes:
         W: (N, P, 2) landmarks, 0 where missing.
-        visible: (N, P), or None where every landmark is known.
+        labelled: (N, P), or None where every landmark is known.
     """
 
     W: Float[Array | np.ndarray, "n p 2"]
-    visible: Bool[Array | np.ndarray, "n p"] | None
+    labelled: Bool[Array | np.ndarray, "n p"] | None
 
     @property
     def shown(self) -> Bool[np.ndarray, "n p"]:
         """(N, P), also where every landmark is known."""
-        if self.visible is None:
+        if self.labelled is None:
             return np.ones(self.W.shape[:2], bool)
-        return np.asarray(self.visible)
+        return np.asarray(self.labelled)
 
 
 class Blocks(NamedTuple):
@@ -39,25 +39,25 @@ class Blocks(NamedTuple):
 
     Attributes:
         W: (T, B, P, 2) landmarks, 0 where missing or where the block is padded.
-        visible: (T, P) the pattern of each block.
+        labelled: (T, P) the pattern of each block.
         weight: (T, B) 1 for a sample, 0 for padding.
         row: (T, B) position of the sample in the input, -1 for padding.
     """
 
     W: Float[Array | np.ndarray, "t b p 2"]
-    visible: Bool[Array | np.ndarray, "t p"]
+    labelled: Bool[Array | np.ndarray, "t p"]
     weight: Float[Array | np.ndarray, "t b"]
     row: Int[Array | np.ndarray, "t b"]
 
 
 def make_blocks(
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
     *,
     complete_size: int,
 ) -> Blocks:
     """Groups samples by pattern and cuts each group into blocks of one size."""
-    patterns, group = np.unique(visible, axis=0, return_inverse=True)
+    patterns, group = np.unique(labelled, axis=0, return_inverse=True)
     group = group.reshape(-1)
     size = complete_size if len(patterns) == 1 else BLOCK_INCOMPLETE
     rows, pattern = [], []
@@ -84,18 +84,18 @@ def _split_by(group: Int[np.ndarray, " n"], count: int) -> list[np.ndarray]:
 
 def check_landmarks(
     W: Float[Array | np.ndarray, "n p 2"],
-    visible: Bool[Array | np.ndarray, "n p"] | None,
+    labelled: Bool[Array | np.ndarray, "n p"] | None,
 ) -> tuple[Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]]:
     landmarks = np.asarray(W, np.float32)
-    if visible is None:
+    if labelled is None:
         shown = np.ones(landmarks.shape[:2], bool)
     else:
-        shown = np.asarray(visible, bool)
+        shown = np.asarray(labelled, bool)
     bad = np.flatnonzero((~np.isfinite(landmarks).all(-1) & shown).any(1))
     if len(bad):
         raise ValueError(
             f"W[{bad[0]}] has a landmark that is not finite ({len(bad)} such samples);"
-            " mark it as missing in `visible` or drop the sample"
+            " mark it as missing in `labelled` or drop the sample"
         )
     if shown.any(1).sum() < 2:
         raise ValueError(
@@ -107,7 +107,7 @@ def check_landmarks(
 
 def choose_samples(
     W: Float[np.ndarray, "n p 2"],
-    visible: Bool[np.ndarray, "n p"],
+    labelled: Bool[np.ndarray, "n p"],
     *,
     key: Key[Array, ""],
     num_samples: int,
@@ -119,26 +119,26 @@ def choose_samples(
 
     Args:
         W: landmarks.
-        visible: True where a landmark is known.
+        labelled: True where a landmark is known.
         key: chooses among those that miss equally many.
         num_samples: how many.
         num_incomplete: how many where so many complete ones do not exist.
     """
-    gaps = np.where(visible.any(1), (~visible).sum(1), np.iinfo(np.int32).max)
-    count = min(num_samples, int(visible.any(1).sum()))
+    gaps = np.where(labelled.any(1), (~labelled).sum(1), np.iinfo(np.int32).max)
+    count = min(num_samples, int(labelled.any(1).sum()))
     if num_incomplete and np.sort(gaps)[count - 1] > 0:
-        count = min(num_incomplete, int(visible.any(1).sum()))
+        count = min(num_incomplete, int(labelled.any(1).sum()))
     most = np.sort(gaps)[count - 1]
     rows = np.flatnonzero(gaps < most)
-    if (2 * visible[gaps <= most].mean(0) < visible[visible.any(1)].mean(0)).any():
+    if (2 * labelled[gaps <= most].mean(0) < labelled[labelled.any(1)].mean(0)).any():
         most, rows = 0, rows[:0]
-        gaps = np.where(visible.any(1), 0, 1)
+        gaps = np.where(labelled.any(1), 0, 1)
     level = np.flatnonzero(gaps == most)
     pick = np.asarray(jax.random.permutation(key, len(level)))
     rows = np.concatenate([rows, level[pick[: count - len(rows)]]])
-    if visible[rows].all():
+    if labelled[rows].all():
         return Samples(W[rows], None)
-    return Samples(np.where(visible[rows][..., None], W[rows], 0), visible[rows])
+    return Samples(np.where(labelled[rows][..., None], W[rows], 0), labelled[rows])
 
 
 def beside_mirrored(samples: Samples, mirror: Int[np.ndarray, " p"] | None) -> Samples:
@@ -154,7 +154,7 @@ def beside_mirrored(samples: Samples, mirror: Int[np.ndarray, " p"] | None) -> S
     if mirror is None:
         return samples
     image = np.asarray(samples.W)[:, mirror] * np.array([-1, 1], np.float32)
-    W, shown = np.concatenate([samples.W, image]), samples.visible
+    W, shown = np.concatenate([samples.W, image]), samples.labelled
     if shown is None:
         return Samples(W, None)
     shown = np.asarray(shown)

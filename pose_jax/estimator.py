@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.crops import patch_to_pixels, square_crops
+from input_pipeline.pictures import cut_patch, open_picture, picture_of_array
 from input_pipeline.skeleton import Skeleton
 from pose_jax import weights
 from pose_jax.fold import fold_batch_norms
-from pose_jax.pictures import cut_patch, open_picture, picture_of_array
-from pose_jax.student import CHECKPOINTS, StudentRecord, TrainState, state_shapes
+from pose_jax.state import CHECKPOINTS, StudentRecord, TrainState, state_shapes
 from runtime.checkpoints import Checkpoints
 from runtime.run_files import read_json
 

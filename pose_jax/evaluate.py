@@ -20,7 +20,7 @@ from input_pipeline.ground_truth import GroundTruth, read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from pose_jax.estimator import load_student
-from pose_jax.student import StudentRecord, TrainState
+from pose_jax.state import StudentRecord, TrainState
 from pose_jax.targets import read_teacher
 from pose_jax.weights import FILE, save_weights
 from runtime import processes
@@ -245,17 +245,17 @@ def score_split(
         truth: in the order of ``marks``, or None where there is none.
         sign: the sentence about the sign of depth.
     """
-    visible = marks.visible[..., None]
+    labelled = marks.labelled[..., None]
     distance = np.linalg.norm(pose[..., :2] - marks.patch, axis=-1)
     scores: dict[str, Any] = {
         "count": len(marks),
-        "xy_error": float(distance[marks.visible].mean()),
+        "xy_error": float(distance[marks.labelled].mean()),
         "xy_error_unit": "half sides of the crop, mean distance to the landmarks",
     }
     if truth is None:
         return scores | {"message": NO_TRUTH}
     annotated = pose.copy()
-    annotated[..., :2] = np.where(visible, marks.patch, pose[..., :2])
+    annotated[..., :2] = np.where(labelled, marks.patch, pose[..., :2])
     how: dict[str, Any] = {
         "edges": marks.skeleton.edges,
         "root": marks.skeleton.root,

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pose_jax.resnet import torchvision_key
-from pose_jax.student import TrainState
+from pose_jax.state import TrainState
 from pose_jax.weights import check_arrays
 
 Path_ = tuple[str, ...]

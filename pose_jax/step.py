@@ -13,8 +13,8 @@ import numpy as np
 import optax
 
 from input_pipeline.skeleton import Skeleton
-from pose_jax.objective import student_loss
-from pose_jax.student import Plateau, TrainState, make_optimizer
+from pose_jax.loss import student_loss
+from pose_jax.state import Plateau, TrainState, make_optimizer
 from pose_jax.targets import Targets, target_rows
 
 Batch = Mapping[str, Any]
@@ -42,7 +42,7 @@ def make_loss(
                 code_l1_weight=code_l1_weight,
             )
 
-        names = ("keypoints", "visible", "flip", "scale")
+        names = ("keypoints", "labelled", "flip", "scale")
         rows = target_rows(targets, batch["row"])
         return jax.vmap(one)(pose, *(batch[n] for n in names), rows)
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 import losses
 from input_pipeline.skeleton import Skeleton
 from losses.masked import product
-from pose_jax.objective import (
+from pose_jax.loss import (
     MODES,
     CodeProblem,
     DepthTarget,
@@ -161,7 +161,7 @@ class TeacherTable(NamedTuple):
         camera: (N, 3, 2).
         code: (N, K).
         W: (N, P, 2) centred landmarks.
-        visible: (N, P).
+        labelled: (N, P).
         weight: (N,).
     """
 
@@ -169,7 +169,7 @@ class TeacherTable(NamedTuple):
     camera: Any
     code: Any
     W: Any
-    visible: Any
+    labelled: Any
     weight: Any
 
     def rows(self, rows: Any) -> DepthTarget:
@@ -178,9 +178,9 @@ class TeacherTable(NamedTuple):
         def one(*of_sample: Any) -> losses.PreparedDistillation:
             return prepare_one(jnp.asarray(self.dictionary), *of_sample)
 
-        columns = (self.camera, self.code, self.W, self.visible)
+        columns = (self.camera, self.code, self.W, self.labelled)
         prepared = jax.vmap(one)(*(column[rows] for column in columns))
-        return _table(prepared.depth, prepared.visible, self.weight[rows], prepared)
+        return _table(prepared.depth, prepared.labelled, self.weight[rows], prepared)
 
 
 class CodeTable(TeacherTable):
@@ -194,7 +194,7 @@ class CodeTable(TeacherTable):
         phi, W = self.code[rows], self.W[rows]
         problem = CodeProblem(phi, B_xy, B_z, W.reshape(len(W), -1))
         depth = jax.vmap(product)(B_z, phi)
-        return _table(depth, self.visible[rows], self.weight[rows], problem)
+        return _table(depth, self.labelled[rows], self.weight[rows], problem)
 
 
 Targets = DepthTarget | TeacherTable
@@ -205,11 +205,11 @@ def prepare_one(
     M: Float[Array, "3 2"],
     phi: Float[Array, " k"],
     W: Float[Array, " p 2"],
-    visible: Bool[Array, " p"],
+    labelled: Bool[Array, " p"],
 ) -> losses.PreparedDistillation:
     """The record of Eq. 14 of one sample."""
     B_xy, B_z = losses.split_dictionary(D, M)
-    return losses.prepare(phi, B_xy, B_z, W.ravel(), visible)
+    return losses.prepare(phi, B_xy, B_z, W.ravel(), labelled)
 
 
 def prepare_samples(
@@ -224,7 +224,7 @@ def prepare_samples(
     Args:
         dictionary: (3P, K).
         arrays: ``camera`` (N, 3, 2), ``code`` (N, K), ``W`` (N, P, 2) centred
-            landmarks and ``visible`` (N, P).
+            landmarks and ``labelled`` (N, P).
         chunk: samples prepared at once; bounds the memory that the rotated
             dictionaries take.
         depth_only: only their ``depth`` (N, P).
@@ -236,7 +236,7 @@ def prepare_samples(
         return records.depth if depth_only else records
 
     D = jnp.asarray(dictionary)
-    columns = [arrays[name] for name in ("camera", "code", "W", "visible")]
+    columns = [arrays[name] for name in ("camera", "code", "W", "labelled")]
     count = len(columns[0])
     parts = []
     for first in range(0, count, chunk):
@@ -279,7 +279,7 @@ def teacher_targets(
         Numpy arrays with a leading axis of samples.
     """
     _check_mode(mode)
-    count, joints = arrays["visible"].shape
+    count, joints = arrays["labelled"].shape
     weight = np.ones(count, np.float32)
     if mode == "weaksup_residual":
         trust = teacher_trust(arrays["residual"], softening=softening)
@@ -296,24 +296,24 @@ def teacher_targets(
             depth = prepare_samples(teacher.dictionary, arrays, depth_only=True)
         record = None
         if posterior is not None:
-            record = _posterior_record(mode, depth, posterior, arrays["visible"])
-        return _table(depth, arrays["visible"], weight, record)
+            record = _posterior_record(mode, depth, posterior, arrays["labelled"])
+        return _table(depth, arrays["labelled"], weight, record)
     atoms = arrays["code"].shape[1]
     exact = mode == "distill_exact"
     if exact or 4 * count * ((atoms + 2 * joints + 3) * joints + atoms) > max_bytes:
-        names = ("camera", "code", "W", "visible")
+        names = ("camera", "code", "W", "labelled")
         columns = {name: arrays[name] for name in names}
         table = CodeTable if exact else TeacherTable
         return table(dictionary=teacher.dictionary, weight=weight, **columns)
     prepared = prepare_samples(teacher.dictionary, arrays)
-    return _table(prepared.depth, prepared.visible, weight, prepared)
+    return _table(prepared.depth, prepared.labelled, weight, prepared)
 
 
 def _posterior_record(
     mode: str,
     depth: np.ndarray,
     posterior: dict[str, np.ndarray],
-    visible: np.ndarray,
+    labelled: np.ndarray,
 ) -> JointTrust | losses.PreparedPosterior | None:
     """What a mode makes of the EM's covariance: weights of joints, or the metric."""
     covariance = posterior["covariance"]
@@ -324,7 +324,7 @@ def _posterior_record(
         certainty: Any = 1 / (deviation + losses.POSTERIOR_NOISE)
         return JointTrust(certainty.astype(np.float32))
     prepare = jax.jit(jax.vmap(losses.prepare_posterior))
-    return jax.tree.map(np.asarray, prepare(depth, covariance, visible))
+    return jax.tree.map(np.asarray, prepare(depth, covariance, labelled))
 
 
 def teacher_trust(residual: np.ndarray, *, softening: float) -> np.ndarray:
@@ -348,7 +348,7 @@ def matched_depth_weight(
     """The factor on a mode's depth loss that makes its gradient that of Weaksup-bs.
 
     1 for the L1 losses, whose weights have mean 1; for the others the ratio that
-    :func:`pose_jax.objective.matching_weight` measures on up to
+    :func:`pose_jax.loss.matching_weight` measures on up to
     ``MATCHING_SAMPLES`` samples (Eq. 10: ``MATCHING_PROBLEMS``), spread evenly over
     the training split, or over its first ``count`` rows, those of the main source.
     """
@@ -368,7 +368,7 @@ def label_targets(
     positions_mm: np.ndarray,
     keypoints: np.ndarray,
     half_side: np.ndarray,
-    visible: np.ndarray,
+    labelled: np.ndarray,
 ) -> DepthTarget:
     """The table of mode ``supervised``: true depths as labels, in patch units.
 
@@ -381,13 +381,13 @@ def label_targets(
         positions_mm: (N, P, 3) true joints in the camera frame.
         keypoints: (N, P, 2) landmarks, pixels.
         half_side: (N,) of the crop, pixels.
-        visible: (N, P) labelled joints.
+        labelled: (N, P) labelled joints.
     """
-    mask = visible[..., None].astype(np.float64)
+    mask = labelled[..., None].astype(np.float64)
     count = np.maximum(mask.sum(1, keepdims=True), 1.0)
 
     def centred(x: np.ndarray) -> np.ndarray:
-        x = np.where(visible[..., None], x, 0.0).astype(np.float64)
+        x = np.where(labelled[..., None], x, 0.0).astype(np.float64)
         return (x - x.sum(1, keepdims=True) / count) * mask
 
     xy, uv = centred(positions_mm[..., :2]), centred(keypoints)
@@ -395,7 +395,7 @@ def label_targets(
     scale = (xy * uv).sum((1, 2)) / np.where(squared > 0, squared, 1.0)
     depth = positions_mm[..., 2] * (scale / half_side)[:, None]
     ones = np.ones(len(depth), np.float32)
-    return _table(depth.astype(np.float32), visible, ones)
+    return _table(depth.astype(np.float32), labelled, ones)
 
 
 def no_depth_targets(count: int, joints: int) -> DepthTarget:
@@ -406,9 +406,9 @@ def no_depth_targets(count: int, joints: int) -> DepthTarget:
     )
 
 
-def _table(depth: Any, visible: Any, weight: Any, prepared: Any = None) -> DepthTarget:
+def _table(depth: Any, labelled: Any, weight: Any, prepared: Any = None) -> DepthTarget:
     """A table in numpy: it goes to the devices when the loop places it."""
-    return DepthTarget(depth=depth, visible=visible, weight=weight, prepared=prepared)
+    return DepthTarget(depth=depth, labelled=labelled, weight=weight, prepared=prepared)
 
 
 def _check_mode(mode: str) -> None:

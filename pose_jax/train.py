@@ -4,7 +4,7 @@
 ``fit`` is the loop itself and takes any iterator of batches. A batch is a dictionary
 of numpy arrays, as :func:`input_pipeline.pipeline.image_batches` makes them::
 
-    image (B, H, H, 3) uint8, keypoints (B, P, 2) and visible (B, P) of the augmented
+    image (B, H, H, 3) uint8, keypoints (B, P, 2) and labelled (B, P) of the augmented
     patch, row (B,) int32 of the table of targets, flip (B,), scale (B,), weight (B,)
 
 Batch norms average their statistics over all devices (``sync_batch_norm``), so that a
@@ -30,10 +30,9 @@ from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.mixture import depth_counts, read_also
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
-from pose_jax.objective import MODES, DepthTarget
+from pose_jax.loss import MODES, DepthTarget
 from pose_jax.pretrained import with_pretrained
-from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
-from pose_jax.student import (
+from pose_jax.state import (
     CHECKPOINTS,
     StudentRecord,
     TrainState,
@@ -41,6 +40,7 @@ from pose_jax.student import (
     make_net,
     net_fields,
 )
+from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.targets import (
     POSTERIOR_MODES,
     Targets,
@@ -59,7 +59,7 @@ from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.run_files import mark_finished
 
-DEVICE_KEYS = ("image", "keypoints", "visible", "row", "flip", "scale")
+DEVICE_KEYS = ("image", "keypoints", "labelled", "row", "flip", "scale")
 
 
 # --- the loop ----------------------------------------------------------------------
@@ -512,7 +512,7 @@ def _supervised_targets(
         )
     positions = truth.align(train_marks.sample_ids).positions_mm
     table = label_targets(
-        positions, train_marks.keypoints, train_marks.half_side, train_marks.visible
+        positions, train_marks.keypoints, train_marks.half_side, train_marks.labelled
     )
     joints = train_marks.skeleton.num_joints
     return {"train": table, "val": no_depth_targets(num_val, joints)}

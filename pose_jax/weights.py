@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
-from pose_jax.student import StudentRecord, state_shapes
+from pose_jax.state import StudentRecord, state_shapes
 
 FILE, CARD = "student.safetensors", "MODEL_CARD.md"
 # Names quoted by a message before it says how many more there are.

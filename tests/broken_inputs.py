@@ -743,7 +743,7 @@ def _(b: Bench) -> dict[str, Any]:
 
 
 def _hidden(read: Any) -> None:
-    assert read.landmarks.visible[2].tolist() == [True, False, True]
+    assert read.landmarks.labelled[2].tolist() == [True, False, True]
     assert read.landmarks.keypoints[2, 1].tolist() == [0, 0]
 
 

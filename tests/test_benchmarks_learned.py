@@ -53,8 +53,8 @@ def test_published_sizes():
 @pytest.mark.slow
 def test_deep_nrsfm_fits_the_landmarks(body, monkeypatch):
     monkeypatch.setattr(deep_nrsfm, "SIZES", (24, 12))
-    visible = np.ones(body.shape[:2], bool)
-    pose = deep_nrsfm.solve(body[..., :2], visible, seed=0, steps=600)
+    labelled = np.ones(body.shape[:2], bool)
+    pose = deep_nrsfm.solve(body[..., :2], labelled, seed=0, steps=600)
     assert np.isfinite(pose).all()
     W = body[..., :2]
     assert np.linalg.norm(pose[..., :2] - W) < 0.4 * np.linalg.norm(W)
@@ -89,12 +89,12 @@ def test_huber_by_hand():
 def test_c3dpo_learns_and_keeps_the_landmarks(body, monkeypatch):
     monkeypatch.setattr(c3dpo, "WIDTH", 32)
     monkeypatch.setattr(c3dpo, "LAYERS", 2)
-    W, visible = body[..., :2], np.ones(body.shape[:2], bool)
+    W, labelled = body[..., :2], np.ones(body.shape[:2], bool)
     numbers = jnp.arange(600)
-    data = jnp.asarray(W), jnp.asarray(visible), numbers
+    data = jnp.asarray(W), jnp.asarray(labelled), numbers
     start = c3dpo.init(jax.random.key(0), P)
     loss = jax.jit(c3dpo.loss)
-    pose = c3dpo.solve(W, visible, seed=0, steps=300)
+    pose = c3dpo.solve(W, labelled, seed=0, steps=300)
     np.testing.assert_array_equal(pose[..., :2], W)
     assert np.isfinite(pose).all()
     trained = deep_nrsfm.train(

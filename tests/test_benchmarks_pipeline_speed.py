@@ -27,7 +27,7 @@ def _peer(data, size, **changes):
             str(Path(data["images"]) / name) for name in pipeline_speed.file_names(data)
         ],
         "patch": landmarks.patch,
-        "visible": landmarks.visible,
+        "labelled": landmarks.labelled,
         "centre": landmarks.centre,
         "half_side": landmarks.half_side,
         "permutation": landmarks.skeleton.flip_permutation,

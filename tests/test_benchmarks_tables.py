@@ -29,7 +29,7 @@ def split():
             skeleton=H36M_17,
             sample_ids=np.arange(2),
             keypoints=truth[..., :2] / 500 * 64 + 64,
-            visible=np.ones((2, P), bool),
+            labelled=np.ones((2, P), bool),
             centre=np.full((2, 2), 64, np.float32),
             half_side=np.full(2, 64, np.float32),
             names=("a", "b"),

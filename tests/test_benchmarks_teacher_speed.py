@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import teacher_speed, teacher_speed_peers
 from nrsfm_jax import model
-from nrsfm_jax.objective import batch_loss
+from nrsfm_jax.loss import batch_loss
 
 BATCH = teacher_speed.make_batch(8)
 SIZES = (12, 8, 4)

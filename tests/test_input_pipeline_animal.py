@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline.checks.validate import validate
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
-from input_pipeline.mannequin.animal import JOINT, JOINTS, SKELETON, draw_animal
-from input_pipeline.mannequin.animal_dataset import write_animals
-from input_pipeline.validate import validate
+from input_pipeline.synthetic.animal import JOINT, JOINTS, SKELETON, draw_animal
+from input_pipeline.synthetic.animal_dataset import write_animals
 
 NUM = 24
 
@@ -83,11 +83,11 @@ def test_the_files_read_as_a_users_own(folder):
     landmarks = read_landmarks(settings(folder), "train")
     assert landmarks.skeleton.joints == JOINTS
     assert len(landmarks) == NUM
-    assert landmarks.visible.mean() == pytest.approx(0.7, abs=0.05)
+    assert landmarks.labelled.mean() == pytest.approx(0.7, abs=0.05)
     truth = read_ground_truth(settings(folder), "train").align(landmarks.sample_ids)
     drawn = draw_animal(5, split="train", size=48)
     np.testing.assert_array_equal(truth.positions_mm[5], drawn.positions_mm)
-    seen = landmarks.visible[5]
+    seen = landmarks.labelled[5]
     np.testing.assert_allclose(
         landmarks.keypoints[5][seen], drawn.keypoints[seen], atol=0.01
     )

@@ -220,13 +220,13 @@ def test_colour_multiplies_channels_and_saturates():
 
 def test_mirrored_landmarks_change_sides():
     patch = np.random.default_rng(0).normal(size=(1, 17, 2)).astype(np.float32)
-    visible = np.ones((1, 17), bool)
-    visible[0, 1] = False  # the right hip, which becomes the left one, index 4
+    labelled = np.ones((1, 17), bool)
+    labelled[0, 1] = False  # the right hip, which becomes the left one, index 4
     patch[0, 1] = 0
     flip = np.array([True])
     matrix = augment.patch_matrix(np.ones(1), np.zeros(1), flip)
     mirrored, seen = augment.augment_landmarks(
-        patch, visible, matrix, flip, PERMUTATION
+        patch, labelled, matrix, flip, PERMUTATION
     )
     assert not seen[0, 4]
     assert seen.sum() == 16

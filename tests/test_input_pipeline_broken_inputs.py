@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from broken_inputs import CASES, Bench, Case
 
-from input_pipeline.datasets.prepared import ensure_prepared
+from input_pipeline.checks.validate import validate
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.pipeline import image_batches
 from input_pipeline.settings import data_settings
-from input_pipeline.validate import validate
+from input_pipeline.sources.prepared import ensure_prepared
 
 DOCS = Path(__file__).parents[1] / "docs" / "broken_inputs.md"
 IDS = [f"{case.format}: {case.what}" for case in CASES]

@@ -8,8 +8,8 @@ from input_pipeline import crops
 
 def test_box_ignores_unlabelled_landmarks():
     keypoints = np.array([[[10.0, 20.0], [30.0, 60.0], [999.0, -999.0]]])
-    visible = np.array([[True, True, False]])
-    assert crops.landmark_boxes(keypoints, visible).tolist() == [[10, 20, 20, 40]]
+    labelled = np.array([[True, True, False]])
+    assert crops.landmark_boxes(keypoints, labelled).tolist() == [[10, 20, 20, 40]]
 
 
 def test_box_of_nobody_is_zero_without_a_warning():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from tiny_data import coco_record, write_coco, write_motion
 
-from input_pipeline import mannequin
-from input_pipeline.datasets.prepared import ensure_prepared, locate
-from input_pipeline.datasets.rendering import Job, render_all
+from input_pipeline import synthetic as mannequin
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
 from input_pipeline.settings import DataSettings, data_settings
+from input_pipeline.sources.prepared import ensure_prepared, locate
+from input_pipeline.sources.rendering import Job, render_all
 from input_pipeline.tensorflow_setup import load_tfds
 
 SMALL = {"name": "mannequin", "num_train": 5, "num_val": 3, "render_size": 32}
@@ -54,7 +54,7 @@ def test_mannequin_pictures_are_those_of_the_renderer(data):
 def test_what_training_reads_holds_no_3d(data):
     features = set(_stored(data, "train")[0])
     assert features == {
-        *("image", "keypoints", "visible", "box", "sample_id", "row", "name")
+        *("image", "keypoints", "labelled", "box", "sample_id", "row", "name")
     }
     prepared = ensure_prepared(data_settings(data))
     with np.load(prepared.landmarks_file("train")) as table:

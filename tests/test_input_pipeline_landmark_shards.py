@@ -7,11 +7,11 @@ import pytest
 from tiny_data import write_motion
 
 from input_pipeline import landmark_shards
+from input_pipeline.checks.validate import validate
 from input_pipeline.landmark_shards import LandmarkWriter, ShardedArray, open_split
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.validate import validate
 
 TOY = Skeleton("toy", ("a", "b", "c"), ((0, 1), (1, 2)))
 
@@ -19,17 +19,17 @@ TOY = Skeleton("toy", ("a", "b", "c"), ((0, 1), (1, 2)))
 def _samples(count, seed=0):
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform(0, 100, (count, 3, 2)).astype(np.float32)
-    visible = rng.random((count, 3)) < 0.8
-    visible[:, :2] = True
-    return keypoints, visible, np.arange(count) * 7
+    labelled = rng.random((count, 3)) < 0.8
+    labelled[:, :2] = True
+    return keypoints, labelled, np.arange(count) * 7
 
 
 @pytest.fixture
 def folder(tmp_path):
     with LandmarkWriter(tmp_path / "marks", TOY, shard_size=8) as writer:
-        keypoints, visible, ids = _samples(21)
+        keypoints, labelled, ids = _samples(21)
         for part in (slice(0, 5), slice(5, 20), slice(20, 21)):
-            writer.add("train", keypoints[part], visible[part], ids[part])
+            writer.add("train", keypoints[part], labelled[part], ids[part])
         writer.add("val", *_samples(4, seed=1))
     return tmp_path / "marks"
 
@@ -45,12 +45,12 @@ def test_pieces_of_any_size_become_even_shards(folder):
 
 
 def test_the_landmarks_are_those_that_were_written(folder):
-    keypoints, visible, ids = _samples(21)
+    keypoints, labelled, ids = _samples(21)
     marks = open_split(folder, "train").landmarks()
     np.testing.assert_array_equal(marks.sample_ids, ids)
-    np.testing.assert_array_equal(marks.visible, visible)
+    np.testing.assert_array_equal(marks.labelled, labelled)
     np.testing.assert_allclose(
-        marks.keypoints, np.where(visible[..., None], keypoints, 0), atol=1e-4
+        marks.keypoints, np.where(labelled[..., None], keypoints, 0), atol=1e-4
     )
     by_config = read_landmarks({"name": "landmarks", "landmarks": str(folder)}, "val")
     assert len(by_config) == 4
@@ -91,23 +91,23 @@ def test_a_data_set_becomes_a_folder_with_the_same_samples(tmp_path):
 
 def test_what_is_not_finished_is_not_a_folder(tmp_path):
     def half_good():
-        keypoints, visible, ids = _samples(4)
+        keypoints, labelled, ids = _samples(4)
         with LandmarkWriter(tmp_path / "marks", TOY, shard_size=2) as writer:
-            writer.add("train", keypoints, visible, ids)
+            writer.add("train", keypoints, labelled, ids)
             keypoints[2, 0, 1] = np.nan
-            writer.add("train", keypoints, visible, ids)
+            writer.add("train", keypoints, labelled, ids)
 
     with pytest.raises(ValueError, match="sample 14: a landmark is not finite"):
         half_good()
     assert list((tmp_path / "marks").iterdir()) == []
     with pytest.raises(ValueError, match=r"landmarks\.json does not exist; write"):
         open_split(tmp_path / "marks", "train")
-    keypoints, visible, ids = _samples(4)
+    keypoints, labelled, ids = _samples(4)
     with LandmarkWriter(tmp_path / "more", TOY) as writer:
         match = r"shape \(4, 2, 2\).*need \(4, 3, 2\)"
         with pytest.raises(ValueError, match=match):
-            writer.add("train", keypoints[:, :2], visible[:, :2], ids)
-        writer.add("train", keypoints, visible, ids)
+            writer.add("train", keypoints[:, :2], labelled[:, :2], ids)
+        writer.add("train", keypoints, labelled, ids)
 
 
 def test_damaged_folders_are_refused_and_reported(folder):

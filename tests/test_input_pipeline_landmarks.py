@@ -20,12 +20,12 @@ def motion_file(tmp_path) -> str:
     return write_motion(tmp_path / "motion.npz")
 
 
-def _landmarks(keypoints, visible) -> Landmarks:
+def _landmarks(keypoints, labelled) -> Landmarks:
     return make_landmarks(
         skeleton=TOY,
         sample_ids=np.arange(len(keypoints)),
         keypoints=np.asarray(keypoints, np.float32),
-        visible=np.asarray(visible, bool),
+        labelled=np.asarray(labelled, bool),
         boxes=None,
         names=tuple("xyz"[: len(keypoints)]),
         padding=1.0,
@@ -44,14 +44,14 @@ def test_patch_and_centred_by_hand():
 
 def test_centred_has_zero_mean_over_the_labelled_joints():
     rng = np.random.default_rng(0)
-    visible = rng.random((3, 3)) < 0.8
-    visible[:, :2] = True
-    landmarks = _landmarks(rng.uniform(0, 9, (3, 3, 2)), visible)
+    labelled = rng.random((3, 3)) < 0.8
+    labelled[:, :2] = True
+    landmarks = _landmarks(rng.uniform(0, 9, (3, 3, 2)), labelled)
     W, mean = landmarks.centred
     np.testing.assert_allclose(W.sum(axis=1), 0, atol=1e-5)
-    assert not W[~visible].any()
+    assert not W[~labelled].any()
     np.testing.assert_allclose(
-        (W + mean[:, None])[visible], landmarks.patch[visible], atol=1e-6
+        (W + mean[:, None])[labelled], landmarks.patch[labelled], atol=1e-6
     )
 
 
@@ -166,5 +166,5 @@ def test_mh_mocap(shared_data, tmp_path):
     }
     landmarks = read_landmarks(data, "train")
     assert landmarks.keypoints.shape == (500, 17, 2)
-    assert landmarks.visible.all()
+    assert landmarks.labelled.all()
     assert landmarks.skeleton == H36M_17

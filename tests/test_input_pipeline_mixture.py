@@ -83,8 +83,8 @@ def test_other_sources_are_read_in_the_main_joints(data):
     assert len(set(also.sample_ids.tolist())) == 24
     assert also.names[0] == "mpii: img000.png"
     spine = H36M_17.joints.index("Spine")
-    assert not also.visible[:12, spine].any()
-    assert also.visible[12:, spine].all()
+    assert not also.labelled[:12, spine].any()
+    assert also.labelled[12:, spine].all()
     assert depth_counts(also).tolist() == [False] * 12 + [True] * 5 + [False] * 7
 
 
@@ -120,10 +120,10 @@ def test_batches_hold_pictures_and_landmarks_of_all_sources(data):
     main = read_landmarks(data, "train")
     assert also is not None
     patch = np.concatenate([main.patch, also.patch])
-    visible = np.concatenate([main.visible, also.visible])
+    labelled = np.concatenate([main.labelled, also.labelled])
     for batch in batches[:10]:
         np.testing.assert_allclose(batch["keypoints"], patch[batch["row"]], atol=1e-5)
-        np.testing.assert_array_equal(batch["visible"], visible[batch["row"]])
+        np.testing.assert_array_equal(batch["labelled"], labelled[batch["row"]])
         for row, image in zip(batch["row"], batch["image"], strict=True):
             if row >= 24:  # each picture has a grey of its own
                 assert abs(int(image[8, 8, 0]) - (row - 24) % 12 * 9) <= 1
@@ -210,7 +210,7 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     rows = np.arange(48)
     batch = {
         "keypoints": np.concatenate([splits["train"].patch, also.patch]),
-        "visible": np.concatenate([splits["train"].visible, also.visible]),
+        "labelled": np.concatenate([splits["train"].labelled, also.labelled]),
         "flip": np.zeros(48, bool),
         "scale": np.ones(48, np.float32),
         "row": rows,

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from input_pipeline.datasets.motion import (
+from input_pipeline.skeleton import H36M_17
+from input_pipeline.sources.motion import (
     Motion,
     frame_order,
     map_joints,
     read_bvh,
     read_motion,
 )
-from input_pipeline.skeleton import H36M_17
 
 TINY_BVH = """HIERARCHY
 ROOT Hips

@@ -55,7 +55,7 @@ def test_shapes_and_types(data):
     assert found == {
         "image": ((4, 48, 48, 3), "uint8"),
         "keypoints": ((4, 6, 2), "float32"),
-        "visible": ((4, 6), "bool"),
+        "labelled": ((4, 6), "bool"),
         "row": ((4,), "int32"),
         "flip": ((4,), "bool"),
         "scale": ((4,), "float32"),

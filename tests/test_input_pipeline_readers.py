@@ -9,10 +9,11 @@ import pytest
 import tiny_formats as formats
 from tiny_formats import COUNT
 
-from input_pipeline.datasets.annotations import Index
-from input_pipeline.datasets.readers import read_index
+from input_pipeline.checks.problems import Problem, raise_problem
+from input_pipeline.checks.validate import validate
+from input_pipeline.formats.annotations import Index
+from input_pipeline.formats.readers import read_index
 from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.problems import Problem, raise_problem
 from input_pipeline.settings import data_settings
 from input_pipeline.skeleton import (
     BUILT_IN,
@@ -22,7 +23,6 @@ from input_pipeline.skeleton import (
     match_joints,
     read_skeleton,
 )
-from input_pipeline.validate import validate
 
 VIDEO = "labeled-data/video/"
 
@@ -47,7 +47,7 @@ def _assert_same(one: Landmarks, other: Landmarks) -> None:
     assert one.skeleton.root == other.skeleton.root
     assert one.names == other.names
     np.testing.assert_array_equal(one.sample_ids, other.sample_ids)
-    np.testing.assert_array_equal(one.visible, other.visible)
+    np.testing.assert_array_equal(one.labelled, other.labelled)
     np.testing.assert_allclose(one.keypoints, other.keypoints, atol=2e-6)
     np.testing.assert_allclose(one.centre, other.centre, atol=2e-6)
     np.testing.assert_allclose(one.half_side, other.half_side, atol=2e-6)
@@ -60,7 +60,7 @@ def test_readers_agree(tmp_path):
     formats.write_pictures(tmp_path, files)
     given = (tmp_path, MPII_16, xy, gone, files)
     reference = _landmarks(formats.write_coco(*given), tmp_path)
-    np.testing.assert_array_equal(reference.visible, ~gone)
+    np.testing.assert_array_equal(reference.labelled, ~gone)
     np.testing.assert_allclose(reference.keypoints[~gone], xy[~gone], atol=2e-6)
     three = _landmarks(formats.write_dlc(*given, cells=3), tmp_path)
     dlc = formats.write_dlc(*given)
@@ -88,7 +88,7 @@ def test_lsp(tmp_path, extended):
     data = formats.write_lsp(tmp_path, xy, gone, extended=extended)
     landmarks = _landmarks(data, tmp_path)
     assert landmarks.skeleton == LSP_14
-    np.testing.assert_array_equal(landmarks.visible, ~gone)
+    np.testing.assert_array_equal(landmarks.labelled, ~gone)
     np.testing.assert_allclose(landmarks.keypoints[~gone], xy[~gone], atol=2e-6)
     assert landmarks.names[0] == ("im00001.jpg" if extended else "im0001.jpg")
 
@@ -173,7 +173,7 @@ def test_labels_are_brought_to_one_skeleton_by_name(tmp_path):
         for joint, theirs in (("Head", "HeadTop"), ("LKnee", "LKnee")):
             i, k = H36M_17.joints.index(joint), MPII_16.joints.index(theirs)
             np.testing.assert_allclose(person.keypoints[i], points[k], atol=2e-6)
-        assert person.visible.tolist() == [j != "Spine" for j in H36M_17.joints]
+        assert person.labelled.tolist() == [j != "Spine" for j in H36M_17.joints]
 
 
 def test_joints_that_are_left_out_are_noted(tmp_path):
@@ -237,7 +237,7 @@ def test_unlikely_points_are_unlabelled(tmp_path):
     (tmp_path / "x.csv").write_text("\n".join(rows))
     data = {"name": "dlc", "annotations": str(tmp_path / "x.csv")}
     index = _index(data | {"images": str(tmp_path)})
-    assert index.persons[0].visible.tolist() == [True, False, True]
+    assert index.persons[0].labelled.tolist() == [True, False, True]
 
 
 def test_predictions_for_a_video_are_no_labels(tmp_path):
@@ -348,7 +348,7 @@ def test_a_skeleton_matches_itself(skeleton):
 
 
 def test_other_labels_and_other_joints_are_prepared_apart(tmp_path):
-    from input_pipeline.datasets.prepared import locate
+    from input_pipeline.sources.prepared import locate
 
     xy, files = formats.points(MPII_16), formats.names()
     formats.write_pictures(tmp_path, files)
@@ -380,8 +380,8 @@ def test_matlab_files_as_scipy_writes_them(tmp_path, compressed):
     """Every kind of number, text, cells, structs; row by row as they were."""
     from scipy.io import savemat
 
-    from input_pipeline.datasets.annotations import Source
-    from input_pipeline.datasets.mat_file import read_mat
+    from input_pipeline.formats.annotations import Source
+    from input_pipeline.formats.mat_file import read_mat
 
     kinds = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
     wanted = {

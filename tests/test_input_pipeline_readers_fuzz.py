@@ -11,8 +11,8 @@ from broken_inputs import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from input_pipeline.datasets.splits import read_splits
-from input_pipeline.problems import Problem, raise_problem
+from input_pipeline.checks.problems import Problem, raise_problem
+from input_pipeline.formats.splits import read_splits
 from input_pipeline.settings import data_settings
 from input_pipeline.skeleton import H36M_17, LSP_14, MPII_16, read_skeleton
 
@@ -107,7 +107,7 @@ def _read(data) -> None:
     for index in splits.values():
         for person in index.persons:
             assert np.isfinite(person.keypoints).all()
-            assert person.visible.any()
+            assert person.labelled.any()
 
 
 @pytest.fixture(scope="module")

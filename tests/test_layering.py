@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     *("configs", "input_pipeline", "losses", "nrsfm_jax", "pose_jax"),
-    *("runtime", "view"),
+    *("runtime", "stages", "view"),
 )
 OURS = (*PACKAGES, "main", "benchmarks", "tests")
 
@@ -20,6 +20,7 @@ ALLOWED = {
     "configs": (),
     "losses": (),
     "runtime": (),
+    "stages": OURS,
     "input_pipeline": (),
     "nrsfm_jax": ("losses",),
     "pose_jax": ("losses", "input_pipeline.skeleton"),
@@ -31,15 +32,15 @@ LOOPS = {
     for package in ("nrsfm_jax", "pose_jax")
     for module in ("train", "evaluate", "predict", "stream")
 }
-LOOPS["pose_jax.estimator"] = ("runtime", "input_pipeline.crops")
-LOOPS["pose_jax.export"] = ("runtime", "input_pipeline.augment")
-LOOPS["pose_jax.persons"] = ("input_pipeline.crops",)
-LOOPS["pose_jax.pictures"] = ("input_pipeline.augment",)
-LOOPS["pose_jax.predictions"] = ("runtime", "view")
+LOOPS["pose_jax.estimator"] = (
+    "runtime",
+    "input_pipeline.crops",
+    "input_pipeline.pictures",
+)
 # 3D labels: evaluation, the supervised reference, the report and the data check.
 READS_GROUND_TRUTH = {
-    *("nrsfm_jax.evaluate", "pose_jax.evaluate", "pose_jax.train", "main"),
-    *("input_pipeline.validate", "input_pipeline.ground_truth"),
+    *("nrsfm_jax.evaluate", "pose_jax.evaluate", "pose_jax.train", "stages.report"),
+    *("input_pipeline.checks.validate", "input_pipeline.ground_truth"),
 }
 
 
@@ -115,7 +116,7 @@ def test_ground_truth_is_read_only_where_named(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_tensorflow_stays_in_the_input_pipeline(module):
     names = _imports(module, MODULES[module])
-    if module == "pose_jax.export":  # where it is asked for SavedModel
+    if module == "stages.export":  # where it is asked for SavedModel
         names -= {"tensorflow"}
     if not module.startswith("input_pipeline"):
         assert not {n for n in names if n.partition(".")[0].startswith("tensorflow")}

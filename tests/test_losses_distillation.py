@@ -55,7 +55,7 @@ def test_eq15_by_hand():
     assert loss == pytest.approx(3.5 + 2.0 * float(depth), rel=1e-6)
     masked = losses.pose_loss(
         *(pred_xy, sample.z_hyp, keypoints, prepared),
-        visible=jnp.asarray([True, False]),
+        labelled=jnp.asarray([True, False]),
     )
     assert masked == pytest.approx(1.5 + float(depth), rel=1e-6)
 
@@ -152,7 +152,7 @@ def test_a_mask_equals_a_skeleton_without_the_joints(missing, value):
     sample, mask = random_sample(7), random_mask(7, 17, missing)
     loss = jax.value_and_grad(losses.distillation_loss)
     expected, gradient = loss(*drop_joints(sample, mask))
-    actual, masked = loss(*spoil(sample, mask, value), visible=jnp.asarray(mask))
+    actual, masked = loss(*spoil(sample, mask, value), labelled=jnp.asarray(mask))
     assert actual == pytest.approx(float(expected), rel=3e-6)
     np.testing.assert_allclose(masked[mask], gradient, atol=1e-5)
     assert not np.any(masked[~mask])
@@ -167,10 +167,10 @@ def test_degenerate_samples_give_finite_values_and_gradients(name):
         assert jnp.isfinite(x).all()
 
 
-def test_no_visible_joint_costs_the_code_alone():
+def test_no_labelled_joint_costs_the_code_alone():
     sample, mask = random_sample(8), jnp.zeros(17, bool)
     loss = jax.value_and_grad(losses.distillation_loss)
-    value, gradient = loss(*spoil(sample, np.asarray(mask), jnp.nan), visible=mask)
+    value, gradient = loss(*spoil(sample, np.asarray(mask), jnp.nan), labelled=mask)
     assert value == pytest.approx(0.3 * float(jnp.abs(sample.phi).sum()), rel=1e-6)
     assert not np.any(gradient)
 
@@ -182,8 +182,8 @@ def test_gradients_of_the_loss():
     check_grads(loss, sample, order=1, rtol=1e-2, atol=1e-2, eps=3e-3)
 
 
-def _prepared(sample, visible=None):
-    return losses.prepare(*sample[1:], visible)
+def _prepared(sample, labelled=None):
+    return losses.prepare(*sample[1:], labelled)
 
 
 @pytest.mark.parametrize("missing", [0, 3, 16, 17])
@@ -192,7 +192,7 @@ def test_the_prepared_loss_is_eq14_with_matched_means(missing):
 
     def direct(z_hyp):
         matched = losses.match_depth_mean(z_hyp, sample.B_z @ sample.phi, mask)
-        return losses.distillation_loss(matched, *sample[1:], visible=mask)
+        return losses.distillation_loss(matched, *sample[1:], labelled=mask)
 
     prepared = _prepared(sample, mask)
     expected, gradient = jax.value_and_grad(direct)(sample.z_hyp)
@@ -229,8 +229,8 @@ def test_the_baseline_by_hand():
     pred, teacher = jnp.asarray([1.0, 2.0, 6.0]), jnp.asarray([0.0, 0.0, 3.0])
     # Centred: (-2, -1, 3) against (-1, -1, 2).
     assert losses.depth_l1_loss(pred, teacher, weight=3.0) == pytest.approx(6.0)
-    visible = jnp.asarray([True, True, False])
-    assert losses.depth_l1_loss(pred, teacher, visible=visible) == pytest.approx(1.0)
+    labelled = jnp.asarray([True, True, False])
+    assert losses.depth_l1_loss(pred, teacher, labelled=labelled) == pytest.approx(1.0)
     weight = losses.residual_weight(jnp.asarray(0.3), softening=0.2)
     assert weight == pytest.approx(2.0)
 

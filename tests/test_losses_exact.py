@@ -137,12 +137,12 @@ def test_degenerate_samples_give_finite_values_and_gradients(name):
 def test_a_mask_equals_a_skeleton_without_the_joints(missing):
     sample, mask = random_sample(6), random_mask(6, 17, missing)
     cost, gap = losses.min_code_cost(
-        *spoil(sample, mask, float("nan")), visible=jnp.asarray(mask)
+        *spoil(sample, mask, float("nan")), labelled=jnp.asarray(mask)
     )
     assert gap <= 1e-4 * cost
     assert cost == pytest.approx(_independent(drop_joints(sample, mask)), rel=1e-4)
 
 
-def test_no_visible_joint_costs_nothing():
-    cost, gap = losses.min_code_cost(*random_sample(7), visible=jnp.zeros(17, bool))
+def test_no_labelled_joint_costs_nothing():
+    cost, gap = losses.min_code_cost(*random_sample(7), labelled=jnp.zeros(17, bool))
     assert (float(cost), float(gap)) == (0.0, 0.0)

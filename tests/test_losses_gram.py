@@ -27,15 +27,15 @@ def _views(seed, *, count=6, joints=17, atoms=256):
     return (z, phi, M, w), D
 
 
-def _plain(z, phi, M, w, D, gram, visible):
+def _plain(z, phi, M, w, D, gram, labelled):
     del gram
     return losses.distillation_loss(
-        z, phi, *losses.split_dictionary(D, M), w, visible=visible
+        z, phi, *losses.split_dictionary(D, M), w, labelled=labelled
     )
 
 
-def _by_gram(z, phi, M, w, D, gram, visible):
-    return losses.gram_distillation_loss(z, phi, M, w, D, gram, visible=visible)
+def _by_gram(z, phi, M, w, D, gram, labelled):
+    return losses.gram_distillation_loss(z, phi, M, w, D, gram, labelled=labelled)
 
 
 def _both(samples, D, masks, argnums=0):
@@ -119,9 +119,9 @@ def _temporary_bytes(loss, batch, atoms):
     shapes = [(batch, 17), (batch, atoms), (batch, 3, 2), (batch, 34)]
     shapes += [(51, atoms), (51, 51)]
     f32 = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    visible = jax.ShapeDtypeStruct((batch, 17), jnp.bool_)
+    labelled = jax.ShapeDtypeStruct((batch, 17), jnp.bool_)
     mapped = jax.jit(jax.vmap(jax.value_and_grad(loss), EVERY))
-    analysis: Any = mapped.lower(*f32, visible).compile().memory_analysis()
+    analysis: Any = mapped.lower(*f32, labelled).compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
 

@@ -22,15 +22,15 @@ def _poses(seed, count=6, joints=5, noise=0.3):
 
 def test_mpjpe_by_hand():
     assert losses.mpjpe(PRED, TRUTH, root=0) == pytest.approx(5 / 4)
-    visible = np.array([True, True, False, True])
-    assert losses.mpjpe(PRED, TRUTH, root=0, visible=visible) == pytest.approx(5 / 3)
+    labelled = np.array([True, True, False, True])
+    assert losses.mpjpe(PRED, TRUTH, root=0, labelled=labelled) == pytest.approx(5 / 3)
 
 
 def test_mpjpe_without_its_root_aligns_the_means():
-    visible = np.array([False, True, True, True])
+    labelled = np.array([False, True, True, True])
     pred = TRUTH + 7.0
     pred[0] = np.nan
-    assert losses.mpjpe(pred, TRUTH, root=0, visible=visible) == pytest.approx(0.0)
+    assert losses.mpjpe(pred, TRUTH, root=0, labelled=labelled) == pytest.approx(0.0)
 
 
 def test_n_mpjpe_fits_the_scale():
@@ -124,8 +124,8 @@ def test_bone_length_scale_by_hand():
     edges = ((0, 1), (1, 2))
     scaled = losses.scale_by_bone_length(pred, truth, edges=edges)
     np.testing.assert_allclose(scaled, 200 * pred)
-    visible = np.array([True, True, False])
-    scaled = losses.scale_by_bone_length(pred, truth, edges=edges, visible=visible)
+    labelled = np.array([True, True, False])
+    scaled = losses.scale_by_bone_length(pred, truth, edges=edges, labelled=labelled)
     np.testing.assert_allclose(scaled, 100 * pred)
 
 
@@ -139,26 +139,26 @@ def test_bone_length_scale_refuses_what_it_cannot_do():
 
 
 METRICS = {
-    "mpjpe": lambda p, t, v: losses.mpjpe(p, t, root=0, visible=v),
-    "n_mpjpe": lambda p, t, v: losses.n_mpjpe(p, t, root=0, visible=v),
-    "pa_mpjpe": lambda p, t, v: losses.pa_mpjpe(p, t, visible=v),
-    "rigid": lambda p, t, v: losses.pa_mpjpe_rigid(p, t, visible=v),
-    "reflection": lambda p, t, v: losses.pa_mpjpe_reflection(p, t, visible=v),
-    "depth_error": lambda p, t, v: losses.depth_error(p, t, visible=v),
-    "flipped": lambda p, t, v: losses.flipped(p, t, visible=v),
-    "pck3d": lambda p, t, v: losses.pck3d(p, t, root=0, visible=v),
-    "auc": lambda p, t, v: losses.auc(p, t, root=0, visible=v),
+    "mpjpe": lambda p, t, v: losses.mpjpe(p, t, root=0, labelled=v),
+    "n_mpjpe": lambda p, t, v: losses.n_mpjpe(p, t, root=0, labelled=v),
+    "pa_mpjpe": lambda p, t, v: losses.pa_mpjpe(p, t, labelled=v),
+    "rigid": lambda p, t, v: losses.pa_mpjpe_rigid(p, t, labelled=v),
+    "reflection": lambda p, t, v: losses.pa_mpjpe_reflection(p, t, labelled=v),
+    "depth_error": lambda p, t, v: losses.depth_error(p, t, labelled=v),
+    "flipped": lambda p, t, v: losses.flipped(p, t, labelled=v),
+    "pck3d": lambda p, t, v: losses.pck3d(p, t, root=0, labelled=v),
+    "auc": lambda p, t, v: losses.auc(p, t, root=0, labelled=v),
 }
 
 
 @pytest.mark.parametrize("name", list(METRICS))
 def test_a_mask_equals_a_skeleton_without_the_joints(name):
     pred, truth = _poses(7, joints=8)
-    visible = np.broadcast_to(np.array([1, 1, 0, 1, 1, 0, 1, 1], bool), (6, 8))
-    keep = visible[0]
+    labelled = np.broadcast_to(np.array([1, 1, 0, 1, 1, 0, 1, 1], bool), (6, 8))
+    keep = labelled[0]
     expected = METRICS[name](pred[:, keep], truth[:, keep], None)
-    spoiled = [np.where(visible[..., None], x, np.nan) for x in (pred, truth)]
-    actual = METRICS[name](*spoiled, np.array(visible))
+    spoiled = [np.where(labelled[..., None], x, np.nan) for x in (pred, truth)]
+    actual = METRICS[name](*spoiled, np.array(labelled))
     np.testing.assert_allclose(actual, expected, atol=1e-9)
 
 
@@ -195,9 +195,9 @@ def test_evaluate_poses_refuses_bad_input():
         losses.evaluate_poses(spoiled, truth, **options)
     with pytest.raises(ValueError, match="no poses to evaluate"):
         losses.evaluate_poses(pred[:0], truth[:0], **options)
-    visible = np.ones((6, 5), bool)
-    visible[2, 3] = False
-    result = losses.evaluate_poses(spoiled, truth, visible=visible, **options)
+    labelled = np.ones((6, 5), bool)
+    labelled[2, 3] = False
+    result = losses.evaluate_poses(spoiled, truth, labelled=labelled, **options)
     assert np.isfinite(result["mpjpe_mm"])
 
 

@@ -19,10 +19,10 @@ def test_eq4_by_hand():
 
 
 def test_missing_joints_do_not_count():
-    visible = jnp.asarray([True, False])
+    labelled = jnp.asarray([True, False])
     spoiled = W.at[1].set(jnp.nan)
     loss = jax.value_and_grad(losses.reprojection_loss)
-    value, gradient = loss(S, jnp.eye(3, 2), spoiled, PHI, visible=visible)
+    value, gradient = loss(S, jnp.eye(3, 2), spoiled, PHI, labelled=labelled)
     assert value == pytest.approx(2.0 + 0.07)
     np.testing.assert_allclose(gradient, [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 

@@ -71,9 +71,9 @@ def test_right_inverse_agrees_with_pinv_in_float64(condition):
 def test_right_inverse_is_what_the_projection_applies():
     sample = random_sample(6)
     mask = jnp.asarray(random_mask(6, 17, 3))
-    inverse = losses.right_inverse(sample.B_z, visible=mask)
+    inverse = losses.right_inverse(sample.B_z, labelled=mask)
     step = inverse @ (sample.z_hyp - sample.B_z @ sample.phi)
-    expected = losses.project_code(sample.phi, sample.B_z, sample.z_hyp, visible=mask)
+    expected = losses.project_code(sample.phi, sample.B_z, sample.z_hyp, labelled=mask)
     np.testing.assert_allclose(sample.phi + step, expected, atol=2e-6)
 
 
@@ -130,19 +130,19 @@ def test_a_mask_equals_a_skeleton_without_the_joints(missing):
             sample.phi,
             sample.B_z,
             spoil(sample, mask, value).z_hyp,
-            visible=jnp.asarray(mask),
+            labelled=jnp.asarray(mask),
         )
         np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
-def test_no_visible_joint_leaves_the_code_alone():
+def test_no_labelled_joint_leaves_the_code_alone():
     sample, mask = random_sample(11), jnp.zeros(17, bool)
 
     def total(phi, B_z, z_hyp):
-        return jnp.sum(losses.project_code(phi, B_z, z_hyp, visible=mask))
+        return jnp.sum(losses.project_code(phi, B_z, z_hyp, labelled=mask))
 
     args = (sample.phi, sample.B_z, sample.z_hyp)
-    np.testing.assert_array_equal(losses.project_code(*args, visible=mask), sample.phi)
+    np.testing.assert_array_equal(losses.project_code(*args, labelled=mask), sample.phi)
     gradients = jax.grad(total, argnums=(0, 1, 2))(*args)
     assert gradients[0].tolist() == [1.0] * 256
     assert not np.any(gradients[1])
@@ -152,7 +152,7 @@ def test_no_visible_joint_leaves_the_code_alone():
 def test_matching_the_mean_by_hand():
     z, ref = jnp.asarray([1.0, 2.0, 6.0]), jnp.asarray([10.0, 12.0, 14.0])
     assert losses.match_depth_mean(z, ref).tolist() == [10.0, 11.0, 15.0]
-    visible = jnp.asarray([True, True, False])
-    assert losses.match_depth_mean(z, ref, visible).tolist() == [10.5, 11.5, 15.5]
+    labelled = jnp.asarray([True, True, False])
+    assert losses.match_depth_mean(z, ref, labelled).tolist() == [10.5, 11.5, 15.5]
     nobody = jnp.zeros(3, bool)
     assert losses.match_depth_mean(z, ref, nobody).tolist() == z.tolist()

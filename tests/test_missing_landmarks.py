@@ -62,7 +62,7 @@ def run(data, tmp_path_factory):
 
 def test_occluded_landmarks_are_labelled_and_missing_ones_are_zero(data, hidden):
     landmarks = read_landmarks(data | {"num_val": 0}, "train")
-    np.testing.assert_array_equal(landmarks.visible, ~hidden)
+    np.testing.assert_array_equal(landmarks.labelled, ~hidden)
     assert (landmarks.keypoints[hidden] == 0).all()
     assert (landmarks.patch[hidden] == 0).all()
     W, mean = landmarks.centred
@@ -85,10 +85,10 @@ def test_a_batch_knows_which_landmarks_are_there(data):
     permutation = LSP_14.flip_permutation
     for _ in range(3):
         batch = next(batches)
-        visible = landmarks.visible[batch["row"]]
-        wanted = np.where(batch["flip"][:, None], visible[:, permutation], visible)
-        np.testing.assert_array_equal(batch["visible"], wanted)
-        assert (batch["keypoints"][~batch["visible"]] == 0).all()
+        labelled = landmarks.labelled[batch["row"]]
+        wanted = np.where(batch["flip"][:, None], labelled[:, permutation], labelled)
+        np.testing.assert_array_equal(batch["labelled"], wanted)
+        assert (batch["keypoints"][~batch["labelled"]] == 0).all()
 
 
 def test_the_teacher_has_depth_and_place_for_every_joint(run):
@@ -98,13 +98,13 @@ def test_the_teacher_has_depth_and_place_for_every_joint(run):
     assert np.isfinite(saved["pose"]).all()
     landmarks = read_landmarks(config.data, "train")
     split = teacher_files.load_reconstruction(workdir / "teacher", "train")
-    np.testing.assert_array_equal(split.visible, landmarks.visible)
+    np.testing.assert_array_equal(split.labelled, landmarks.labelled)
     # The residual counts labelled joints alone.
     difference = saved["pose"][..., :2] - landmarks.patch
-    squared = np.where(landmarks.visible[..., None], difference**2, 0).sum((1, 2))
+    squared = np.where(landmarks.labelled[..., None], difference**2, 0).sum((1, 2))
     np.testing.assert_allclose(split.residual, np.sqrt(squared), atol=2e-4)
     # Somewhere in the body, not at the origin and not far away.
-    gone = saved["pose"][~landmarks.visible]
+    gone = saved["pose"][~landmarks.labelled]
     assert np.abs(gone).max() < 10
     assert np.ptp(gone[:, 0]) > 0.05
 
@@ -123,7 +123,7 @@ def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
     count = len(landmarks)
     batch = {
         "keypoints": landmarks.patch,
-        "visible": landmarks.visible,
+        "labelled": landmarks.labelled,
         "flip": np.zeros(count, bool),
         "scale": np.ones(count, np.float32),
         "row": np.arange(count),
@@ -133,7 +133,7 @@ def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
     pose = jnp.asarray(rng.normal(size=(count, P, 3)), jnp.float32)
     gradient = np.asarray(jax.grad(lambda p: loss(p, *placed)[0].sum())(pose))
     assert np.isfinite(gradient).all()
-    there = landmarks.visible
+    there = landmarks.labelled
     assert (np.abs(gradient[..., :2][~there]) == 0).all()
     assert (np.abs(gradient[..., :2][there]) > 0).all()
     # Depth is judged where there is a landmark, nowhere else.

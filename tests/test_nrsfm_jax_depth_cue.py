@@ -221,9 +221,8 @@ def test_the_telling_sample_is_deep(run):
 
 
 def test_check_draws_both_readings(run, capsys):
-    from PIL import Image
-
     import check
+    from PIL import Image
 
     config, folder = run
     check.run(config, folder)

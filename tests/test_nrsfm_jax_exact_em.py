@@ -109,7 +109,7 @@ def test_without_gaps_it_is_the_em_of_complete_samples(mixture):
     sums, terms = exact_sums(mixture, samples)
     ours = gm._exact_maximised(mixture, terms, sums, jnp.float32(20))
     features = vl.features_of(jnp.asarray(samples.W).reshape(100, -1))
-    complete = samples._replace(W=jnp.asarray(samples.W), visible=None)
+    complete = samples._replace(W=jnp.asarray(samples.W), labelled=None)
     theirs, _, log_p = gm._em_step(mixture, features, complete, jnp.float32(20))
     np.testing.assert_allclose(ours.mu, theirs.mu, atol=2e-4)
     np.testing.assert_allclose(ours.Sigma, theirs.Sigma, atol=1e-4)
@@ -142,7 +142,7 @@ def test_padding_of_a_chunk_counts_nothing(mixture):
     samples = samples_of(mixture, 70, missing=0.2)
     groups = exact_em.groups_of(samples)
     assert sum(group.weight.sum() for group in groups) == 70
-    assert all((~group.visible).sum(2).max() <= group.gaps for group in groups)
+    assert all((~group.labelled).sum(2).max() <= group.gaps for group in groups)
 
 
 def test_samples_that_miss_fewest_are_chosen():

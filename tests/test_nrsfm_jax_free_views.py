@@ -8,7 +8,7 @@ from configs import default
 from nrsfm_jax import teacher, train
 from nrsfm_jax.first_pose import em_options
 from nrsfm_jax.gaussian_mixture import expected_depth, fit_shapes
-from nrsfm_jax.objective import Objective
+from nrsfm_jax.loss import Objective
 from nrsfm_jax.views import rotation_views
 
 
@@ -51,17 +51,17 @@ def test_the_teacher_of_a_body_that_tumbles_has_one_sign_of_depth():
     rough = X[..., 2] + 0.3 * X[..., 2].std() * np.random.default_rng(0).normal(
         size=X.shape[:2]
     )
-    visible = np.ones(X.shape[:2], bool)
+    labelled = np.ones(X.shape[:2], bool)
     fitted = train.fit(
         X[..., :2],
-        visible,
+        labelled,
         key=jax.random.key(0),
         dictionary_sizes=(64, 32, 16),
         em_depth=rough.astype(np.float32),
         objective=Objective(steps=800),
     )
     record = teacher.from_params(fitted.params, skeleton={}, config={})
-    pose = record.reconstruct(X[..., :2], visible, np.arange(1000)).poses(
+    pose = record.reconstruct(X[..., :2], labelled, np.arange(1000)).poses(
         record.dictionary
     )
     assert np.mean(np.sum(pose[..., 2] * X[..., 2], axis=1) < 0) < 0.05

@@ -59,18 +59,18 @@ SHOWN = [np.ones(P, bool), np.arange(P) != 2, np.isin(np.arange(P), (0, 1, 5))]
 @pytest.mark.parametrize("shown", SHOWN)
 def test_expected_depth_is_the_mean_over_components_and_views(mixture, shown):
     W = sample(mixture, 25)[0] * shown[:, None]
-    visible = np.tile(shown, (25, 1))
+    labelled = np.tile(shown, (25, 1))
     depths, joints = [], []
     for k in range(2):
         shape = one_component(mixture, k)
         for view in mixture.views:
             alone = shape._replace(views=view[None])
-            z, _, log_p = gs.posterior_depth(alone, W, visible)
+            z, _, log_p = gs.posterior_depth(alone, W, labelled)
             depths.append(z)
             joints.append(log_p + mixture.log_weight[k] - np.log(len(mixture.views)))
     joint = np.stack(joints).astype(np.float64)
     expected = np.einsum("cn,cnp->np", softmax(joint, axis=0), np.stack(depths))
-    z, log_p = gm.expected_depth(mixture, W, visible, chunk=10)
+    z, log_p = gm.expected_depth(mixture, W, labelled, chunk=10)
     np.testing.assert_allclose(z, expected, atol=1e-3)
     np.testing.assert_allclose(log_p, logsumexp(joint, axis=0), atol=1e-2)
 
@@ -117,7 +117,7 @@ def test_two_components_beat_one_on_two_poses(mixture, missing):
         + 0.5 * jnp.outer(*[mixture.mu[1] - mixture.mu[0]] * 2)
     )
     fit = gm.fit_gaussian_mixture(
-        shape, W, key=jax.random.key(0), visible=shown, components=3, iterations=30
+        shape, W, key=jax.random.key(0), labelled=shown, components=3, iterations=30
     )
     single = gm.as_mixture(shape)
     ours, log_p = gm.expected_depth(fit, W, shown)

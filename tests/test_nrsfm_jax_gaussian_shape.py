@@ -184,7 +184,7 @@ def test_incomplete_samples_are_left_out_where_complete_ones_suffice(shape):
     options = {"num_yaws": 8, "elevations_deg": (0.0, 20.0), "iterations": 5}
     key = jax.random.key(3)
     options["num_samples"] = 600
-    full = gs.fit_gaussian_shape(W, visible=shown, key=key, **options)
+    full = gs.fit_gaussian_shape(W, labelled=shown, key=key, **options)
     dropped = gs.fit_gaussian_shape(W[:600], key=key, **options)
     np.testing.assert_array_equal(full.mu, dropped.mu)
     np.testing.assert_array_equal(full.Sigma, dropped.Sigma)
@@ -199,7 +199,7 @@ def test_fit_without_any_complete_sample(shape):
     W = (W - W.sum(1, keepdims=True) / (P - 1)) * shown[..., None]
     fit = gs.fit_gaussian_shape(
         W.astype(np.float32),
-        visible=shown,
+        labelled=shown,
         key=jax.random.key(0),
         elevations_deg=(-10.0, 5.0, 20.0, 35.0),
         num_yaws=12,
@@ -287,6 +287,6 @@ def test_useless_input_is_refused(shape):
     with pytest.raises(ValueError, match=r"W\[3\]"):
         gs.posterior_depth(shape, W)
     with pytest.raises(ValueError, match="show a landmark"):
-        gs.fit_gaussian_shape(W, visible=np.zeros((5, P), bool), key=jax.random.key(0))
+        gs.fit_gaussian_shape(W, labelled=np.zeros((5, P), bool), key=jax.random.key(0))
     with pytest.raises(ValueError, match="num_yaws=0"):
         upright_views((0.0,), 0)

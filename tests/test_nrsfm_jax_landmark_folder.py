@@ -12,27 +12,27 @@ from input_pipeline.landmark_shards import ShardedArray as Sharded
 from input_pipeline.skeleton import Skeleton
 from nrsfm_jax import landmark_folder, model, stream, teacher, train
 from nrsfm_jax.landmark_folder import Split
-from nrsfm_jax.objective import Objective
+from nrsfm_jax.loss import Objective
 
 COUNT, JOINTS, SIZES, KEY = 70, 8, (12, 6), jax.random.key(5)
 SHORT = Objective(steps=12, batch_size=16, learning_rate=3e-3)
 NAMES = tuple("abcdefgh")
 
 
-def _pose(W, visible):
+def _pose(W, labelled):
     """Missing landmarks are filled with 7; the depth is u."""
-    filled = np.where(visible[..., None], W, np.float32(7))
+    filled = np.where(labelled[..., None], W, np.float32(7))
     return np.concatenate([filled, W[..., :1]], -1)
 
 
 @pytest.fixture
 def split(tmp_path):
     rng = np.random.default_rng(0)
-    visible = rng.random((COUNT, JOINTS)) < 0.9
+    labelled = rng.random((COUNT, JOINTS)) < 0.9
     keypoints = rng.uniform(0, 50, (COUNT, JOINTS, 2))
     skeleton = Skeleton("toy", NAMES, tuple((i, i + 1) for i in range(7)))
     with LandmarkWriter(tmp_path, skeleton, shard_size=32) as writer:
-        writer.add("train", keypoints, visible, np.arange(COUNT) * 3)
+        writer.add("train", keypoints, labelled, np.arange(COUNT) * 3)
     records = open_split(tmp_path, "train").records
     path = tmp_path / "pose.npy"
     parts = landmark_folder.pose_parts(records, slice(0, COUNT), _pose)
@@ -76,7 +76,7 @@ def test_rows_fit_together(split):
     whole = split.records.rows(slice(None))
     for batch in _take(split, 3):
         assert batch["W"].shape == (16, JOINTS, 2)
-        shown = batch["visible"]
+        shown = batch["labelled"]
         assert (batch["W"][~shown] == 7).all()
         np.testing.assert_array_equal(
             batch["em_depth"], np.where(shown, batch["W"][..., 0], 0)
@@ -88,7 +88,7 @@ def test_rows_fit_together(split):
 
 def test_without_the_em_rows_are_as_given(split):
     rows = Split(split.records).rows(slice(30, 39))
-    assert sorted(rows) == ["W", "visible"]
+    assert sorted(rows) == ["W", "labelled"]
     np.testing.assert_array_equal(rows["W"], split.records.rows(slice(30, 39))["W"])
 
 
@@ -112,7 +112,7 @@ def test_the_same_teacher_as_in_memory(split):
     in_memory = []
     fitted = train.fit(
         rows["W"],
-        rows["visible"],
+        rows["labelled"],
         key=jax.random.key(9),
         dictionary_sizes=SIZES,
         em_depth=rows["em_depth"],
@@ -201,8 +201,8 @@ def test_fewer_samples_than_a_batch_are_refused(split):
 
 def test_the_subset_for_the_em_is_evenly_spaced(split):
     assert len(split.some(1000)["W"]) == COUNT
-    some = split.some(20)["visible"]
-    np.testing.assert_array_equal(some, split.rows(slice(None))["visible"][::4])
+    some = split.some(20)["labelled"]
+    np.testing.assert_array_equal(some, split.rows(slice(None))["labelled"][::4])
 
 
 def _teacher():
@@ -226,9 +226,9 @@ def test_shards_hold_what_one_file_would(split, tmp_path):
     read = teacher.load_reconstruction(out, "train")
     rows = split.rows(slice(None))
     ids = split.records.rows(slice(None))["sample_id"]
-    whole = _teacher().reconstruct(rows["W"], rows["visible"], np.array(ids))
+    whole = _teacher().reconstruct(rows["W"], rows["labelled"], np.array(ids))
     np.testing.assert_array_equal(read.sample_ids, whole.sample_ids)
-    for name in ("camera", "code", "residual", "W", "visible"):
+    for name in ("camera", "code", "residual", "W", "labelled"):
         np.testing.assert_allclose(
             getattr(read, name), getattr(whole, name), rtol=1e-4, atol=1e-5
         )

@@ -41,10 +41,10 @@ def drawn(mixture, count, seed=1):
     return W.astype(np.float32), seen[..., 2] - seen[..., 2].mean(1, keepdims=True)
 
 
-def by_hand(mixture, W, visible):
+def by_hand(mixture, W, labelled):
     """Mean and covariance by conditioning the joint normal of every pair."""
     mu, Sigma, log_weight, sigma, views, _ = (np.asarray(x, float) for x in mixture)
-    rows = np.repeat(visible, 2)
+    rows = np.repeat(labelled, 2)
     parts = []
     for k, g in itertools.product(range(len(mu)), range(len(views))):
         turn = np.kron(np.eye(P), views[g].T)
@@ -72,15 +72,15 @@ def by_hand(mixture, W, visible):
 def test_the_moments_are_those_of_the_mixture(hidden):
     mixture = made_up_mixture(2, 12)
     W, _ = drawn(mixture, 6)
-    visible = np.ones((6, P), bool)
-    for i, row in enumerate(visible):
+    labelled = np.ones((6, P), bool)
+    for i, row in enumerate(labelled):
         row[[i % P, (i + 2) % P][:hidden]] = False
-    count = visible.sum(1)[:, None, None]
-    W = W - (W * visible[..., None]).sum(1, keepdims=True) / count
-    W = np.where(visible[..., None], W, 0).astype(np.float32)
-    mean, covariance = depth_posterior(mixture, W, visible)
+    count = labelled.sum(1)[:, None, None]
+    W = W - (W * labelled[..., None]).sum(1, keepdims=True) / count
+    W = np.where(labelled[..., None], W, 0).astype(np.float32)
+    mean, covariance = depth_posterior(mixture, W, labelled)
     for i in range(6):
-        m, C = by_hand(mixture, W[i], visible[i])
+        m, C = by_hand(mixture, W[i], labelled[i])
         np.testing.assert_allclose(mean[i], m, atol=2e-3)
         np.testing.assert_allclose(covariance[i], C, atol=2e-3)
 

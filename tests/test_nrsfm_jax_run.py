@@ -193,7 +193,7 @@ def _untrained(config, workdir, truth):
     for split in ("train", "val"):
         marks = read_landmarks(config.data, split)
         splits[split] = teacher.reconstruct(
-            marks.centred[0], marks.visible, marks.sample_ids
+            marks.centred[0], marks.labelled, marks.sample_ids
         )
     depth = splits["train"].poses(teacher.dictionary)
     flipped = evaluate.metrics.flip_fraction(depth, truth.positions_mm)
@@ -269,9 +269,9 @@ def test_procrustes_mean_undoes_rotation_scale_and_shift():
 def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
     def hidden(data, split):
         marks = read_landmarks(data, split)
-        visible = marks.visible.copy()
-        visible[:, 4] = False
-        return dataclasses.replace(marks, visible=visible)
+        labelled = marks.labelled.copy()
+        labelled[:, 4] = False
+        return dataclasses.replace(marks, labelled=labelled)
 
     monkeypatch.setattr("input_pipeline.landmarks.read_landmarks", hidden)
     with pytest.raises(ValueError, match=f"joint {H36M_17.joints[4]}: labelled in"):

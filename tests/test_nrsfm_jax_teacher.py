@@ -18,10 +18,10 @@ SKELETON = Skeleton("five", tuple("abcde"), ((0, 1), (1, 2), (2, 3), (3, 4))).to
 def _samples(count=9):
     rng = np.random.default_rng(0)
     W = rng.normal(size=(count, 5, 2)).astype(np.float32)
-    visible = rng.uniform(size=(count, 5)) < 0.8
-    visible[:, :2] = True
-    W = np.where(visible[..., None], W, np.float32(0))
-    return W, visible, np.arange(100, 100 + count)
+    labelled = rng.uniform(size=(count, 5)) < 0.8
+    labelled[:, :2] = True
+    W = np.where(labelled[..., None], W, np.float32(0))
+    return W, labelled, np.arange(100, 100 + count)
 
 
 @pytest.fixture(scope="module", params=[(12, 6), (7,)], ids=["two layers", "one"])
@@ -58,7 +58,7 @@ def test_residual_is_the_norm_over_the_visible_joints(trained, split):
             jax.numpy.asarray(trained.dictionary), jax.numpy.asarray(split.camera[i])
         )
         error = (np.asarray(B_xy) @ split.code[i]).reshape(5, 2) - split.W[i]
-        expected = np.linalg.norm(error[split.visible[i]])
+        expected = np.linalg.norm(error[split.labelled[i]])
         np.testing.assert_allclose(split.residual[i], expected, rtol=1e-4)
 
 
@@ -104,7 +104,7 @@ def test_files_are_those_of_the_layout(tmp_path, trained, split):
         "code": ("float32", trained.dictionary.shape[1:]),
         "residual": ("float32", ()),
         "W": ("float32", (5, 2)),
-        "visible": ("bool", (5,)),
+        "labelled": ("bool", (5,)),
     }
 
 

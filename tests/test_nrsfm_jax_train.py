@@ -11,7 +11,7 @@ import pytest
 from losses.camera_frame import rotation_from_camera
 from nrsfm_jax import model, stream, teacher, train
 from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
-from nrsfm_jax.objective import Objective, batch_loss, choose_member
+from nrsfm_jax.loss import Objective, batch_loss, choose_member
 
 SIZES = (24, 8)
 LONG = Objective(steps=1500, batch_size=64)
@@ -42,10 +42,10 @@ def data():
 
 
 def _fit(data, *, objective=SHORT, em=True, **options):
-    W, visible, z = data
+    W, labelled, z = data
     return train.fit(
         W,
-        visible,
+        labelled,
         key=jax.random.key(0),
         dictionary_sizes=SIZES,
         em_depth=z if em else None,
@@ -68,12 +68,12 @@ def reference(data):
 
 
 def test_loss_is_equation_4_plus_the_guide(data):
-    W, visible, z = data
+    W, labelled, z = data
     params = model.init(jax.random.key(1), num_landmarks=8, dictionary_sizes=SIZES)
     expected = 0.0
     guide = jnp.float32(0.7)
     objective = dataclasses.replace(SHORT, sparsity_weight=0.03)
-    batch = {"W": W[:4], "visible": visible[:4], "em_depth": z[:4]}
+    batch = {"W": W[:4], "labelled": labelled[:4], "em_depth": z[:4]}
     run = jax.jit(functools.partial(batch_loss, objective=objective))
     total, _ = run(params, jax.tree.map(jnp.asarray, batch), guide)
     phis, Ms, Ss = jax.jit(jax.vmap(functools.partial(model.reconstruct, params)))(
@@ -91,12 +91,12 @@ def test_loss_is_equation_4_plus_the_guide(data):
 
 
 def test_the_reprojection_of_a_missing_landmark_does_not_count(data):
-    W, visible, z = data
+    W, labelled, z = data
     params = model.init(jax.random.key(1), num_landmarks=8, dictionary_sizes=SIZES)
     objective = dataclasses.replace(SHORT, sparsity_weight=0.0)
-    hidden = visible[:1].copy()
+    hidden = labelled[:1].copy()
     hidden[:, 3] = False
-    batch = {"W": W[:1], "visible": hidden, "em_depth": z[:1]}
+    batch = {"W": W[:1], "labelled": hidden, "em_depth": z[:1]}
     run = jax.jit(functools.partial(batch_loss, objective=objective))
     total, _ = run(params, jax.tree.map(jnp.asarray, batch), jnp.float32(0))
     _, M, S = jax.jit(functools.partial(model.reconstruct, params))(W[0])
@@ -152,14 +152,14 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(data):
 
 
 def test_a_stream_of_batches_takes_the_same_steps(data, reference):
-    W, visible, z = data
+    W, labelled, z = data
     init_key, batch_key = jax.random.split(jax.random.key(0))
 
     def batches():
         for step in range(SHORT.steps):
             key = jax.random.fold_in(batch_key, step)
             rows = jax.random.randint(key, (16,), 0, len(W))
-            yield {"W": W[rows], "visible": visible[rows], "em_depth": z[rows]}
+            yield {"W": W[rows], "labelled": labelled[rows], "em_depth": z[rows]}
 
     start = train.init_state(
         init_key,
@@ -193,7 +193,7 @@ def test_a_stream_that_ends_early_is_refused(data):
 
 
 def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
-    W, visible, _ = data
+    W, labelled, _ = data
     start = train.init_state(
         jax.random.key(0),
         num_landmarks=8,
@@ -201,7 +201,7 @@ def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
         population=1,
         objective=SHORT,
     )
-    batch = {"W": W[:16], "visible": visible[:16]}
+    batch = {"W": W[:16], "labelled": labelled[:16]}
     with pytest.raises(ValueError, match="em_depth"):
         stream.fit_stream(iter([batch]), start, objective=SHORT)
 
@@ -227,8 +227,8 @@ def test_a_member_of_a_population_is_the_same_seed_trained_alone(data, reference
 
 
 def test_the_member_that_mirrors_is_not_chosen(data):
-    W, visible, z = data
-    batch = {"W": W, "visible": visible, "em_depth": z}
+    W, labelled, z = data
+    batch = {"W": W, "labelled": labelled, "em_depth": z}
     good = _fit(data, objective=LONG, chunk=LONG.steps).params
     bad = dict(good, mix=-good["mix"])  # the camera from behind: depth turns round
     both = jax.tree.map(lambda *x: jnp.stack(x), bad, good)
@@ -239,12 +239,12 @@ def test_the_member_that_mirrors_is_not_chosen(data):
 
 def test_recovers_depth_of_a_low_rank_body():
     W, z = articulated(600, seed=3)
-    visible = np.ones(W.shape[:2], bool)
+    labelled = np.ones(W.shape[:2], bool)
     rng = np.random.default_rng(0)
     rough = z + 0.15 * rng.normal(size=z.shape).astype(np.float32)
     fitted = train.fit(
         W,
-        visible,
+        labelled,
         key=jax.random.key(0),
         dictionary_sizes=SIZES,
         em_depth=rough,
@@ -282,58 +282,58 @@ def test_impossible_settings_are_refused(data, change, message):
 
 
 def test_landmarks_that_are_not_finite_are_refused(data):
-    W, visible, z = data
+    W, labelled, z = data
     broken = W.copy()
     broken[7, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"W\[7\]"):
-        _fit((broken, visible, z))
+        _fit((broken, labelled, z))
 
 
 def _with_gaps(count, *, seed=0):
     """:func:`articulated` where every sample misses one to three of the 8 joints."""
     W, z = articulated(count, seed=seed)
     order = np.argsort(np.random.default_rng(seed).random((count, 8)), axis=1)
-    visible = order >= 1 + np.arange(count)[:, None] % 3
-    mean = np.sum(W * visible[..., None], 1) / visible.sum(1)[:, None]
-    W = np.where(visible[..., None], W - mean[:, None], np.float32(0))
-    return W.astype(np.float32), visible, z
+    labelled = order >= 1 + np.arange(count)[:, None] % 3
+    mean = np.sum(W * labelled[..., None], 1) / labelled.sum(1)[:, None]
+    W = np.where(labelled[..., None], W - mean[:, None], np.float32(0))
+    return W.astype(np.float32), labelled, z
 
 
 def test_depth_where_every_sample_misses_joints():
     """The depth of seen and of missing joints, from no complete sample at all."""
-    W, visible, z = _with_gaps(600)
+    W, labelled, z = _with_gaps(600)
     options = {"num_yaws": 12, "elevations_deg": (0.0, 10.0, 20.0)}
-    shape = fit_shapes(W, visible, key=jax.random.key(1), components=2, **options)
-    pose, _ = expected_pose(shape, W, visible)
-    np.testing.assert_array_equal(pose[visible][:, :2], W[visible])
+    shape = fit_shapes(W, labelled, key=jax.random.key(1), components=2, **options)
+    pose, _ = expected_pose(shape, W, labelled)
+    np.testing.assert_array_equal(pose[labelled][:, :2], W[labelled])
     objective = dataclasses.replace(LONG, steps=600)
-    fitted = _fit((pose[..., :2], visible, pose[..., 2]), objective=objective)
+    fitted = _fit((pose[..., :2], labelled, pose[..., 2]), objective=objective)
     record = teacher.from_params(fitted.params, skeleton={})
-    split = record.reconstruct(pose[..., :2], visible, np.arange(len(W)))
-    assert not split.W[~visible].any()
+    split = record.reconstruct(pose[..., :2], labelled, np.arange(len(W)))
+    assert not split.W[~labelled].any()
     depth = split.poses(record.dictionary)[..., 2]
     depth = depth - depth.mean(1, keepdims=True)
     assert np.mean(np.sum(depth * z, axis=1) < 0) < 0.05
-    for joints in (visible, ~visible):
+    for joints in (labelled, ~labelled):
         assert np.abs(depth - z)[joints].mean() < 0.4 * np.abs(z[joints]).mean()
 
 
 def test_the_value_at_a_missing_joint_has_no_influence():
-    W, visible, _ = _with_gaps(200)
-    noise = np.where(visible[..., None], W, np.float32(7))
+    W, labelled, _ = _with_gaps(200)
+    noise = np.where(labelled[..., None], W, np.float32(7))
     options = {"num_yaws": 8, "elevations_deg": (0.0, 20.0), "components": 2}
     shapes, poses = [], []
     for landmarks in (W, noise):
-        shape = fit_shapes(landmarks, visible, key=jax.random.key(1), **options)
+        shape = fit_shapes(landmarks, labelled, key=jax.random.key(1), **options)
         shapes.append(shape)
-        poses.append(expected_pose(shape, landmarks, visible)[0])
+        poses.append(expected_pose(shape, landmarks, labelled)[0])
     _assert_same(*shapes, atol=0)
     np.testing.assert_array_equal(*poses)
 
 
 def test_a_joint_that_is_never_seen_is_named(data):
-    W, visible, z = data
-    hidden = visible.copy()
+    W, labelled, z = data
+    hidden = labelled.copy()
     hidden[:, 5] = False
     with pytest.raises(ValueError, match="joint 5: labelled in none of the 100"):
         _fit((W, hidden, z))

@@ -26,7 +26,7 @@ def test_mirror_images_by_hand():
 
 def test_complete_samples_stay_complete():
     both = beside_mirrored(Samples(np.ones((4, 3, 2), np.float32), None), MIRROR)
-    assert both.visible is None
+    assert both.labelled is None
     assert both.W.shape == (8, 3, 2)
 
 
@@ -66,13 +66,13 @@ def test_the_mirrored_shape_at_the_mirrored_yaw_explains_the_mirror_image():
 
 @pytest.mark.parametrize(("complete", "count"), [(40, 40), (30, 80), (0, 80)])
 def test_more_samples_where_complete_ones_are_too_few(complete, count):
-    visible = np.ones((200, 4), bool)
+    labelled = np.ones((200, 4), bool)
     gap = np.arange(complete, 200)
-    visible[gap, gap % 4] = False
+    labelled[gap, gap % 4] = False
     W = np.arange(1600, dtype=np.float32).reshape(200, 4, 2)
     samples = choose_samples(
-        W, visible, key=jax.random.key(0), num_samples=40, num_incomplete=80
+        W, labelled, key=jax.random.key(0), num_samples=40, num_incomplete=80
     )
     assert len(samples.W) == count
     assert samples.shown.all(1).sum() == complete
-    assert (samples.visible is None) == (count == 40)
+    assert (samples.labelled is None) == (count == 40)

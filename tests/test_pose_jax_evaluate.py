@@ -10,9 +10,10 @@ import tiny_student as tiny
 from configs import default
 from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks
-from pose_jax import evaluate, student, train
-from pose_jax.objective import MODES
-from pose_jax.student import StudentRecord, init_state
+from pose_jax import evaluate, train
+from pose_jax import state as student
+from pose_jax.loss import MODES
+from pose_jax.state import StudentRecord, init_state
 from pose_jax.targets import label_targets, read_teacher
 
 
@@ -27,7 +28,7 @@ def made_up(count=6, seed=0):
         skeleton=tiny.SKELETON,
         sample_ids=np.arange(10, 10 + count),
         keypoints=keypoints.astype(np.float32),
-        visible=np.ones((count, tiny.P), bool),
+        labelled=np.ones((count, tiny.P), bool),
         centre=centre.astype(np.float32),
         half_side=half_side,
         names=tuple(map(str, range(count))),
@@ -71,7 +72,7 @@ def test_without_truth_only_the_landmarks_are_scored():
 def test_labels_of_the_supervised_mode_are_depths_in_patch_units():
     marks, truth, perfect = made_up()
     table = label_targets(
-        truth.positions_mm, marks.keypoints, marks.half_side, marks.visible
+        truth.positions_mm, marks.keypoints, marks.half_side, marks.labelled
     )
     np.testing.assert_allclose(table.depth, perfect[..., 2], rtol=1e-4, atol=1e-5)
 
@@ -119,7 +120,7 @@ def test_predictions_come_back_in_row_order(record, tiny_net):
 
 def test_students_follow_a_teacher_that_was_mirrored_since(record, tmp_path):
     marks, *_ = made_up()
-    split = (marks.sample_ids, *marks.centred[:1], marks.visible)
+    split = (marks.sample_ids, *marks.centred[:1], marks.labelled)
     tiny.write_teacher(
         tmp_path / "teacher",
         tiny.SKELETON,
@@ -134,7 +135,7 @@ def test_students_follow_a_teacher_that_was_mirrored_since(record, tmp_path):
 
 def test_a_teacher_of_other_samples_is_refused(tmp_path):
     marks, *_ = made_up()
-    split = (marks.sample_ids, *marks.centred[:1], marks.visible)
+    split = (marks.sample_ids, *marks.centred[:1], marks.labelled)
     tiny.write_teacher(tmp_path / "teacher", tiny.SKELETON, {"train": split})
     teacher = read_teacher(tmp_path / "teacher")
     with pytest.raises(ValueError, match=r"train\.safetensors holds 6 samples"):
@@ -164,7 +165,7 @@ def workdir(config, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     marks = {split: read_landmarks(config.data, split) for split in ("train", "val")}
-    splits = {s: (m.sample_ids, m.centred[0], m.visible) for s, m in marks.items()}
+    splits = {s: (m.sample_ids, m.centred[0], m.labelled) for s, m in marks.items()}
     tiny.write_teacher(folder / "teacher", marks["train"].skeleton, splits)
     return folder
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from pose_jax.pretrained import read_backbone, transformers_key, with_pretrained
 from pose_jax.resnet import STAGE_SIZES, ResNet, torchvision_key
-from pose_jax.student import Plateau, TrainState
+from pose_jax.state import Plateau, TrainState
 
 DEPTHS = (18, 34, 50, 101, 152)
 WIDTH = 0.125

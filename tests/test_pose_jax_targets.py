@@ -8,7 +8,7 @@ import tiny_student as tiny
 from safetensors.numpy import load_file, save_file
 
 import losses
-from pose_jax.objective import depth_loss
+from pose_jax.loss import depth_loss
 from pose_jax.targets import (
     TeacherFiles,
     TeacherTable,
@@ -26,9 +26,9 @@ def folder(tmp_path):
     arrays = tiny.teacher_arrays(
         tiny.unit_dictionary(np.random.default_rng(0)), COUNT, 0, np.arange(COUNT) * 5
     )
-    visible = np.random.default_rng(1).random((COUNT, tiny.P)) < 0.8
-    visible[:, :3] = True
-    splits = {"train": (arrays["sample_ids"], arrays["W"], visible)}
+    labelled = np.random.default_rng(1).random((COUNT, tiny.P)) < 0.8
+    labelled[:, :3] = True
+    splits = {"train": (arrays["sample_ids"], arrays["W"], labelled)}
     tiny.write_teacher(tmp_path / "teacher", tiny.SKELETON, splits)
     return tmp_path / "teacher"
 
@@ -85,7 +85,7 @@ def test_other_modes_keep_the_depth_alone(folder):
         table = teacher_targets(teacher, arrays, mode=mode, max_bytes=1)
         assert table.prepared is None
         np.testing.assert_allclose(table.depth, distill.depth, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(table.visible, arrays["visible"])
+        np.testing.assert_array_equal(table.labelled, arrays["labelled"])
     assert isinstance(teacher, TeacherFiles)
 
 
@@ -106,7 +106,7 @@ def test_the_posterior_is_judged_about_its_own_mean_or_the_teachers(folder):
         tables["posterior_teacher"].depth, tables["weaksup_bs"].depth
     )
     z = np.random.default_rng(3).normal(size=tiny.P).astype(np.float32)
-    shown = arrays["visible"][4]
+    shown = arrays["labelled"][4]
     rows = np.flatnonzero(shown)
     for mode in ("posterior", "posterior_teacher"):
         target = target_rows(jax.tree.map(jnp.asarray, tables[mode]), 4)
@@ -152,9 +152,9 @@ def test_eq10_is_solved_for_the_rows_of_a_batch(folder):
         B_xy, B_z = losses.split_dictionary(
             jnp.asarray(teacher.dictionary), jnp.asarray(arrays["camera"][row])
         )
-        phi, visible = jnp.asarray(arrays["code"][row]), arrays["visible"][row]
+        phi, labelled = jnp.asarray(arrays["code"][row]), arrays["labelled"][row]
         hypothesis = losses.match_depth_mean(
-            jnp.asarray(z[i]), B_z @ phi, jnp.asarray(visible)
+            jnp.asarray(z[i]), B_z @ phi, jnp.asarray(labelled)
         )
         exact, gap = losses.min_code_cost(
             hypothesis,
@@ -163,7 +163,7 @@ def test_eq10_is_solved_for_the_rows_of_a_batch(folder):
             B_z,
             jnp.asarray(arrays["W"][row]).ravel(),
             code_l1_weight=0.15,
-            visible=jnp.asarray(visible),
+            labelled=jnp.asarray(labelled),
         )
         np.testing.assert_allclose(found[i], exact, rtol=0.03)
         assert float(gap) < 1e-3 * float(exact)

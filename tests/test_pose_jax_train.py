@@ -10,7 +10,7 @@ import tiny_student as tiny
 from jax._src import array
 
 from pose_jax import train
-from pose_jax.student import Plateau
+from pose_jax.state import Plateau
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, data_parallel
 from runtime.metric_writer import MetricWriter, read_metrics

@@ -9,7 +9,7 @@ import tiny_student as tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from pose_jax.student import StudentRecord, init_state
+from pose_jax.state import StudentRecord, init_state
 from pose_jax.weights import load_weights, model_card, save_weights
 
 RECORD = StudentRecord(

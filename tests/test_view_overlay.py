@@ -47,7 +47,9 @@ def test_a_mark_is_centred_on_its_landmark(at):
 def test_missing_joints_leave_no_mark():
     points = POINTS.copy()
     points[1] = np.nan
-    image = draw_skeleton(_grey(), points, CROSS, visible=np.array([True, True, False]))
+    image = draw_skeleton(
+        _grey(), points, CROSS, labelled=np.array([True, True, False])
+    )
     assert (image[:, 70:] == 128).all()
     assert (image[:, :30] == 128).all()
     assert tuple(image[50, 50]) == COLOURS["centre"]

@@ -106,7 +106,7 @@ def write_mpii_mat(
     pictures = []
     for p, g, name in zip(xy, gone, files, strict=True):
         marks = [
-            {"x": p[j, 0] + 0.5, "y": p[j, 1] + 0.5, "id": j, "is_visible": 1}
+            {"x": p[j, 0] + 0.5, "y": p[j, 1] + 0.5, "id": j, "is_labelled": 1}
             for j in np.flatnonzero(~g)
         ]
         rect = {

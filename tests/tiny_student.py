@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
 from pose_jax.model import normalise
-from pose_jax.student import CHECKPOINTS, StudentRecord, init_state
+from pose_jax.state import CHECKPOINTS, StudentRecord, init_state
 from pose_jax.targets import TeacherFiles, teacher_targets
 from runtime.checkpoints import Checkpoints
 
@@ -59,7 +59,7 @@ def teacher_arrays(D, count, seed, ids=None):
         "code": code,
         "residual": np.linalg.norm(noise, axis=(1, 2)).astype(np.float32),
         "W": (W + noise).astype(np.float32),
-        "visible": np.ones((count, joints), bool),
+        "labelled": np.ones((count, joints), bool),
     }
 
 
@@ -97,7 +97,7 @@ def batches(W, *, batch_size, start_step=0, flips=True):
         yield {
             "image": np.stack([picture_of(k, rng) for k in keypoints]),
             "keypoints": keypoints,
-            "visible": np.ones((batch_size, P), bool),
+            "labelled": np.ones((batch_size, P), bool),
             "row": rows.astype(np.int32),
             "flip": flip,
             "scale": scale,
@@ -116,7 +116,7 @@ def val_batches(W, *, batch_size):
         yield {
             "image": np.stack([picture_of(k, rng) for k in W[rows]]),
             "keypoints": W[rows],
-            "visible": np.ones((batch_size, P), bool),
+            "labelled": np.ones((batch_size, P), bool),
             "row": rows.astype(np.int32),
             "flip": np.zeros(batch_size, bool),
             "scale": np.ones(batch_size, np.float32),
@@ -170,9 +170,9 @@ def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
     folder.mkdir(parents=True)
     D = unit_dictionary(np.random.default_rng(0), skeleton.num_joints)
     save_file({"dictionary": D}, folder / "teacher.safetensors")
-    for seed, (name, (ids, W, visible)) in enumerate(splits.items()):
+    for seed, (name, (ids, W, labelled)) in enumerate(splits.items()):
         arrays = teacher_arrays(D, len(ids), seed, ids)
-        arrays |= {"W": W, "visible": visible}
+        arrays |= {"W": W, "labelled": labelled}
         save_file(arrays, folder / f"{name}.safetensors")
         posterior = posterior_arrays(skeleton.num_joints, ids, seed)
         save_file(posterior, folder / f"{name}_posterior.safetensors")

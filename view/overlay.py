@@ -52,7 +52,7 @@ def draw_skeleton(
     keypoints_2d: np.ndarray,
     skeleton: Skeleton,
     *,
-    visible: np.ndarray | None = None,
+    labelled: np.ndarray | None = None,
     line_width: float | None = None,
     supersample: int = 4,
 ) -> np.ndarray:
@@ -62,7 +62,7 @@ def draw_skeleton(
         image: (H, W, 3), uint8 or floats in [0, 1].
         keypoints_2d: (P, 2) pixels; NaN means missing.
         skeleton: bones and sides of the P joints.
-        visible: (P,) bool; False joints and their bones are left out.
+        labelled: (P,) bool; False joints and their bones are left out.
         line_width: of the bones, in pixels; by default 1/90 of the longer side.
         supersample: how much finer the lines are drawn before they are averaged.
 
@@ -79,8 +79,8 @@ def draw_skeleton(
             f"landmarks have shape {points.shape}"
         )
     shown = np.asarray(np.isfinite(points).all(axis=-1))
-    if visible is not None:
-        shown = shown & np.asarray(visible, bool)
+    if labelled is not None:
+        shown = shown & np.asarray(labelled, bool)
     picture = Image.fromarray(np.ascontiguousarray(to_uint8(image))).convert("RGBA")
     width = line_width or max(1.5, max(picture.size) / 90)
     layer = _draw_layer(picture.size, points, shown, skeleton, width, supersample)

@@ -49,7 +49,7 @@ def write_report(
             where the data set has no 3D.
         curves: the lines of metrics.jsonl.
         samples: each with ``image`` (H, W, 3), ``keypoints_2d`` (P, 2) pixels of
-            that image, optionally ``visible`` (P,), ``poses`` (name of
+            that image, optionally ``labelled`` (P,), ``poses`` (name of
             :data:`POSES` -> (P, 3), any unit) and ``caption``.
         environment: versions, device and git revision.
         description: one or two sentences on the data and the method.
@@ -90,7 +90,7 @@ def collect_report(
     sample_ids: Sequence[int] = (),
     images: Sequence[np.ndarray] = (),
     keypoints_2d: Sequence[np.ndarray] = (),
-    visible: Sequence[np.ndarray] | None = None,
+    labelled: Sequence[np.ndarray] | None = None,
     truth: Sequence[np.ndarray | None] | None = None,
     captions: Sequence[str] | None = None,
     split: str = "val",
@@ -108,7 +108,7 @@ def collect_report(
         sample_ids: the samples to show, ids as in the predictions.
         images: a picture for each of them.
         keypoints_2d: (P, 2) each, pixels of its picture.
-        visible: (P,) bool each.
+        labelled: (P,) bool each.
         truth: (P, 3) each, camera frame, any unit; None where it is not known.
         captions: a line for each.
         split: from which predictions the poses are taken.
@@ -120,7 +120,7 @@ def collect_report(
     """
     workdir = Path(workdir)
     count = len(sample_ids)
-    given = {"images": images, "keypoints_2d": keypoints_2d, "visible": visible}
+    given = {"images": images, "keypoints_2d": keypoints_2d, "labelled": labelled}
     for name, values in (given | {"truth": truth, "captions": captions}).items():
         if values is not None and len(values) != count:
             raise ValueError(f"{count} sample_ids, but {len(values)} {name}")
@@ -135,7 +135,7 @@ def collect_report(
             {
                 "image": images[i],
                 "keypoints_2d": keypoints_2d[i],
-                "visible": None if visible is None else visible[i],
+                "labelled": None if labelled is None else labelled[i],
                 "poses": poses,
                 "caption": captions[i] if captions else f"{split} sample {sample_id}",
             }
@@ -177,7 +177,7 @@ def _prepare_sample(sample: Mapping[str, Any], skeleton: Skeleton) -> dict[str, 
         image,
         np.asarray(sample["keypoints_2d"]) * factor,
         skeleton,
-        visible=sample.get("visible"),
+        labelled=sample.get("labelled"),
     )
     poses = {
         name: pose

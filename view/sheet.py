@@ -49,7 +49,7 @@ def crop_square(
 def labelled_tile(
     image: Image.Image,
     keypoints: np.ndarray,
-    visible: np.ndarray,
+    labelled: np.ndarray,
     skeleton: Skeleton,
     *,
     centre: np.ndarray,
@@ -62,7 +62,7 @@ def labelled_tile(
     Args:
         image: the picture.
         keypoints: (P, 2) pixels of the picture.
-        visible: (P,) bool; the others are left out.
+        labelled: (P,) bool; the others are left out.
         skeleton: bones and sides.
         centre: (2,) pixels, middle of the crop.
         half_side: pixels.
@@ -72,7 +72,7 @@ def labelled_tile(
     half = max(float(half_side), 0.5)
     crop = crop_square(image, centre, half, size=size)
     points = (np.asarray(keypoints) - centre) / half * (size / 2) + size / 2
-    drawn = draw_skeleton(crop, points, skeleton, visible=visible)
+    drawn = draw_skeleton(crop, points, skeleton, labelled=labelled)
     return with_caption(drawn, caption)
 
 
@@ -101,7 +101,7 @@ def side_view(
     pose: np.ndarray,
     skeleton: Skeleton,
     *,
-    visible: np.ndarray | None = None,
+    labelled: np.ndarray | None = None,
     size: int = 2 * CELL,
 ) -> np.ndarray:
     """A pose seen from its left: the camera stands at the left edge.
@@ -109,7 +109,7 @@ def side_view(
     Args:
         pose: (P, 3) in the camera frame: x right, y down, z away from the camera.
         skeleton: bones and sides.
-        visible: (P,) bool; the others are drawn too where None.
+        labelled: (P,) bool; the others are drawn too where None.
         size: S, side of the drawing in pixels.
 
     Returns:
@@ -131,7 +131,7 @@ def side_view(
     pen.line([(40, size - 14), (size - 14, size - 14)], fill=(150, 150, 150), width=2)
     pen.text((40, size - 30), "near", fill=(90, 90, 90))
     pen.text((size - 36, size - 30), "far", fill=(90, 90, 90))
-    return draw_skeleton(np.asarray(paper), points, skeleton, visible=visible)
+    return draw_skeleton(np.asarray(paper), points, skeleton, labelled=labelled)
 
 
 def depth_readings(

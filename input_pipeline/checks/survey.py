@@ -1,0 +1,147 @@
+"""What a labelled data set looks like: counts, sizes, and what is odd about it.
+
+Nothing here stops a training; the oddities are reported as notes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.checks.suspects import Swap, suspected_swaps
+from input_pipeline.crops import landmark_boxes
+from input_pipeline.formats.annotations import Index, Person
+
+SMALL_PX = 16.0  # bodies below show a network next to nothing
+OUTSIDE_PART = 0.1  # of the box's longer side that landmarks may lie beyond it
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What decoding a picture told: (width, height) and a digest of the file."""
+
+    size: tuple[int, int]
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """One split in numbers.
+
+    Args:
+        persons: usable samples.
+        pictures: they are in.
+        joints: joint -> samples in which it is labelled.
+        complete: samples with all joints labelled.
+        picture_px: least, median and largest longer side of the pictures; empty
+            where none was decoded.
+        body_px: the same of the tight box around the landmarks.
+        swaps: rows with left and right suspected exchanged, most certain first.
+    """
+
+    persons: int
+    pictures: int
+    joints: dict[str, int]
+    complete: int
+    picture_px: tuple[float, ...]
+    body_px: tuple[float, ...]
+    swaps: tuple[Swap, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def survey(index: Index, looks: Mapping[Path, Look]) -> Survey:
+    """Counts and sizes of one split, and the suspected exchanges of its labels."""
+    keypoints, labelled = landmark_arrays(index.persons)
+    boxes = landmark_boxes(keypoints, labelled)
+    sizes = [max(look.size) for look in looks.values()]
+    return Survey(
+        persons=len(index.persons),
+        pictures=len({person.file for person in index.persons}),
+        joints=dict(
+            zip(index.skeleton.joints, labelled.sum(axis=0).tolist(), strict=True)
+        ),
+        complete=int(labelled.all(axis=1).sum()),
+        picture_px=_three(sizes),
+        body_px=_three(boxes[:, 2:].max(axis=1).tolist()),
+        swaps=tuple(suspected_swaps(keypoints, labelled, index.skeleton)),
+    )
+
+
+def landmark_arrays(persons: Sequence[Person]) -> tuple[np.ndarray, np.ndarray]:
+    """keypoints (N, P, 2) and labelled (N, P)."""
+    return np.stack([p.keypoints for p in persons]), np.stack(
+        [p.labelled for p in persons]
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, ...]:
+    if not values:
+        return ()
+    return tuple(float(v) for v in np.quantile(values, (0.0, 0.5, 1.0)))
+
+
+def note_oddities(
+    index: Index,
+    found: Survey,
+    looks: Mapping[Path, Look],
+    where: str,
+    report: Reporter,
+) -> None:
+    """Notes on exchanged sides, odd boxes, small bodies and repeated samples."""
+
+    def note(kind: str, at: str, value: str, remedy: str) -> None:
+        report(Problem(kind, where, at, value, remedy, fatal=False))
+
+    for swap in found.swaps:
+        person = index.persons[swap.row]
+        sides = ", ".join(
+            f"{index.skeleton.joints[a]}/{index.skeleton.joints[b]}"
+            for a, b in swap.pairs
+        )
+        value = f"{sides} in {person.name} (gain {swap.gain:.0f})"
+        remedy = "look at it in sheet_suspects.png"
+        note("left and right exchanged?", person.at, value, remedy)
+    for person in index.persons:
+        points = person.keypoints[person.labelled]
+        extent = float(np.ptp(points, axis=0).max())
+        if extent < SMALL_PX:
+            value = f"the landmarks span {extent:.1f} pixels in {person.name}"
+            note("small body", person.at, value, "leave it out if it cannot be seen")
+        beyond = _beyond_box(points, person.box)
+        if beyond > OUTSIDE_PART:
+            value = f"landmarks up to {beyond:.0%} of its side outside the box"
+            note("box does not fit", person.at, value, "correct the box or landmarks")
+    for one, other in _repeated(index.persons, looks):
+        value = f"the same picture and landmarks as {one.at} ({one.name})"
+        note("duplicate sample", other.at, value, "remove one of the two")
+
+
+def _beyond_box(points: np.ndarray, box: np.ndarray) -> float:
+    """How far landmarks lie outside an annotated box, over its longer side."""
+    side = float(box[2:].max())
+    if not side > 0:
+        return 0.0
+    outside = np.maximum(box[:2] - points, points - (box[:2] + box[2:]))
+    return float(outside.max()) / side
+
+
+def _repeated(
+    persons: Sequence[Person], looks: Mapping[Path, Look]
+) -> list[tuple[Person, Person]]:
+    """(first, later) persons with the same picture, by its bytes, and landmarks."""
+    groups: dict[tuple[Any, ...], list[Person]] = collections.defaultdict(list)
+    for person in persons:
+        look = looks.get(person.file)
+        picture = look.digest if look else str(person.file)
+        key = (picture, person.keypoints.tobytes(), person.labelled.tobytes())
+        groups[key].append(person)
+    return [(some[0], other) for some in groups.values() for other in some[1:]]

@@ -1,0 +1,273 @@
+"""Labelled persons, whatever format they come from. No TensorFlow here.
+
+A reader (``coco``, ``mpii``, ``h36m``, ``lsp``, ``dlc``, ``sleap``) turns one file
+into :class:`Labels`, in the joints of the file. :func:`index_labels` brings them to
+the wanted joints by name, checks every person and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.skeleton import Skeleton, match_joints, well_known
+
+# Annotation tools round to whole pixels, so a landmark may lie just outside.
+BORDER_PX = 1.0
+# No picture is that large; beyond it float32 could not tell one pixel from the next.
+FAR_PX = 1e6
+OUTSIDE_REMEDY = (
+    "correct the coordinates, set v to 0, or take them as they are with "
+    "--config.data.outside=keep"
+)
+SKIPPED = ("crowd", "unlabelled", "too few joints")
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What a file says about one person, in the joints of the file.
+
+    Args:
+        at: where in the file, e.g. ``"annotations[12] (id 40)"``.
+        sample_id: unique in the file.
+        image_id: of the picture, shared by the persons in it.
+        name: of the picture, relative to the folder of the pictures.
+        xy: (J, 2) float64 pixels, in the convention of ``input_pipeline.crops``.
+        labelled: (J,) bool.
+        size: (width, height) of the picture, where the file tells it.
+        box: (4,) x, y, width, height; zeros where the file has none.
+    """
+
+    at: str
+    sample_id: int
+    image_id: int
+    name: str
+    xy: np.ndarray
+    labelled: np.ndarray
+    size: tuple[int, int] | None = None
+    box: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """One file: its joints and bones, its persons, and what the reader left out."""
+
+    skeleton: Skeleton
+    marks: Iterable[Marks]
+    skipped: dict[str, int] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(SKIPPED, 0)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """One labelled person: keypoints (P,2) px, labelled (P,), box (4,) x y w h."""
+
+    sample_id: int
+    image_id: int
+    file: Path
+    name: str
+    at: str
+    size: tuple[int, int] | None
+    keypoints: np.ndarray
+    labelled: np.ndarray
+    box: np.ndarray
+    reach: float = 0.0  # how far outside landmarks may lie, in sizes of the picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What a file holds: its skeleton, its usable persons, and what was left out."""
+
+    skeleton: Skeleton
+    persons: tuple[Person, ...]
+    skipped: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One file to read, and how.
+
+    Args:
+        path: the annotation file (or folder).
+        images: the folder that the names of pictures are relative to.
+        split: ``"train"`` or ``"val"``, for formats that hold both.
+        box: ``"landmarks"`` or ``"annotation"``: whose area must not be zero.
+        min_joints: the fewest labelled joints of a person.
+        report: receives every :class:`Problem`.
+        skeleton: the joints to bring the labels to; None: those of the file.
+        joint_names: joint of the file -> joint of ``skeleton``, where names differ.
+        reach: how far outside landmarks may lie, in sizes of the picture.
+    """
+
+    path: Path
+    images: Path
+    split: str
+    box: str
+    min_joints: int
+    report: Reporter
+    skeleton: Skeleton | None = None
+    joint_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reach: float = 0.0
+
+    def problem(
+        self, kind: str, index: str, value: Any, remedy: str, fatal: bool = True
+    ) -> None:
+        """Reports a problem of this file; the value is cut to a readable length."""
+        text = str(value)
+        text = text if len(text) <= 300 else f"{text[:300]}..."
+        text = text.encode("utf-8", "backslashreplace").decode()
+        text = " ".join(text.split())
+        self.report(Problem(kind, str(self.path), index, text, remedy, fatal))
+
+
+def index_labels(source: Source, labels: Labels) -> Index | None:
+    """The usable persons of a file, with the joints that are wanted.
+
+    Persons without a labelled joint of the skeleton or with fewer than
+    ``min_joints`` are left out and counted.
+
+    Returns:
+        The index, or None where nobody can be used.
+    """
+    try:
+        skeleton = source.skeleton or well_known(labels.skeleton)
+        places = match_joints(labels.skeleton.joints, skeleton, source.joint_names)
+    except ValueError as error:
+        remedy = "name the pairs in config.data.joint_names, or change the skeleton"
+        source.problem("skeleton mismatch", "joints", error, remedy)
+        return None
+    _note_joints(source, labels.skeleton, skeleton, places)
+    skipped = dict(labels.skipped)
+    persons: list[Person] = []
+    seen: set[int] = set()
+    for marks in labels.marks:
+        person = _person(source, marks, skeleton, places, skipped)
+        if person is None:
+            continue
+        if person.sample_id in seen:
+            remedy = "give every annotation an id of its own"
+            source.problem("duplicate id", marks.at, marks.sample_id, remedy)
+            continue
+        seen.add(person.sample_id)
+        persons.append(person)
+    if not persons:
+        remedy = "label the landmarks of at least one person"
+        source.problem("no labelled person", "annotations", skipped, remedy)
+        return None
+    return Index(skeleton, tuple(persons), skipped)
+
+
+def _note_joints(
+    source: Source, own: Skeleton, wanted: Skeleton, places: np.ndarray
+) -> None:
+    absent = [wanted.joints[p] for p in np.flatnonzero(places < 0)]
+    unused = [j for i, j in enumerate(own.joints) if i not in set(places.tolist())]
+    for kind, names in (("joints not in file", absent), ("joints not used", unused)):
+        if names:
+            remedy = "name pairs in config.data.joint_names if that is not wanted"
+            source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
+
+
+def _person(
+    source: Source,
+    marks: Marks,
+    skeleton: Skeleton,
+    places: np.ndarray,
+    skipped: dict[str, int],
+) -> Person | None:
+    """One person in the joints of ``skeleton``; None where it cannot be used."""
+    if not marks.labelled.any():
+        remedy = "label a joint, or set num_keypoints to 0 to leave the person out"
+        source.problem("no labelled joint", marks.at, "none is labelled", remedy)
+        return None
+    bad = np.flatnonzero(marks.labelled & ~_usable(marks.xy))
+    if bad.size:
+        j = int(bad[0])
+        remedy = "write finite pixels, or mark the joint as unlabelled"
+        value = f"joint {j} is at {marks.xy[j].tolist()}"
+        source.problem("impossible coordinate", marks.at, value, remedy)
+        return None
+    labelled = (places >= 0) & marks.labelled[places]
+    keypoints = np.where(labelled[:, None], marks.xy[places], 0.0).astype(np.float32)
+    if not labelled.any():
+        skipped["unlabelled"] += 1
+        return None
+    if labelled.sum() < source.min_joints:
+        skipped["too few joints"] += 1
+        return None
+    box = np.zeros(4) if marks.box is None else marks.box
+    person = Person(
+        sample_id=marks.sample_id,
+        image_id=marks.image_id,
+        file=source.images / marks.name,
+        name=marks.name,
+        at=marks.at,
+        size=marks.size,
+        keypoints=keypoints,
+        labelled=labelled,
+        box=np.where(np.abs(box) < FAR_PX, box, np.nan).astype(np.float32),
+        reach=source.reach,
+    )
+    return person if _check_person(source, person, skeleton) else None
+
+
+def _usable(xy: np.ndarray) -> np.ndarray:
+    """(J,) whether each landmark is a place that a picture could have."""
+    near = np.abs(np.nan_to_num(xy, nan=np.inf)) < FAR_PX
+    return np.asarray(near.all(axis=1))
+
+
+def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
+    """Reports what is wrong with one person; True where it can be used."""
+    outside = joint_outside(person, person.size)
+    if outside is not None:
+        joint = f"joint {outside} ({skeleton.joints[outside]})"
+        where = f"{joint} at {person.keypoints[outside].tolist()}"
+        value = f"{where}, {person.name} is {person.size}"
+        remedy = OUTSIDE_REMEDY
+        source.problem("landmark outside the picture", person.at, value, remedy)
+        return False
+    points = person.keypoints[person.labelled]
+    landmarks = source.box == "landmarks"
+    extent = np.ptp(points, axis=0) if landmarks else person.box[2:]
+    # Landmarks may lie on a line; a box has two sides.
+    side = extent.max() if landmarks else extent.min()
+    if not np.isfinite(person.box).all() or side <= 0:
+        remedy = (
+            "label a second joint elsewhere, or set --config.data.min_joints=2"
+            if landmarks
+            else "give the person a bbox, or set --config.data.box=landmarks"
+        )
+        value = f"{source.box} box {extent.tolist()}, annotated {person.box.tolist()}"
+        source.problem("zero-area box", person.at, value, remedy)
+        return False
+    if not is_file(person.file):
+        remedy = "set --config.data.images to the folder of the pictures, or add it"
+        source.problem("missing file", person.at, person.file, remedy)
+        return False
+    return True
+
+
+def joint_outside(person: Person, size: tuple[int, int] | None) -> int | None:
+    """Index of the first labelled landmark outside a (width, height) picture."""
+    if size is None:
+        return None
+    beyond = BORDER_PX + person.reach * np.asarray(size, np.float64)
+    low, high = -beyond, np.asarray(size, np.float64) + beyond
+    points = person.keypoints
+    bad = person.labelled & ((points < low) | (points > high)).any(axis=1)
+    return int(np.flatnonzero(bad)[0]) if bad.any() else None
+
+
+def is_file(path: Path) -> bool:
+    """``path.is_file()``, False also for what cannot be a path at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

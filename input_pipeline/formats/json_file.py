@@ -1,0 +1,55 @@
+"""JSON from outside: whatever stands in it, a message and no traceback."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from input_pipeline.formats.annotations import Source, is_file
+
+
+def read_json(source: Source) -> Any | None:
+    """What the file holds, or None after a report."""
+    data = read_bytes(source)
+    if data is None:
+        return None
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        remedy = "write the file again as UTF-8 JSON"
+        source.problem("not JSON", "", error, remedy)
+        return None
+    if record is None:
+        source.problem("not JSON", "", "null", "write the file again")
+    return record
+
+
+def read_bytes(source: Source) -> bytes | None:
+    """The bytes of the file, or None after a report."""
+    if not is_file(source.path):
+        remedy = "set --config.data.annotations to the annotation file"
+        source.problem("missing file", "", "no such file", remedy)
+        return None
+    try:
+        data = source.path.read_bytes()
+    except OSError as error:
+        source.problem("missing file", "", error, "make the file readable")
+        return None
+    if not data:
+        source.problem("empty file", "", "0 bytes", "copy or write the file again")
+        return None
+    return data
+
+
+def whole_number(value: Any) -> int | None:
+    """``value`` where it is a whole number of 64 bits, else None.
+
+    Examples:
+        >>> whole_number(7), whole_number(7.0), whole_number(True), whole_number("7")
+        (7, 7, None, None)
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        return None
+    return value

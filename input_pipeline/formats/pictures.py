@@ -1,0 +1,119 @@
+"""Pictures from outside: decoded once, turned as EXIF says, stored as JPEG or PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.formats.annotations import OUTSIDE_REMEDY, Person, joint_outside
+
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+JPEG_QUALITY = 95
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Args:
+        encoded: the bytes of the file.
+        image: decoded and upright.
+        turned: whether EXIF turned it, so that the bytes show something else.
+    """
+
+    encoded: bytes
+    image: Image.Image
+    turned: bool
+
+
+def check_picture(
+    person: Person, annotations: Path, *, report: Reporter
+) -> Picture | None:
+    """Decodes a person's picture and compares it with the annotations.
+
+    EXIF turns are applied, as every viewer does. Where the annotated width and height
+    are those of the picture before the turn, the labels were made without it, and the
+    picture is left as it lies.
+
+    Returns:
+        The picture, or None after a report.
+    """
+    where = f"picture of annotation id {person.sample_id}"
+
+    def problem(kind: str, value: str, remedy: str) -> None:
+        report(Problem(kind, str(person.file), where, value, remedy))
+
+    encoded = b""
+    try:
+        encoded = person.file.read_bytes()
+        raw = Image.open(io.BytesIO(encoded))
+        raw.load()
+        picture = _upright(encoded, raw, person.size)
+    except Exception as error:  # damaged files make Pillow fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"no picture: {len(encoded)} bytes that begin with {encoded[:8]!r}"
+        remedy = "replace the picture or remove it from the annotations"
+        problem("image does not decode", reason, remedy)
+        return None
+    image = picture.image
+    if image.mode in ("I", "F"):
+        remedy = "save it with 8 or 16 bits a channel"
+        problem("image does not decode", f"pixels of mode {image.mode!r}", remedy)
+        return None
+    if person.size is not None and image.size != person.size:
+        value = f"is {image.size} but {annotations} says {person.size}"
+        remedy = "correct width and height, or the picture"
+        problem("size differs", value, remedy)
+        return None
+    outside = joint_outside(person, image.size)
+    if outside is not None:
+        value = f"joint {outside} at {person.keypoints[outside].tolist()}"
+        remedy = f"the picture is {image.size}: {OUTSIDE_REMEDY}"
+        problem("landmark outside", value, remedy)
+        return None
+    return picture
+
+
+def _upright(encoded: bytes, raw: Image.Image, size: tuple[int, int] | None) -> Picture:
+    try:
+        orientation = raw.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF: as if there were none
+        orientation = 1
+    if orientation not in range(2, 9):
+        return Picture(encoded, raw, False)
+    turned = ImageOps.exif_transpose(raw)
+    labelled_before = size == raw.size and size != turned.size
+    return (
+        Picture(encoded, raw, False)
+        if labelled_before
+        else Picture(encoded, turned, True)
+    )
+
+
+def storable(picture: Picture) -> bytes:
+    """The bytes as they are where TensorFlow decodes them, else encoded again."""
+    image = picture.image
+    jpeg = image.format in ("JPEG", "MPO") or picture.encoded[:2] == b"\xff\xd8"
+    plain = jpeg or image.format == "PNG"
+    if plain and not picture.turned and image.mode != "CMYK":
+        return picture.encoded
+    buffer = io.BytesIO()
+    if jpeg and picture.turned:
+        as_rgb(image).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        as_rgb(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; 16-bit grey is divided by 257, not clipped."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16) // 257
+        image = Image.fromarray(grey.astype(np.uint8))
+    return image.convert("RGB")

@@ -1,0 +1,105 @@
+"""Landmarks without pictures: captured motion seen by random weak-perspective cameras.
+
+Frames and cameras follow from the seed; the convention of the angles is that of
+``input_pipeline.synthetic.camera``. Validation has other subjects than training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.landmarks import Landmarks, make_landmarks
+from input_pipeline.settings import SPLITS, DataSettings
+from input_pipeline.skeleton import H36M_17
+from input_pipeline.sources.motion import frame_order
+from input_pipeline.sources.prepared import existing_path
+from input_pipeline.sources.rendering import load_motion
+from input_pipeline.synthetic.camera import project as project_points
+from input_pipeline.synthetic.camera import view_rotation
+
+ROLL_DEG = 5.0
+PICTURE_MM = 2200.0  # what the height of a picture shows
+_CAMERA_STREAM = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """Landmarks, and apart from them the 3D they come from, for evaluation."""
+
+    landmarks: Landmarks
+    positions_mm: np.ndarray
+    action: np.ndarray
+    subject: np.ndarray
+
+
+def project(settings: DataSettings, split: str) -> Projection:
+    """Draws frames without replacement and a camera for each, and projects.
+
+    The first ``num_train`` or ``num_val`` frames of ``motion.frame_order`` are taken
+    (0: all of them); ``sample_ids`` count the frames of the motion file.
+
+    Raises:
+        ValueError: no such file, damaged motion, or fewer frames than asked for.
+    """
+    path = existing_path(settings.mocap_file, "mocap_file")
+    motion = load_motion(str(path))
+    frames = split_frames(settings, split)
+    world = motion.positions[frames].astype(np.float64)
+    rng = np.random.default_rng(
+        (settings.seed, SPLITS.index(split) + 1, _CAMERA_STREAM)
+    )
+    rotation = random_rotations(len(frames), settings.elevation_deg, rng)
+    # About the root, so that a walk across the room stays in the picture.
+    positions = (world - world[:, :1]) @ rotation.transpose(0, 2, 1)
+    size = settings.render_size
+    middle = np.array((size / 2, size / 2))
+    keypoints = project_points(positions, scale=size / PICTURE_MM, translation=middle)
+    landmarks = make_landmarks(
+        skeleton=H36M_17,
+        sample_ids=frames,
+        keypoints=keypoints.astype(np.float32),
+        labelled=np.ones(keypoints.shape[:2], bool),
+        boxes=None,
+        names=tuple(f"{path.name} frame {frame}" for frame in frames),
+        padding=settings.padding,
+    )
+    return Projection(
+        landmarks,
+        positions.astype(np.float32),
+        motion.action[frames],
+        motion.subject[frames],
+    )
+
+
+def split_frames(settings: DataSettings, split: str) -> np.ndarray:
+    """The frames of a split, in the order of its samples.
+
+    Raises:
+        ValueError: no such file, damaged motion, or fewer frames than asked for.
+    """
+    path = existing_path(settings.mocap_file, "mocap_file")
+    order = frame_order(load_motion(str(path)), split, settings.seed)
+    count = settings.num_train if split == "train" else settings.num_val
+    if count > len(order):
+        raise ValueError(
+            f"config.data.num_{split} = {count}: {path} has only {len(order)} {split} "
+            "frames; set no more than that"
+        )
+    return order[: count or len(order)].astype(np.int64)
+
+
+def random_rotations(
+    count: int, elevation_deg: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """(count, 3, 3) rotations from the world to cameras all around.
+
+    Azimuth is uniform over the circle, elevation over its range, roll over +-5
+    degrees.
+    """
+    azimuth = rng.uniform(0.0, 360.0, count)
+    elevation = rng.uniform(*elevation_deg, count)
+    roll = rng.uniform(-ROLL_DEG, ROLL_DEG, count)
+    views = zip(azimuth, elevation, roll, strict=True)
+    return np.stack([view_rotation(*view) for view in views])

@@ -1,0 +1,299 @@
+"""The renderer: round cones under parallel rays, with a depth buffer.
+
+For a ray through the picture point p, a sphere of the cone at share t, centre
+``a + t d`` and radius ``ra + t dr``, is hit at depth ``az + t dz - sqrt(q(t))`` with
+``q(t) = (ra + t dr)^2 - |p - a - t d|^2 = g + 2 h t + alpha t^2``. The nearest of all
+spheres follows in closed form from ``dz = q' / (2 sqrt q)``:
+
+    q* = (h^2 - alpha g) / (dz^2 - alpha),    t* = (dz sqrt(q*) - h) / alpha,
+
+cut to 0..1. An ellipsoidal metric Q is removed first: with the Schur complement
+``S = C^T C`` of its depth entry and ``k = (Q_xz, Q_yz) / Q_zz``, the cone is a
+spherical one in the coordinates ``C p`` and ``sqrt(Q_zz) (z + k p)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.synthetic.figure import Cones
+from input_pipeline.synthetic.scene import Light, Look
+from input_pipeline.synthetic.shading import Buffers, shade
+
+_NEARLY_END_ON = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Solver:
+    """Per-cone constants of the formulas above; floats or arrays (N, 1)."""
+
+    c11: Any
+    c12: Any
+    c22: Any
+    kx: Any
+    ky: Any
+    depth_unit: Any  # 1 / sqrt(Q_zz)
+    ax: Any
+    ay: Any
+    az: Any
+    dx: Any
+    dy: Any
+    dz: Any
+    ra: Any
+    dr: Any
+    alpha: Any
+    inverse: Any  # 1 / (dz^2 - alpha), 0 where one end swallows the other
+
+
+def _solvers(cones: Cones) -> tuple[_Solver, np.ndarray]:
+    """Constants of all cones, each (N,), and their metric matrices Q (N, 3, 3)."""
+    scaled = cones.frame / cones.widths[:, None, :]
+    metric = scaled @ np.swapaxes(scaled, 1, 2)
+    qzz = metric[:, 2, 2]
+    kx, ky = metric[:, 0, 2] / qzz, metric[:, 1, 2] / qzz
+    c11 = np.sqrt(np.maximum(metric[:, 0, 0] - qzz * kx * kx, 1e-12))
+    c12 = (metric[:, 0, 1] - qzz * kx * ky) / c11
+    c22 = np.sqrt(np.maximum(metric[:, 1, 1] - qzz * ky * ky - c12 * c12, 1e-12))
+    (ax, ay, az), (dx, dy, dz) = cones.start.T, (cones.end - cones.start).T
+    root = np.sqrt(qzz)
+    ra, dr = cones.radii[:, 0], cones.radii[:, 1] - cones.radii[:, 0]
+    dz = root * (dz + kx * dx + ky * dy)
+    az = root * (az + kx * ax + ky * ay)
+    ax, dx = c11 * ax + c12 * ay, c11 * dx + c12 * dy
+    ay, dy = c22 * ay, c22 * dy
+    alpha = dr * dr - dx * dx - dy * dy
+    gap = dz * dz - alpha
+    inverse = np.where(gap > 1e-9, 1.0 / np.maximum(gap, 1e-9), 0.0)
+    parts = (c11, c12, c22, kx, ky, 1.0 / root, ax, ay, az, dx, dy, dz)
+    return _Solver(*parts, ra, dr, alpha, inverse), metric
+
+
+def _coefficients(c: _Solver, x: Any, y: Any) -> tuple[Any, Any]:
+    """h and g of ``q(t) = g + 2 h t + alpha t^2``."""
+    u = c.c11 * x + (c.c12 * y - c.ax)
+    v = c.c22 * y - c.ay
+    h = u * c.dx
+    h += v * c.dy + c.ra * c.dr
+    g = u * u
+    np.subtract(c.ra * c.ra - v * v, g, out=g)
+    return h, g
+
+
+def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of the first surface (inf where missed) and its share t.
+
+    Right where the nearest sphere is the one the closed form names: alpha < 0.
+    """
+    h, g = _coefficients(c, x, y)
+    t = h * h
+    t -= c.alpha * g
+    t *= c.inverse
+    np.maximum(t, 0.0, out=t)
+    np.sqrt(t, out=t)
+    t *= c.dz
+    t -= h
+    t /= c.alpha
+    np.maximum(t, 0.0, out=t)
+    np.minimum(t, 1.0, out=t)
+    return _depth_at(c, x, y, g, h, t), t
+
+
+def _depth_at(c: _Solver, x: Any, y: Any, g: Any, h: Any, t: Any) -> np.ndarray:
+    q = c.alpha * t + h
+    q += h
+    q *= t
+    q += g
+    missed = q < 0.0
+    np.maximum(q, 0.0, out=q)
+    np.sqrt(q, out=q)
+    np.subtract(t * c.dz + c.az, q, out=q)
+    q *= c.depth_unit
+    q -= c.kx * x + c.ky * y
+    q[missed] = np.inf
+    return q
+
+
+def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`_hit`, for any direction: the end spheres are candidates too.
+
+    Seen end-on (alpha >= 0) the closed form may name the farthest sphere.
+    """
+    tiny = np.where(np.abs(c.alpha) < 1e-6, -1e-6, c.alpha)
+    depth, t = _hit(dataclasses.replace(c, alpha=tiny), x, y)
+    h, g = _coefficients(c, x, y)
+    for end in (0.0, 1.0):
+        other = _depth_at(c, x, y, g, h, end)
+        t = np.where(other < depth, end, t)
+        depth = np.minimum(depth, other)
+    return depth, t
+
+
+def ray_depths(cones: Cones, points: np.ndarray) -> np.ndarray:
+    """Depth (N, n) at which rays through picture points (n, 2) meet each cone.
+
+    ``inf`` where the ray misses.
+    """
+    solver, _ = _solvers(cones)
+    columns = [getattr(solver, f.name)[:, None] for f in dataclasses.fields(solver)]
+    return _hit_any(_Solver(*columns), points[:, 0], points[:, 1])[0]
+
+
+def hidden_joints(
+    cones: Cones, joints: np.ndarray, tolerance: np.ndarray
+) -> np.ndarray:
+    """Which joints (n, 3) another part of the body hides.
+
+    A joint is hidden where a cone that is not its own (``Cones.clear``) lies in
+    front of it by more than ``tolerance`` (n,), in the unit of the cones.
+    """
+    depth = ray_depths(cones, joints[:, :2])
+    depth[cones.clear] = np.inf
+    return depth.min(axis=0) < joints[:, 2] - tolerance
+
+
+def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarray]:
+    """Casts one ray through the centre of each pixel.
+
+    Args:
+        cones: in pixels of this raster.
+        width: columns of the raster.
+        height: rows of the raster.
+
+    Returns:
+        The buffers (height, width) and the metrics Q (N, 3, 3) of the cones.
+    """
+    solver, metric = _solvers(cones)
+    constants = np.stack([getattr(solver, f.name) for f in dataclasses.fields(solver)])
+    depth = np.full((height, width), np.inf, np.float32)
+    owner = np.full((height, width), -1, np.int16)
+    share = np.zeros((height, width), np.float32)
+    x = np.arange(width, dtype=np.float32) + np.float32(0.5)
+    y = (np.arange(height, dtype=np.float32) + np.float32(0.5))[:, None]
+    boxes = _boxes(cones, width, height)
+    for i, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        if left >= right or top >= bottom:
+            continue
+        cone = _Solver(*constants[:, i].tolist())
+        length = cone.dx * cone.dx + cone.dy * cone.dy
+        solve = _hit if cone.alpha < -_NEARLY_END_ON * length - 1e-6 else _hit_any
+        box = slice(top, bottom), slice(left, right)
+        z, t = solve(cone, x[left:right], y[top:bottom])
+        nearer = z < depth[box]
+        np.copyto(depth[box], z, where=nearer)
+        np.copyto(share[box], t, where=nearer)
+        np.copyto(owner[box], np.int16(i), where=nearer)
+    return Buffers(depth, owner, share), metric
+
+
+def _boxes(cones: Cones, width: int, height: int) -> np.ndarray:
+    """Half-open pixel boxes (N, 4), left, top, right, bottom, around each cone."""
+    reach = np.sqrt(((cones.frame * cones.widths[:, None, :]) ** 2).sum(-1))[:, :2]
+    near, far = reach * cones.radii[:, :1], reach * cones.radii[:, 1:]
+    low = np.minimum(cones.start[:, :2] - near, cones.end[:, :2] - far)
+    high = np.maximum(cones.start[:, :2] + near, cones.end[:, :2] + far)
+    box = np.concatenate([np.floor(low), np.ceil(high)], axis=1)
+    return np.clip(box, 0, (width, height, width, height)).astype(int)
+
+
+def supersampling(size: int) -> int:
+    """Rays per pixel and axis: more where pixels are coarse."""
+    return 3 if size <= 64 else 2
+
+
+def render(
+    cones: Cones,
+    background: np.ndarray,
+    *,
+    look: Look,
+    light: Light,
+    up: np.ndarray,
+) -> np.ndarray:
+    """Draws the person over the background.
+
+    Args:
+        cones: in pixels of the picture.
+        background: (size, size, 3) float32 in 0..1.
+        look: the paintings of shirt and face.
+        light: lamp and sky.
+        up: (3,) the world's up in the camera frame.
+
+    Returns:
+        (size, size, 3) float32 in 0..1.
+    """
+    size = len(background)
+    boxes = _boxes(cones, size, size)
+    (left, top), (right, bottom) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    picture = background.copy()
+    if left < right and top < bottom:  # nothing is drawn beyond the person's box
+        inside = cones.to_pixels(1.0, -np.array([left, top]))
+        person, coverage = _person(
+            inside, right - left, bottom - top, size, look=look, light=light, up=up
+        )
+        patch = picture[top:bottom, left:right]
+        patch *= (1.0 - coverage)[..., None]
+        patch += person
+    return picture
+
+
+def _person(
+    cones: Cones,
+    width: int,
+    height: int,
+    size: int,
+    *,
+    look: Look,
+    light: Light,
+    up: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (height, width, 3), times coverage, and coverage (height, width)."""
+    times = supersampling(size)
+    fine = cones.to_pixels(times, np.zeros(2))
+    buffers, metric = rasterise(fine, width * times, height * times)
+    rows, columns = np.nonzero(buffers.cone >= 0)
+    hit = (rows, columns)
+    colours = np.zeros((*buffers.cone.shape, 3), np.float32)
+    colours[hit] = shade(fine, metric, buffers, hit, look=look, light=light, up=up)
+    covered = (buffers.cone >= 0).astype(np.float32)
+    coverage = _mean_of_blocks(covered, times)
+    depth = _mean_of_blocks(np.where(covered > 0, buffers.depth, 0.0), times)
+    crease = _crease(depth / times, coverage, size)
+    return _mean_of_blocks(colours, times) * crease[..., None], coverage
+
+
+def _mean_of_blocks(fine: np.ndarray, times: int) -> np.ndarray:
+    """Averages times x times blocks of the first two axes."""
+    total = sum(fine[i::times, j::times] for i in range(times) for j in range(times))
+    return np.asarray(total) * np.float32(1.0 / times**2)
+
+
+def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
+    """Brightness (h, w) that falls where nearer parts surround a point.
+
+    A cheap stand-in for the light that limbs take from what is right behind them:
+    the depth is compared with its mean over a square neighbourhood.
+
+    Args:
+        depth: (h, w) in pixels of the picture, times coverage.
+        coverage: (h, w) share of each pixel that the person fills.
+        size: side of the whole picture, which sets the neighbourhood.
+    """
+    reach = max(size // 24, 1)
+    mean = _box_sum(depth, reach) / np.maximum(_box_sum(coverage, reach), 1e-3)
+    behind = depth / np.maximum(coverage, 1e-3) - mean
+    return 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
+
+
+def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:
+    """Sums over squares of side 2 reach + 1, cut at the rim."""
+    for axis in (0, 1):
+        count = values.shape[axis]
+        total = np.zeros((count + 1, values.shape[1 - axis]), np.float32)
+        np.cumsum(values if axis == 0 else values.T, axis=0, out=total[1:])
+        index = np.arange(count)
+        high = np.minimum(index + reach + 1, count)
+        values = total[high] - total[np.maximum(index - reach, 0)]
+        values = values if axis == 0 else values.T
+    return values

@@ -1,0 +1,200 @@
+"""What is known of a student besides its weights, and the state of its training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from input_pipeline.skeleton import Skeleton
+from pose_jax.model import PoseNet
+
+PyTree = Any
+
+# Fields of config.student that say which network it is.
+NET_FIELDS = (
+    *("depth", "width", "stem", "heatmap_size", "depth_bins", "deconv_channels"),
+    *("num_deconv", "dtype"),
+)
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentRecord:
+    """A student's ``student.json``: enough to use its weights on other pictures.
+
+    Args:
+        mode: what it was trained on, one of :data:`pose_jax.loss.MODES`.
+        skeleton: the joints it predicts.
+        net: the fields ``NET_FIELDS`` of its network.
+        image_size: side of the pictures it was trained on, pixels.
+        padding: side of its crops over the longer side of the box.
+        depth_sign: the teacher's sign when the student was trained; +1 where it
+            learned from 3D labels.
+        depth_weight: the whole weight of its depth loss.
+        matched_weight: the part of it that matches depth gradients.
+    """
+
+    mode: str
+    skeleton: Skeleton
+    net: dict[str, Any]
+    image_size: int
+    padding: float
+    depth_sign: int
+    depth_weight: float
+    matched_weight: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        record = {"format": 1, **dataclasses.asdict(self)}
+        return record | {"skeleton": self.skeleton.to_dict()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], source: str | Path) -> StudentRecord:
+        """From what :meth:`to_dict` gave; ``source`` is named in the error.
+
+        Raises:
+            ValueError: a record of another format.
+        """
+        fields = dict(record)
+        if fields.pop("format", None) != 1:
+            raise ValueError(f"{source} is not of format 1; train the student again")
+        fields["skeleton"] = Skeleton.from_dict(fields["skeleton"])
+        return cls(**fields)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``folder/student.json``."""
+        path = Path(folder) / "student.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> StudentRecord:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ValueError: no such file, or one of another format.
+        """
+        path = Path(folder) / "student.json"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; run --stage=student first")
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
+
+    def make_net(self, axis_name: str | None = None) -> Any:
+        """The network, without weights; see :func:`make_net`."""
+        return make_net(
+            self.net, num_joints=self.skeleton.num_joints, axis_name=axis_name
+        )
+
+
+def net_fields(student: Any) -> dict[str, Any]:
+    """The fields of ``config.student`` that name a network, with plain types."""
+    fields = {name: student[name] for name in NET_FIELDS}
+    return fields | {"width": float(fields["width"]), "dtype": str(fields["dtype"])}
+
+
+def make_net(
+    fields: Mapping[str, Any], *, num_joints: int, axis_name: str | None = None
+) -> PoseNet:
+    """The network of ``fields``.
+
+    Args:
+        fields: the values of ``NET_FIELDS``.
+        num_joints: P.
+        axis_name: mapped axis over which batch statistics are averaged in training.
+
+    Raises:
+        ValueError: an unknown dtype.
+    """
+    if fields["dtype"] not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"config.student.dtype = {fields['dtype']!r} is not 'float32' or 'bfloat16'"
+        )
+    return PoseNet(
+        num_joints=num_joints,
+        axis_name=axis_name,
+        **{**fields, "dtype": jnp.dtype(fields["dtype"])},
+    )
+
+
+@flax.struct.dataclass
+class Plateau:
+    """The state of the learning rate's drop.
+
+    Args:
+        learning_rate: of the next step.
+        best_loss: lowest validation loss so far.
+        stale_evals: evaluations since then.
+    """
+
+    learning_rate: Any
+    best_loss: Any
+    stale_evals: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes; frozen, owned by the loop.
+
+    Args:
+        step: steps done.
+        params: weights of the network.
+        batch_stats: running statistics of its batch norms.
+        opt_state: Adam's moments.
+        plateau: see :class:`Plateau`.
+    """
+
+    step: Any
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    plateau: Plateau
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What ``PoseNet.apply`` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_optimizer() -> optax.GradientTransformation:
+    """Adam's direction; the step multiplies it by the learning rate of its state."""
+    return optax.scale_by_adam()
+
+
+def init_state(
+    net: nn.Module, key: jax.Array, *, image_size: int, learning_rate: float
+) -> TrainState:
+    """The state before the first step."""
+    pictures = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
+    variables = jax.jit(net.init, static_argnames="train")(key, pictures, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=make_optimizer().init(variables["params"]),
+        plateau=Plateau(
+            learning_rate=jnp.asarray(learning_rate, jnp.float32),
+            best_loss=jnp.asarray(np.inf, jnp.float32),
+            stale_evals=jnp.zeros((), jnp.int32),
+        ),
+    )
+
+
+def state_shapes(net: nn.Module, *, image_size: int) -> TrainState:
+    """Shapes and dtypes of :func:`init_state`, for reading a checkpoint."""
+    return jax.eval_shape(
+        lambda: init_state(
+            net, jax.random.key(0), image_size=image_size, learning_rate=0.0
+        )
+    )

@@ -1,0 +1,349 @@
+"""The files of ``--stage=predict``: JSON, CSV, overlays and the viewer."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from input_pipeline.pictures import cut_patch
+from pose_jax.estimator import Crop, Poses
+from pose_jax.state import StudentRecord
+from runtime.run_files import write_json_atomic
+from stages.boxes import Person, Source
+from view.overlay import draw_skeleton
+from view.viewer import ViewerSample, jpeg_uri, write_viewer
+
+THUMBNAIL = 256  # side of a picture in the viewer, pixels
+UNITS = {
+    "keypoints": "x, y in pixels of the picture ((0, 0) is the outer corner of its "
+    "first pixel), and a score in 0..1 that is not calibrated; per joint",
+    "keypoints_std": "standard deviation along x and y, pixels; see 'spread'",
+    "keypoints_3d": "x right, y down, z away from the camera, in pixels of the "
+    "picture, relative to the root joint",
+    "keypoints_3d_std": "standard deviation along x, y, z, same unit",
+    "bbox": "x, y, width, height of the square crop that the network saw, pixels",
+    "csv": "x, y in pixels of the picture; z relative to the root joint, in the same "
+    "pixels; error is the standard deviation in the image, pixels; ncams is 1",
+}
+SPREADS = {
+    "heat": "standard deviations are those of the heat map; not a calibrated error",
+    "mirror": "standard deviations are those of the poses of the picture and of its "
+    "mirror image, whose mean is the pose; not a calibrated error",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One picture, or one frame of a video, decoded and cut.
+
+    Args:
+        source: where it is from.
+        frame: number in its video, else None.
+        number: of all pictures of this run, from 0.
+        picture: RGB.
+        persons: the bodies in it.
+        crops: one for each.
+    """
+
+    source: Source
+    frame: int | None
+    number: int
+    picture: Image.Image
+    persons: Sequence[Person]
+    crops: Sequence[Crop]
+
+    @property
+    def caption(self) -> str:
+        """File name and frame."""
+        frame = "" if self.frame is None else f", frame {self.frame}"
+        return self.source.name + frame
+
+
+class Predictions:
+    """Collects poses and writes them; a context manager.
+
+    ``predictions.json``: a COCO results list, one entry per body: ``image_id``,
+    ``file_name`` (and ``frame``), ``category_id`` 1, ``keypoints``, ``keypoints_std``,
+    ``keypoints_3d``, ``keypoints_3d_std``, ``score``, ``bbox``; :data:`UNITS` says in
+    which units. ``predictions.csv``: the first body of each picture in anipose's
+    columns; further bodies in ``predictions_person2.csv`` and so on. ``overlays/``:
+    the skeletons on the pictures. ``viewer.html``: picture and pose side by side.
+    ``about.json``: units, frame, skeleton, student, failures.
+
+    All appear under their names only at :meth:`finish`; without it nothing changes.
+
+    Args:
+        folder: made if absent.
+        record: of the student.
+        spread: where the standard deviations come from, a key of :data:`SPREADS`.
+        expected: about how many bodies there will be, for an even choice.
+        overlays: whether to draw them.
+        viewer_samples: poses in the viewer at most, evenly spread; 0 for no viewer.
+        pool: draws the overlays.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: StudentRecord,
+        *,
+        spread: str,
+        expected: int,
+        overlays: bool,
+        viewer_samples: int,
+        pool: Executor,
+    ) -> None:
+        self.folder, self.record = folder, record
+        self._spread = SPREADS[spread]
+        self._pool, self._overlays = pool, overlays
+        self._poses = self._pictures = 0
+        self._shown = EvenSample(viewer_samples, expected)
+        self._limit = viewer_samples
+        folder.mkdir(parents=True, exist_ok=True)
+        self._temporary = folder / f".writing.{os.getpid()}"
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        (self._temporary / "overlays").mkdir(parents=True)
+        self._json = self._open("predictions.json")
+        self._json.write("[")
+        self._csv: list[tuple[IO[str], Any]] = []
+        self._names: set[str] = set()
+
+    def __enter__(self) -> Predictions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def __len__(self) -> int:
+        """Pictures so far."""
+        return self._pictures
+
+    def add(self, views: Sequence[View], poses: Poses) -> None:
+        """The poses of some pictures, in the order of their crops."""
+        if not np.isfinite(poses.pose).all():
+            raise ValueError(
+                "the student gives poses that are not finite: its training diverged; "
+                "train it again with a smaller config.student.learning_rate"
+            )
+        jobs, row = [], 0
+        for view in views:
+            rows = range(row, row + len(view.crops))
+            row += len(view.crops)
+            for person, i in enumerate(rows):
+                self._add_person(view, person, poses, i)
+            if self._overlays:
+                path = self._temporary / "overlays" / self._overlay_name(view)
+                points = [poses.keypoints[i] for i in rows]
+                jobs.append(
+                    self._pool.submit(_draw, view, points, poses.skeleton, path)
+                )
+            self._pictures += 1
+        for job in jobs:
+            job.result()
+
+    def _add_person(self, view: View, person: int, poses: Poses, i: int) -> None:
+        entry = json.dumps(_result(view, person, poses, i), ensure_ascii=False)
+        self._json.write(("," if self._poses else "") + "\n" + entry)
+        while len(self._csv) <= person:
+            self._csv.append(self._open_csv(len(self._csv)))
+        number = view.number if view.frame is None else view.frame
+        self._csv[person][1].writerow(_csv_row(poses, i, number))
+        self._shown.offer(lambda: _viewer_sample(view, person, poses, i))
+        self._poses += 1
+
+    def finish(self, failures: Sequence[Mapping[str, str]]) -> Path:
+        """Puts all files in their places.
+
+        Returns:
+            The path of ``predictions.json``.
+
+        Raises:
+            ValueError: not one picture could be read.
+        """
+        if not self._poses:
+            reasons = "; ".join(f["error"] for f in failures[:3]) or "no body in them"
+            raise ValueError(f"no pose to write: {reasons}")
+        self._json.write("\n]\n")
+        self._close()
+        if self._limit:
+            write_viewer(
+                self._temporary / "viewer.html",
+                self._shown.kept,
+                self.record.skeleton,
+                total=self._poses,
+            )
+        write_json_atomic(self._temporary / "about.json", self._about(failures))
+        self._move()
+        return self.folder / "predictions.json"
+
+    def summary(self) -> str:
+        """One line on what was written."""
+        viewer = f"; viewer.html shows {len(self._shown.kept)} of them" * bool(
+            self._limit
+        )
+        return f"{self._poses} poses of {self._pictures} pictures{viewer}"
+
+    def _about(self, failures: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "units": UNITS,
+            "spread": self._spread,
+            "student": {"mode": self.record.mode, "net": self.record.net},
+            "skeleton": self.record.skeleton.to_dict(),
+            "pictures": self._pictures,
+            "poses": self._poses,
+            "poses_in_viewer": len(self._shown.kept),
+            "failures": list(failures),
+        }
+
+    def _move(self) -> None:
+        """Out of the temporary folder; what an earlier run left is replaced."""
+        old = [*self.folder.glob("predictions*.csv"), self.folder / "viewer.html"]
+        overlays = self.folder / "overlays"
+        for path in old:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(overlays, ignore_errors=True)
+        if not self._overlays:
+            (self._temporary / "overlays").rmdir()
+        for path in sorted(self._temporary.iterdir()):
+            path.replace(self.folder / path.name)
+
+    def _open(self, name: str) -> IO[str]:
+        return open(self._temporary / name, "w", encoding="utf-8", newline="")
+
+    def _open_csv(self, person: int) -> tuple[IO[str], Any]:
+        name = "predictions" + (f"_person{person + 1}" if person else "") + ".csv"
+        file = self._open(name)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(csv_columns(self.record.skeleton.joints))
+        return file, writer
+
+    def _close(self) -> None:
+        for file in (self._json, *(file for file, _ in self._csv)):
+            file.close()
+
+    def _overlay_name(self, view: View) -> str:
+        """``<name>.jpg``, numbered where two pictures share a name."""
+        frame = "" if view.frame is None else f"_{view.frame:06d}"
+        stem, copy = Path(view.source.name).stem + frame, 1
+        name = f"{stem}.jpg"
+        while name in self._names:
+            copy += 1
+            name = f"{stem}_{copy}.jpg"
+        self._names.add(name)
+        return name
+
+
+class EvenSample:
+    """At most ``limit`` of a sequence of unknown length, evenly spread.
+
+    Examples:
+        >>> chosen = EvenSample(4, expected=8)
+        >>> for i in range(12):
+        ...     chosen.offer(lambda i=i: i)
+        >>> chosen.kept
+        [1, 5, 9]
+    """
+
+    def __init__(self, limit: int, expected: int) -> None:
+        self.limit, self.kept = limit, []
+        self._step = max(1.0, expected / limit) if limit else math.inf
+        self._next, self._seen = self._step, 0
+
+    def offer(self, make: Callable[[], Any]) -> None:
+        """Keeps ``make()`` where its turn has come."""
+        self._seen += 1
+        if self._seen < self._next:
+            return
+        self.kept.append(make())
+        if len(self.kept) > self.limit:  # more than expected: from now on half as many
+            self.kept = self.kept[::2]
+            self._step *= 2
+        self._next += self._step
+
+
+# --- one body ----------------------------------------------------------------------
+
+
+def _result(view: View, person: int, poses: Poses, i: int) -> dict[str, Any]:
+    """One entry of a COCO results list."""
+    image_id = view.source.image_id
+    scores = poses.scores[i].astype(np.float64)
+    keypoints = np.concatenate([poses.keypoints[i], scores[:, None]], axis=1)
+    corner, side = poses.centre[i] - poses.half_side[i], 2 * poses.half_side[i]
+    return {
+        "image_id": view.number if image_id is None else image_id,
+        **view.persons[person].ids,
+        "file_name": view.source.name,
+        **({} if view.frame is None else {"frame": view.frame}),
+        "category_id": 1,
+        "keypoints": _rounded(keypoints).ravel().tolist(),
+        "keypoints_std": _rounded(poses.keypoints_std[i]).tolist(),
+        "keypoints_3d": _rounded(poses.keypoints_3d[i]).tolist(),
+        "keypoints_3d_std": _rounded(poses.keypoints_3d_std[i]).tolist(),
+        "score": round(float(scores.mean()), 4),
+        "bbox": _rounded(np.array([*corner, side, side])).tolist(),
+    }
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.round(np.asarray(values, np.float64), 3)
+
+
+def csv_columns(joints: Sequence[str]) -> list[str]:
+    """The header that anipose writes for these joints.
+
+    Examples:
+        >>> csv_columns(["nose"])[:6]
+        ['nose_x', 'nose_y', 'nose_z', 'nose_error', 'nose_ncams', 'nose_score']
+    """
+    parts = ("x", "y", "z", "error", "ncams", "score")
+    columns = [f"{joint}_{part}" for joint in joints for part in parts]
+    columns += [f"M_{i}{j}" for i in range(3) for j in range(3)]
+    return [*columns, *(f"center_{i}" for i in range(3)), "fnum"]
+
+
+def _csv_row(poses: Poses, i: int, number: int) -> list[Any]:
+    """x and y stay in the picture, so that a body moves from frame to frame."""
+    xy, z = poses.keypoints[i], poses.keypoints_3d[i][:, 2:]
+    error = np.linalg.norm(poses.keypoints_std[i], axis=1, keepdims=True)
+    ones = np.ones_like(z)
+    values = np.concatenate([xy, z, error, ones, poses.scores[i][:, None]], axis=1)
+    frame = [*np.eye(3).ravel().tolist(), 0.0, 0.0, 0.0]
+    return [*_rounded(values).ravel().tolist(), *frame, number]
+
+
+def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSample:
+    crop = view.crops[person]
+    side = THUMBNAIL
+    picture = cut_patch(view.picture, crop.centre, crop.half_side, side)
+    many = len(view.crops)
+    caption = view.caption + (f" · person {person + 1} of {many}" if many > 1 else "")
+    return ViewerSample(
+        image=jpeg_uri(picture),
+        caption=caption,
+        poses={"student": poses.pose[i]},
+        spread=poses.spread[i],
+        points=(poses.pose[i, :, :2] + 1) / 2,
+    )
+
+
+def _draw(view: View, points: Sequence[np.ndarray], skeleton: Any, path: Path) -> None:
+    image = np.asarray(view.picture)
+    # Fine lines need no finer drawing where the picture itself is fine.
+    supersample = max(1, min(4, 2048 // max(image.shape)))
+    for body in points:
+        image = draw_skeleton(image, body, skeleton, supersample=supersample)
+    Image.fromarray(image).save(path, quality=90)
