@@ -77,7 +77,7 @@ def _chart(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             name=name,
             mode="lines" if len(steps) > 1 else "markers",
             line={"color": _COLOURS[i % len(_COLOURS)], "width": 2},
-            labelled=True if name in shown else "legendonly",
+            visible=True if name in shown else "legendonly",
         )
     positive = all(v > 0 for n in shown for _, v in metrics[n])
     axis = {"gridcolor": "rgba(138,148,163,.25)", "zeroline": False}
