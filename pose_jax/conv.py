@@ -227,7 +227,7 @@ def _shifted(module: nn.Module, y: Array) -> Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm as torchvision's, statistics always in float32.
+    """Batch norm as torchvision's, statistics in the parameters' dtype, float32.
 
     A batch is normalised by its biased variance; the running variance is unbiased.
     Linen's own is biased in both, and mixes bfloat16 activations with float32
@@ -252,7 +252,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         now_mean, now_var = mean.value, var.value
         if self.train:
-            now_mean, now_var = self._moments(x.astype(jnp.float32))
+            now_mean, now_var = self._moments(x.astype(scale.dtype))
             if not self.is_initializing():
                 keep, count = self.momentum, self._count(x)
                 unbiased = now_var * (count / max(count - 1, 1))

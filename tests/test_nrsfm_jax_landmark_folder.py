@@ -170,17 +170,19 @@ def test_calls_never_cross_the_end_of_a_chunk():
 
 
 def test_reading_ahead_ends_with_its_generator():
-    made = []
+    made, readers = [], set()
 
     def numbers():
+        readers.add(threading.current_thread())
         for i in range(1000):
             made.append(i)
             yield i
 
-    before = threading.active_count()
     with contextlib.closing(landmark_folder.read_ahead(numbers(), ahead=3)) as ready:
         assert [next(ready) for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert threading.active_count() == before
+    (reader,) = readers
+    reader.join(timeout=60)
+    assert not reader.is_alive()
     assert len(made) <= 10
     assert list(landmark_folder.read_ahead(iter("abc"))) == ["a", "b", "c"]
 

@@ -80,14 +80,18 @@ def transformers_net(depth):
     return torch, net
 
 
-def close(ours, theirs, tolerance=1e-4):
-    """By norm: where a ReLU opens by rounding, one entry alone may differ more."""
-    theirs = np.asarray(theirs, np.float64)
-    difference = np.linalg.norm(np.asarray(ours, np.float64) - theirs)
-    assert difference <= tolerance * np.linalg.norm(theirs)
+def close(ours, theirs):
+    """By norm, in float64: no ReLU opens by rounding on one side alone.
+
+    In float32 one does now and then, and changes the batch's statistics for all layers
+    behind it: gradients of one processor then differ by a per cent from another's.
+    """
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.dtype == theirs.dtype == np.float64
+    assert np.linalg.norm(ours - theirs) <= 1e-9 * np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize(("depth", "train"), [(18, True), (50, False), (50, True)])
+@pytest.mark.parametrize(("depth", "train"), [(10, False), (10, True), (50, True)])
 def test_features_gradients_and_statistics_are_those_of_transformers(
     depth, train, tmp_path
 ):
@@ -95,27 +99,36 @@ def test_features_gradients_and_statistics_are_those_of_transformers(
     arrays = {name: t.numpy().copy() for name, t in theirs.state_dict().items()}
     variables = read_backbone(write(tmp_path / "a.safetensors", arrays), shapes(depth))
     rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.normal(size=(8, 64, 64, 3)).astype(np.float32))
+    x = rng.normal(size=(4, 48, 48, 3))
 
-    def forward(params):
+    def forward(params, x, batch_stats):
         y, new = ResNet(depth, WIDTH).apply(
-            {**variables, "params": params}, x, train=train, mutable=["batch_stats"]
+            {"params": params, "batch_stats": batch_stats},
+            x,
+            train=train,
+            mutable=["batch_stats"],
         )
         return y, new["batch_stats"]
 
-    def ours(params, weight):
-        y, pull, stats = jax.vjp(forward, params, has_aux=True)
+    @jax.jit
+    def ours(params, x, batch_stats, weight):
+        y, pull, stats = jax.vjp(
+            lambda params: forward(params, x, batch_stats), params, has_aux=True
+        )
         return y, pull(weight)[0], stats
 
-    theirs.train(train)
-    y = theirs(
-        torch.tensor(np.array(x)).permute(0, 3, 1, 2).contiguous()
-    ).last_hidden_state
-    weight = torch.tensor(rng.normal(size=y.shape).astype(np.float32))
+    theirs.double().train(train)
+    y = theirs(torch.tensor(x).permute(0, 3, 1, 2).contiguous()).last_hidden_state
+    weight = torch.tensor(rng.normal(size=y.shape))
     (y * weight).sum().backward()
-    features, gradients, stats = jax.jit(ours)(
-        variables["params"], jnp.asarray(weight.permute(0, 2, 3, 1).numpy())
-    )
+    with jax.enable_x64(True):
+        doubled = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+        features, gradients, stats = ours(
+            doubled["params"],
+            x,
+            doubled["batch_stats"],
+            weight.permute(0, 2, 3, 1).numpy(),
+        )
     close(features, y.detach().permute(0, 2, 3, 1))
     found = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
     for path, gradient in flax.traverse_util.flatten_dict(gradients).items():
