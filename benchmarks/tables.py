@@ -35,7 +35,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from benchmarks import table_scores as scores
 from benchmarks.common import DATA
@@ -60,7 +59,7 @@ NOT_TRAINED = {
     "em": "EM Gaussians, annotated xy",
     "em_and_posterior": "mean depth of EM and its student, annotated xy",
 }
-ALSO = {f"{name}+also": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
+EXTRA = {f"{name}+extra": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
 WEIGHTS = {"0.01": 0.005, "0.1": 0.05, "0.3": 0.15, "0.5": 0.25, "1": 0.5}
 SPLITS = {1: "train", 2: "val", 3: "val", 4: "val"}
@@ -138,7 +137,7 @@ def rows_of(args: argparse.Namespace) -> list[str]:
     """The students that a table shows."""
     names = list(ROWS)
     if args.table == 2:
-        names += ALSO
+        names += EXTRA
     if args.table == 4:
         names = ["weaksup_bs", *(f"distill@{w}" for w in WEIGHTS)]
         names = ["distill" if n == "distill@0.3" else n for n in names]
@@ -155,11 +154,11 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
     config: Any = (mocap_images if args.form == "reduced" else paper).get_config()
     config.seed = seed
     config.data = data_of(args.dataset, config.data)
-    if row == "teacher" or row.endswith("+also"):
+    if row == "teacher" or row.endswith("+extra"):
         other = data_of(DATASETS[args.dataset == "mh_mocap"], config.data)
         fields = ("name", "annotations", "images", "mocap_file", "num_train")
         more = {field: other[field] for field in fields}
-        config.data.also = ConfigDict({"other": more | {"weight": 1.0}})
+        config.data.extra_sources = json.dumps({"other": more | {"weight": 1.0}})
     if args.teacher == "paper":
         config.teacher.dictionary_sizes = (256, 128, 64, 32, 16, 8)
         config.teacher.em.guide_floor = 0.0
@@ -229,7 +228,7 @@ def mode_of(row: str) -> str:
     """The student's mode.
 
     Examples:
-        >>> mode_of("distill@0.1"), mode_of("weaksup_bs+also")
+        >>> mode_of("distill@0.1"), mode_of("weaksup_bs+extra")
         ('distill', 'weaksup_bs')
     """
     return row.split("@")[0].split("+")[0]
@@ -336,7 +335,7 @@ def label(row: str) -> str:
     if "@" in row:
         weight = row.split("@")[1]
         return f"{ROWS[mode_of(row)]}, weight {weight} ({WEIGHTS[weight]:g} here)"
-    return ROWS[mode_of(row)] + (", other pictures added" if "+also" in row else "")
+    return ROWS[mode_of(row)] + (", other pictures added" if "+extra" in row else "")
 
 
 def _columns() -> list[str]:

@@ -35,7 +35,7 @@ def _data() -> ConfigDict:
     data.images = ""
     data.images_val = ""
     data.skeleton = ""  # a built-in one or a JSON file; '': the joints of the file
-    data.joint_names = ConfigDict()  # joint of the file: joint of the skeleton
+    data.joint_names = ""  # JSON or its file: {"joint of the file": "of the skeleton"}
     data.min_joints = 1  # persons with fewer labelled joints are left out
     data.outside = "error"  # landmarks beyond the picture; or 'keep'
     data.ground_truth = ""
@@ -52,9 +52,10 @@ def _data() -> ConfigDict:
     # The square crop: around the landmarks or the annotated box, with this margin.
     data.box = "landmarks"  # or 'annotation'
     data.padding = 1.25
-    # Further sources of training pictures: name -> the fields above and a weight.
-    data.also = ConfigDict()
-    data.weight = 1.0  # how often this source is drawn, against those in 'also'
+    # Further sources of training pictures, JSON or its file: {"name": {"name": "coco",
+    # "annotations": "more.json", ...}}, the fields of data.
+    data.extra_sources = ""
+    data.weight = 1.0  # how often this source is drawn, against the extra ones
     return data
 
 

@@ -40,6 +40,16 @@ class Landmarks:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def take(self, rows: np.ndarray | slice) -> Landmarks:
+        """The samples of some rows."""
+        fields = ("sample_ids", "keypoints", "labelled", "centre", "half_side")
+        chosen = np.arange(len(self))[rows]
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            **{name: getattr(self, name)[chosen] for name in fields},
+        )
+
     @functools.cached_property
     def patch(self) -> np.ndarray:
         """(N, P, 2) float32 patch coordinates; 0 where not labelled."""

@@ -1,10 +1,10 @@
 """Several sources of pictures in one training set, with one skeleton.
 
 The rows of the training set are those of the main source, then those of each source of
-``config.data.also`` in turn. Validation, the teacher's training and all evaluation
-know the main source only. Of the others the teacher judges the complete skeletons, so
-that these get the distillation loss; incomplete ones get the 2D loss alone
-(Wang et al. 2019, Section 5.1).
+``config.data.extra_sources`` in turn. Validation, the teacher's training and all
+evaluation know the main source only. Of the others the teacher judges the complete
+skeletons, so that these get the distillation loss; incomplete ones get the 2D loss
+alone (Wang et al. 2019, Section 5.1).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = 1000  # draws in which every source has its share
 _MIXTURE_STREAM = 3
 
 
-def also_sources(
+def extra_sources_of(
     settings: DataSettings, skeleton: Skeleton
 ) -> list[tuple[str, DataSettings]]:
     """The further sources: all of their pictures train, in the main joints."""
@@ -39,11 +39,11 @@ def also_sources(
                 skeleton=json.dumps(skeleton.to_dict()) if source.labelled else "",
             ),
         )
-        for name, source in settings.also
+        for name, source in settings.extra_sources
     ]
 
 
-def read_also(
+def read_extra(
     data: Mapping[str, Any] | DataSettings, skeleton: Skeleton
 ) -> Landmarks | None:
     """The landmarks of all further sources one after the other; None without any.
@@ -60,12 +60,13 @@ def read_also(
             source's.
     """
     parts = []
-    for name, source in also_sources(data_settings(data), skeleton):
+    for name, source in extra_sources_of(data_settings(data), skeleton):
         part = read_landmarks(source, "train")
         if part.skeleton.joints != skeleton.joints:
             raise ValueError(
-                f"config.data.also.{name}: joints {list(part.skeleton.joints)}, but "
-                f"the main source has {list(skeleton.joints)}; a {source.name} cannot "
+                f"config.data.extra_sources.{name}: joints "
+                f"{list(part.skeleton.joints)}, but the main source has "
+                f"{list(skeleton.joints)}; a {source.name} cannot "
                 "be brought to them"
             )
         names = tuple(f"{name}: {each}" for each in part.names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from input_pipeline import augment as augment_lib
 from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.mixture import Mixture, also_sources, joined
+from input_pipeline.mixture import Mixture, extra_sources_of, joined
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.sources.prepared import ensure_prepared
 from input_pipeline.sources.rendering import available_cores
@@ -40,8 +40,9 @@ class Plan:
         seed: of the shuffling.
         shard_index: which host this is.
         shard_count: how many there are; each takes its part of every batch.
-        also: rows of the further sources, which come after the first N.
+        extra: rows of the further sources, which come after the first N.
         mixture: how often each source is drawn; None where there is one.
+        chosen: (n,) the only rows of one pass; None takes all N.
     """
 
     count: int
@@ -50,8 +51,9 @@ class Plan:
     seed: int
     shard_index: int = 0
     shard_count: int = 1
-    also: tuple[int, ...] = ()
+    extra: tuple[int, ...] = ()
     mixture: Mixture | None = None
+    chosen: np.ndarray | None = None
 
     @property
     def num_steps(self) -> int:
@@ -68,13 +70,14 @@ class Plan:
         counters = self.counters(step)
         if not self.train:
             weight = (counters < self.count).astype(np.float32)
-            return np.minimum(counters, self.count - 1), weight
+            rows = np.minimum(counters, self.count - 1)
+            return rows if self.chosen is None else self.chosen[rows], weight
         ones = np.ones(self.batch_size, np.float32)
         if self.mixture is None:
             return _shuffled(counters, self.count, self.seed), ones
         sources, nth = self.mixture.draw(counters)
         rows, start = np.empty_like(counters), 0
-        for source, count in enumerate((self.count, *self.also)):
+        for source, count in enumerate((self.count, *self.extra)):
             mine = sources == source
             rows[mine] = start + _shuffled(nth[mine], count, self.seed, source)
             start += count
@@ -113,6 +116,7 @@ def image_batches(
     shard_count: int = 1,
     augment: Mapping[str, Any] | None = None,
     num_threads: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches of a split; the data set is prepared where it is not.
 
@@ -128,13 +132,14 @@ def image_batches(
         shard_count: how many hosts share a batch of ``B * shard_count``.
         augment: ``config.student.augment``; None leaves the plain crops.
         num_threads: that prepare batches; 0 takes all cores.
+        rows: only these rows of one pass, in this order.
 
     Returns:
         An iterator of dictionaries: ``image`` (B, S, S, 3) uint8; ``keypoints``
         (B, P, 2) float32 patch coordinates of the augmented crop, 0 where not
         labelled; ``labelled`` (B, P) bool; ``row`` (B,) int32 in
         ``read_landmarks(data, split)``, and in training after it in
-        ``mixture.read_also(data)``; ``flip`` (B,) bool; ``scale`` (B,) float32,
+        ``mixture.read_extra(data)``; ``flip`` (B,) bool; ``scale`` (B,) float32,
         by which lengths are larger than in the plain crop; ``weight`` (B,) float32,
         0 for padding.
 
@@ -148,8 +153,11 @@ def image_batches(
     landmarks = read_landmarks(settings, split)
     source = _Source(folder, split)
     plan = Plan(len(landmarks), batch_size, train, seed, shard_index, shard_count)
-    if train and settings.also:
-        landmarks, source, plan = _with_also(settings, landmarks, source, plan)
+    if rows is not None:
+        chosen = np.asarray(rows, np.int64)
+        plan = dataclasses.replace(plan, count=len(chosen), chosen=chosen)
+    if train and settings.extra_sources:
+        landmarks, source, plan = _with_extra(settings, landmarks, source, plan)
     if train and plan.count < batch_size * shard_count:
         raise ValueError(
             f"{split} has {plan.count} samples, fewer than a batch of "
@@ -162,18 +170,18 @@ def image_batches(
     return _iterate(dataset, folder)
 
 
-def _with_also(
+def _with_extra(
     settings: DataSettings, main: Landmarks, stored: _Source, plan: Plan
 ) -> tuple[Landmarks, _Sources, Plan]:
     """Landmarks, pictures and order of the main source and those beside it."""
     parts, folders, weights = [main], [stored], [settings.weight]
-    for _, source in also_sources(settings, main.skeleton):
+    for _, source in extra_sources_of(settings, main.skeleton):
         folders.append(_Source(ensure_prepared(source).folder, "train"))
         weights.append(source.weight)
         parts.append(read_landmarks(source, "train"))
     counts = tuple(len(part) for part in parts)
     mixture = Mixture(tuple(weights), plan.seed)
-    mixed = dataclasses.replace(plan, also=counts[1:], mixture=mixture)
+    mixed = dataclasses.replace(plan, extra=counts[1:], mixture=mixture)
     return joined(parts), _Sources(tuple(folders), counts), mixed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class DataSettings:
         outside: what landmarks beyond the picture are: an ``"error"``, or ``"keep"``,
             up to one width or height away.
         seed: of the rendering, the projection and the hold-out.
-        also: further sources of training pictures, by name.
+        extra_sources: further sources of training pictures, by name.
         weight: how often a sample of this source is drawn, against the others.
     """
 
@@ -78,7 +79,7 @@ class DataSettings:
     min_joints: int = 1
     outside: str = "error"
     seed: int = 0
-    also: tuple[tuple[str, DataSettings], ...] = ()
+    extra_sources: tuple[tuple[str, DataSettings], ...] = ()
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -164,17 +165,48 @@ def data_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:
     if isinstance(data, DataSettings):
         return data
     values = dict(data.items())
-    also = values.pop("also", None) or {}
+    extra = _read_json("extra_sources", values.pop("extra_sources", None))
     known = {field.name for field in dataclasses.fields(DataSettings)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"config.data has no field {unknown}; it has {sorted(known)}")
     if "elevation_deg" in values:
         values["elevation_deg"] = tuple(float(v) for v in values["elevation_deg"])
-    values["joint_names"] = tuple(dict(values.get("joint_names") or {}).items())
+    names = _read_json("joint_names", values.get("joint_names"))
+    values["joint_names"] = tuple(names.items())
     main = DataSettings(**values)
-    return dataclasses.replace(main, also=_read_also(main, also)) if also else main
+    return dataclasses.replace(main, extra_sources=_read_extra(main, extra))
 
+
+def _read_json(field: str, value: Any) -> dict[str, Any]:
+    """A dictionary that is given as such, as JSON text or as a JSON file's path.
+
+    Raises:
+        ValueError: neither, by the name of the field.
+    """
+    if not isinstance(value, str):
+        return dict(value.items()) if value else {}
+    if not value.strip():
+        return {}
+    try:
+        text = value
+        if not value.lstrip().startswith("{"):
+            text = Path(value).expanduser().read_text(encoding="utf-8")
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("no JSON object")
+        return record
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"config.data.{field} = {value!r} is neither a JSON object in quotes, such "
+            f"as '{_EXAMPLES[field]}', nor a JSON file that holds one ({error})"
+        ) from error
+
+
+_EXAMPLES = {
+    "joint_names": '{"hip": "Pelvis"}',
+    "extra_sources": '{"more": {"name": "coco", "annotations": "more.json"}}',
+}
 
 # What a further source takes from the main one where it does not say otherwise.
 _SHARED = (
@@ -183,18 +215,22 @@ _SHARED = (
 )
 
 
-def _read_also(
-    main: DataSettings, also: Mapping[str, Any]
+def _read_extra(
+    main: DataSettings, extra: Mapping[str, Any]
 ) -> tuple[tuple[str, DataSettings], ...]:
     sources = []
-    for name, fields in also.items():
+    for name, fields in extra.items():
         shared = {field: getattr(main, field) for field in _SHARED}
         try:
             source = data_settings(shared | dict(fields.items()))
-            if source.also or source.name in ("mocap", "sequence", "landmarks"):
+            if source.extra_sources or source.name in (
+                "mocap",
+                "sequence",
+                "landmarks",
+            ):
                 raise ValueError("a further source has pictures, and none beneath it")
         except (AttributeError, ValueError) as error:
-            raise ValueError(f"config.data.also.{name}: {error}") from error
+            raise ValueError(f"config.data.extra_sources.{name}: {error}") from error
         sources.append((str(name), source))
     return tuple(sources)
 

@@ -218,7 +218,7 @@ def _choose_sign(
     The files are written again, so that the students see the same teacher as the
     table. Choosing again from there gives the same: it can be interrupted.
     """
-    kept = dict(splits) | _also(folder)
+    kept = dict(splits) | _extra(folder)
     train = kept["train"]
     pose = train.poses(teacher.dictionary)
     turned = metrics.flip_fraction(pose, truth.positions_mm, labelled=train.labelled)
@@ -257,7 +257,7 @@ def _settle_sign(
         decision = _decide(config, teacher, splits)
         sign, source = decision.sign, "cue"
         print(f"teacher: depth sign {sign:+d}, by {decision.text}", flush=True)
-    kept = dict(splits) | _also(folder)
+    kept = dict(splits) | _extra(folder)
     if sign != teacher.depth_sign:
         teacher = teacher.mirrored()
         kept = {name: split.mirrored() for name, split in kept.items()}
@@ -274,11 +274,11 @@ def _settle_sign(
     return teacher, {name: kept[name] for name in SPLITS}
 
 
-def _also(folder: Path) -> dict[str, Reconstruction]:
+def _extra(folder: Path) -> dict[str, Reconstruction]:
     """The teacher's word on further sources of pictures, where there are any."""
-    if not (folder / "also.safetensors").exists():
+    if not (folder / "extra.safetensors").exists():
         return {}
-    return {"also": teacher_files.load_reconstruction(folder, "also")}
+    return {"extra": teacher_files.load_reconstruction(folder, "extra")}
 
 
 def _decide(

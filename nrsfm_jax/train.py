@@ -328,9 +328,9 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
         return
     from nrsfm_jax.stream import train_from_disk
 
-    if config.data.also:
+    if config.data.extra_sources:
         raise ValueError(
-            "config.data.also needs the landmarks in memory; leave "
+            "config.data.extra_sources needs the landmarks in memory; leave "
             "config.data.landmarks empty"
         )
     train_from_disk(config, workdir, settings)
@@ -339,7 +339,7 @@ def _train(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
 def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> None:
     """:func:`_train` with all samples at once."""
     from input_pipeline.landmarks import read_landmarks
-    from input_pipeline.mixture import read_also
+    from input_pipeline.mixture import read_extra
 
     landmarks = {split: read_landmarks(config.data, split) for split in SPLITS}
     train = landmarks["train"]
@@ -351,9 +351,9 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
     given = train.centred[0], train.labelled
     shape = fit_or_read_shapes(config, workdir, em_key, *given, train.skeleton)
     # Further sources of pictures: the teacher judges them, but does not learn of them.
-    also = read_also(config.data, train.skeleton)
-    if also is not None:
-        landmarks["also"] = also
+    extra = read_extra(config.data, train.skeleton)
+    if extra is not None:
+        landmarks["extra"] = extra
     pose = {
         split: first_pose(shape, marks.centred[0], marks.labelled)
         for split, marks in landmarks.items()

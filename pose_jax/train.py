@@ -27,7 +27,7 @@ import numpy as np
 
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.mixture import depth_counts, read_also
+from input_pipeline.mixture import depth_counts, read_extra
 from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
 from pose_jax.loss import MODES, DepthTarget
@@ -437,11 +437,11 @@ def _make_targets(
 ) -> tuple[dict[str, Targets], float, int]:
     """Tables of both splits, the matched depth weight and the sign of the depth."""
     student = config.student
-    also = read_also(config.data, splits["train"].skeleton)
+    extra = read_extra(config.data, splits["train"].skeleton)
     if student.mode == "supervised":
         targets = _supervised_targets(config, splits["train"], len(splits["val"]))
-        if also is not None:
-            targets["train"] = _without_depth(targets["train"], len(also))
+        if extra is not None:
+            targets["train"] = _without_depth(targets["train"], len(extra))
         return targets, 1.0, 1
     teacher = read_teacher(Path(workdir) / "teacher")
     _check_skeleton(teacher, splits["train"].skeleton)
@@ -458,16 +458,16 @@ def _make_targets(
         )
         mean_trust = float(trust.mean())
     counts: dict[str, np.ndarray] = {}
-    if also is not None:
+    if extra is not None:
         # Complete skeletons get the distillation loss, the others the 2D loss.
         ones = np.ones(len(splits["train"]), bool)
-        counts["train"] = np.concatenate([ones, depth_counts(also)])
+        counts["train"] = np.concatenate([ones, depth_counts(extra)])
         arrays["train"] = _joined(
-            arrays["train"], teacher.split("also", also.sample_ids)
+            arrays["train"], teacher.split("extra", extra.sample_ids)
         )
         if posterior:
             posterior["train"] = _joined(
-                posterior["train"], teacher.posterior("also", also.sample_ids)
+                posterior["train"], teacher.posterior("extra", extra.sample_ids)
             )
     targets = {
         split: teacher_targets(

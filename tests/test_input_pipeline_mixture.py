@@ -13,7 +13,7 @@ import tiny_formats as formats
 
 from configs import default
 from input_pipeline.landmarks import read_landmarks
-from input_pipeline.mixture import BLOCK, Mixture, depth_counts, read_also
+from input_pipeline.mixture import BLOCK, Mixture, depth_counts, read_extra
 from input_pipeline.pipeline import Plan, image_batches
 from input_pipeline.settings import data_settings
 from input_pipeline.skeleton import H36M_17, MPII_16
@@ -27,7 +27,7 @@ MAIN = {"name": "mannequin", "num_train": 24, "num_val": 4, "render_size": 32}
 def data(tmp_path_factory):
     """Mannequins, beside them MPII labels and complete ones in COCO form."""
     folder = tmp_path_factory.mktemp("mixture")
-    also = {}
+    extra = {}
     for name, skeleton in (("mpii", MPII_16), ("more", H36M_17)):
         place = folder / name
         files = formats.names()
@@ -35,13 +35,13 @@ def data(tmp_path_factory):
         xy = formats.points(skeleton)
         gone = np.zeros(xy.shape[:2], bool)
         if name == "mpii":
-            also[name] = formats.write_mpii_json(place, xy, gone, files)
+            extra[name] = formats.write_mpii_json(place, xy, gone, files)
         else:
             gone[5:, 3] = True  # from the sixth on a knee is hidden
-            also[name] = formats.write_coco(place, skeleton, xy, gone, files)
-    also["mpii"]["weight"], also["more"]["weight"] = 2.0, 1.0
+            extra[name] = formats.write_coco(place, skeleton, xy, gone, files)
+    extra["mpii"]["weight"], extra["more"]["weight"] = 2.0, 1.0
     prepared = {"data_dir": str(folder / "prepared"), "weight": 1.0}
-    return MAIN | prepared | {"also": also}
+    return MAIN | prepared | {"extra_sources": extra}
 
 
 def test_every_source_has_its_share():
@@ -62,7 +62,7 @@ def test_draws_of_a_source_count_up():
 
 
 def test_every_row_comes_once_an_epoch_and_hosts_share_the_draws():
-    plan = Plan(10, 8, True, 5, also=(7, 4), mixture=Mixture((1.0, 1.0, 1.0), 5))
+    plan = Plan(10, 8, True, 5, extra=(7, 4), mixture=Mixture((1.0, 1.0, 1.0), 5))
     rows = np.concatenate([plan.rows(step)[0] for step in range(1000)])
     for first, count in ((0, 10), (10, 7), (17, 4)):
         mine = rows[(rows >= first) & (rows < first + count)]
@@ -70,26 +70,29 @@ def test_every_row_comes_once_an_epoch_and_hosts_share_the_draws():
         assert len(whole) > 200
         assert (np.sort(whole, axis=1) == np.arange(first, first + count)).all()
     parts = [
-        Plan(10, 4, True, 5, i, 2, plan.also, plan.mixture).rows(33)[0] for i in (0, 1)
+        Plan(10, 4, True, 5, i, 2, plan.extra, plan.mixture).rows(33)[0] for i in (0, 1)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), plan.rows(33)[0])
 
 
 def test_other_sources_are_read_in_the_main_joints(data):
-    also = read_also(data, H36M_17)
-    assert also is not None
-    assert len(also) == 24
-    assert also.skeleton == H36M_17
-    assert len(set(also.sample_ids.tolist())) == 24
-    assert also.names[0] == "mpii: img000.png"
+    extra = read_extra(data, H36M_17)
+    assert extra is not None
+    assert len(extra) == 24
+    assert extra.skeleton == H36M_17
+    assert len(set(extra.sample_ids.tolist())) == 24
+    assert extra.names[0] == "mpii: img000.png"
     spine = H36M_17.joints.index("Spine")
-    assert not also.labelled[:12, spine].any()
-    assert also.labelled[12:, spine].all()
-    assert depth_counts(also).tolist() == [False] * 12 + [True] * 5 + [False] * 7
+    assert not extra.labelled[:12, spine].any()
+    assert extra.labelled[12:, spine].all()
+    assert depth_counts(extra).tolist() == [False] * 12 + [True] * 5 + [False] * 7
 
 
 def test_without_others_there_are_none(data):
-    assert read_also({k: v for k, v in data.items() if k != "also"}, H36M_17) is None
+    assert (
+        read_extra({k: v for k, v in data.items() if k != "extra_sources"}, H36M_17)
+        is None
+    )
 
 
 def test_validation_and_the_teachers_landmarks_are_the_main_ones(data):
@@ -116,11 +119,11 @@ def _batches(data, count, start=0):
 def test_batches_hold_pictures_and_landmarks_of_all_sources(data):
     batches = _batches(data, 40)
     rows = np.concatenate([b["row"] for b in batches])
-    also = read_also(data, H36M_17)
+    extra = read_extra(data, H36M_17)
     main = read_landmarks(data, "train")
-    assert also is not None
-    patch = np.concatenate([main.patch, also.patch])
-    labelled = np.concatenate([main.labelled, also.labelled])
+    assert extra is not None
+    patch = np.concatenate([main.patch, extra.patch])
+    labelled = np.concatenate([main.labelled, extra.labelled])
     for batch in batches[:10]:
         np.testing.assert_allclose(batch["keypoints"], patch[batch["row"]], atol=1e-5)
         np.testing.assert_array_equal(batch["labelled"], labelled[batch["row"]])
@@ -143,24 +146,27 @@ def test_joints_that_cannot_be_brought_together_are_an_error(data, tmp_path):
     formats.write_pictures(tmp_path, files)
     xy = formats.points(MPII_16)
     main = formats.write_mpii_json(tmp_path, xy, np.zeros(xy.shape[:2], bool), files)
-    mixed = main | {"data_dir": data["data_dir"], "also": {"drawn": MAIN}}
-    with pytest.raises(ValueError, match=r"also\.drawn: joints .* cannot"):
-        read_also(mixed, MPII_16)
+    mixed = main | {"data_dir": data["data_dir"], "extra_sources": {"drawn": MAIN}}
+    with pytest.raises(ValueError, match=r"extra_sources\.drawn: joints .* cannot"):
+        read_extra(mixed, MPII_16)
 
 
 @pytest.mark.parametrize(
-    ("also", "message"),
+    ("extra", "message"),
     [
-        ({"x": {"name": "mocap"}}, r"also\.x: a further source has pictures"),
-        ({"x": {"name": "yolo"}}, r"also\.x: config\.data\.name = 'yolo'"),
-        ({"x": {"name": "mpii", "wieght": 2}}, r"also\.x: .*no field \['wieght'\]"),
-        ({"x": {"name": "mpii", "weight": 0}}, r"also\.x: .*weight = 0"),
-        ({"x": 3}, r"also\.x: "),
+        ({"x": {"name": "mocap"}}, r"extra_sources\.x: a further source has pictures"),
+        ({"x": {"name": "yolo"}}, r"extra_sources\.x: config\.data\.name = 'yolo'"),
+        (
+            {"x": {"name": "mpii", "wieght": 2}},
+            r"extra_sources\.x: .*no field \['wieght'\]",
+        ),
+        ({"x": {"name": "mpii", "weight": 0}}, r"extra_sources\.x: .*weight = 0"),
+        ({"x": 3}, r"extra_sources\.x: "),
     ],
 )
-def test_bad_further_sources_are_named(also, message):
+def test_bad_further_sources_are_named(extra, message):
     with pytest.raises(ValueError, match=message):
-        data_settings(MAIN | {"also": also})
+        data_settings(MAIN | {"extra_sources": extra})
 
 
 # --- teacher and student ---------------------------------------------------------
@@ -172,7 +178,8 @@ def run(data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = default.get_config()
     for name, value in data.items():
-        config.data[name] = value if name != "also" else copy.deepcopy(value)
+        text = name in ("extra_sources", "joint_names")
+        config.data[name] = json.dumps(value) if text else value
     config.teacher.dictionary_sizes = (12, 6)
     config.teacher.batch_size, config.teacher.steps = 8, 20
     config.teacher.log_every = 10
@@ -183,9 +190,9 @@ def run(data, tmp_path_factory):
 
 def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run):
     _, workdir = run
-    also = teacher_files.load_reconstruction(workdir / "teacher", "also")
-    assert len(also) == 24
-    assert np.isfinite(also.code).all()
+    extra = teacher_files.load_reconstruction(workdir / "teacher", "extra")
+    assert len(extra) == 24
+    assert np.isfinite(extra.code).all()
     results = json.loads((workdir / "teacher" / "results.json").read_text())
     assert set(results) == {"train", "val"}
     assert results["train"]["count"] == 24
@@ -203,14 +210,14 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     config = copy.deepcopy(config)
     config.student.mode = mode
     splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
-    also = read_also(config.data, H36M_17)
-    assert also is not None
+    extra = read_extra(config.data, H36M_17)
+    assert extra is not None
     targets, matched, _ = _make_targets(config, workdir, splits)
     loss = make_loss(H36M_17, xy_weight=1.0, depth_weight=matched, code_l1_weight=0.15)
     rows = np.arange(48)
     batch = {
-        "keypoints": np.concatenate([splits["train"].patch, also.patch]),
-        "labelled": np.concatenate([splits["train"].labelled, also.labelled]),
+        "keypoints": np.concatenate([splits["train"].patch, extra.patch]),
+        "labelled": np.concatenate([splits["train"].labelled, extra.labelled]),
         "flip": np.zeros(48, bool),
         "scale": np.ones(48, np.float32),
         "row": rows,
@@ -220,7 +227,7 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     gradient = jax.grad(lambda p: loss(p, *placed)[0].sum())(pose)
     assert np.isfinite(gradient).all()
     depth = np.abs(np.asarray(gradient)[..., 2]).max(axis=1) > 0
-    counted = np.ones(24, bool), depth_counts(also) & (mode != "supervised")
+    counted = np.ones(24, bool), depth_counts(extra) & (mode != "supervised")
     np.testing.assert_array_equal(depth, np.concatenate(counted))
     flat = np.abs(np.asarray(gradient)[..., :2]).max(axis=(1, 2)) > 0
     assert flat.all()
@@ -228,12 +235,12 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
 
 def test_the_sign_is_turned_for_all_sources(run):
     config, workdir = run
-    before = teacher_files.load_reconstruction(workdir / "teacher", "also")
+    before = teacher_files.load_reconstruction(workdir / "teacher", "extra")
     D = teacher_files.load(workdir / "teacher").dictionary
     z = before.poses(D)[..., 2]
     config.teacher.depth_sign = -1
     teacher_train.train_and_evaluate(config, workdir)
-    after = teacher_files.load_reconstruction(workdir / "teacher", "also")
+    after = teacher_files.load_reconstruction(workdir / "teacher", "extra")
     turned = after.poses(teacher_files.load(workdir / "teacher").dictionary)[..., 2]
     np.testing.assert_allclose(turned, -z, atol=1e-5)
     config.teacher.depth_sign = 1
@@ -243,7 +250,9 @@ def test_the_sign_is_turned_for_all_sources(run):
 def test_another_choice_of_sources_is_another_teacher(run):
     config, workdir = run
     config = copy.deepcopy(config)
-    config.data.also.mpii.weight = 5.0
-    with pytest.raises(ValueError, match=r"another config .*also\.mpii\.weight"):
+    sources = json.loads(config.data.extra_sources)
+    sources["mpii"]["weight"] = 5.0
+    config.data.extra_sources = json.dumps(sources)
+    with pytest.raises(ValueError, match=r"another config .*extra_sources"):
         teacher_train.train_and_evaluate(config, workdir)
     assert Path(workdir, "teacher", "teacher.json").exists()

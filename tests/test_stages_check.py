@@ -166,11 +166,11 @@ def test_mpii_beside_coco_is_checked_in_one_skeleton(tmp_path):
     xy, files = formats.points(MPII_16), formats.names()
     formats.write_pictures(tmp_path, files)
     gone = formats.hidden(MPII_16)
-    also = formats.write_mpii_json(tmp_path, xy, gone, files)
+    extra = formats.write_mpii_json(tmp_path, xy, gone, files)
     main = {"name": "mannequin", "num_train": 8, "num_val": 4}
-    report = validate(main | {"also": {"mpii": also | {"weight": 0.5}}})
+    report = validate(main | {"extra_sources": {"mpii": extra | {"weight": 0.5}}})
     assert report.ok, str(report)
-    assert report.samples == {"train": 8, "val": 4, "also.mpii": 12}
-    assert report.surveys["also.mpii"].joints["Spine"] == 0
-    bad = {"mpii": also | {"annotations": str(tmp_path / "gone.json")}}
-    assert not validate(main | {"also": bad}).ok
+    assert report.samples == {"train": 8, "val": 4, "extra.mpii": 12}
+    assert report.surveys["extra.mpii"].joints["Spine"] == 0
+    bad = {"mpii": extra | {"annotations": str(tmp_path / "gone.json")}}
+    assert not validate(main | {"extra_sources": bad}).ok

@@ -22,7 +22,7 @@ from input_pipeline.formats.annotations import Index, Person
 from input_pipeline.formats.pictures import check_picture
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
-from input_pipeline.mixture import also_sources
+from input_pipeline.mixture import extra_sources_of
 from input_pipeline.settings import SPLITS, DataSettings, data_settings
 from input_pipeline.skeleton import H36M_17, Skeleton
 
@@ -132,7 +132,7 @@ def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> 
         found.samples.update(_check_generated(settings, report))
     if settings is not None and found.samples:
         _check_counts(settings, found.samples, batch_size, report)
-        _check_also(settings, found, report)
+        _check_extra(settings, found, report)
     return dataclasses.replace(found, problems=tuple(problems))
 
 
@@ -236,13 +236,13 @@ def _check_labelled(
     return Report((), samples, skipped, surveys, dict(splits))
 
 
-def _check_also(settings: DataSettings, found: Report, report: Reporter) -> None:
+def _check_extra(settings: DataSettings, found: Report, report: Reporter) -> None:
     """The further sources of pictures, in the skeleton of the first."""
-    if not settings.also:
+    if not settings.extra_sources:
         return
     skeleton = found.splits["train"].skeleton if "train" in found.splits else H36M_17
-    for name, source in also_sources(settings, skeleton):
-        key = f"also.{name}"
+    for name, source in extra_sources_of(settings, skeleton):
+        key = f"extra.{name}"
         if not source.labelled:
             found.samples[key] = source.num_train
             continue
