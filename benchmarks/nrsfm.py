@@ -30,7 +30,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import c3dpo, classic, deep_nrsfm, factorisation
+from benchmarks import classic, deep_nrsfm, factorisation
 from benchmarks.common import (
     DATA,
     Row,
@@ -464,11 +464,6 @@ METHODS = {
     ),
     "Deep-NRSfM": Method(
         functools.partial(learned, module=deep_nrsfm),
-        seeds="baseline_seeds",
-        either_sign=True,
-    ),
-    "C3DPO": Method(
-        functools.partial(learned, module=c3dpo),
         seeds="baseline_seeds",
         either_sign=True,
     ),

@@ -241,8 +241,8 @@ def choose_member(
 
     With an EM depth the score is how far the member's depth is from it, the mean of
     ``||z - z_EM||_2``: a mirrored sample counts, and so does a poor one, which the
-    share of mirrored samples and Eq. 4 do not tell (ranks in docs/teacher.md, by
-    `benchmarks/restart_scores.py`). Without an EM depth it is Eq. 4.
+    share of mirrored samples and Eq. 4 do not tell (ranks in docs/teacher.md).
+    Without an EM depth it is Eq. 4.
 
     Args:
         params: of all members, stacked on the first axis.

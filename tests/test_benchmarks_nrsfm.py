@@ -1,12 +1,9 @@
-"""The table: which runs there are, what is kept, how scores are ranked."""
+"""The table: which runs there are, and what is kept."""
 
 import argparse
 import json
 
-import numpy as np
-import pytest
-
-from benchmarks import common, nrsfm, restart_scores
+from benchmarks import common, nrsfm
 
 SCRIPT = """
 import argparse, json, sys
@@ -71,7 +68,7 @@ def test_a_worker_reads_the_protocol_it_was_started_with():
 def test_seeds_of_every_kind_of_row():
     args = flags("--seeds=3", "--baseline-seeds=2", "--first-seed=7")
     assert nrsfm.seeds_of("teacher", args) == [7, 8, 9]
-    assert nrsfm.seeds_of("C3DPO", args) == [7, 8]
+    assert nrsfm.seeds_of("Deep-NRSfM", args) == [7, 8]
     assert nrsfm.seeds_of("rigid", args) == [7]
 
 
@@ -84,21 +81,3 @@ def test_table_counts_coherent_seeds():
     assert rows["coherent"].value == 2
     assert rows["coherent"].n == 3
     assert rows["flip_fraction"].high == 0.3
-
-
-def test_rank_correlations_by_hand():
-    error = np.array([5.0, 6, 7, 8, 9, 50])
-    flip = np.array([0, 0.01, 0.02, 0.03, 0.04, 0.5])
-    table = {"depth_error": error, "flip_fraction": flip}
-    scores = {"good": error**2, "opposite": -error, "flat": np.ones(6)}
-    _, good, opposite, flat = restart_scores.rank_correlations(table | scores)
-    assert good[1:5] == [pytest.approx(1), pytest.approx(1), pytest.approx(1), 5.0]
-    assert opposite[1:5] == [*[pytest.approx(-1)] * 3, 50.0]
-    assert flat[1:3] == ["-", "-"]
-
-
-def test_a_restart_mirrored_as_a_whole_is_turned():
-    terms = {"em_opposite": np.array([0.9, 0.1]), "eq_4": np.array([1.0, 2.0])}
-    mirrored = {"em_opposite": np.array([0.1, 0.9]), "eq_4": np.array([1.0, 2.0])}
-    better = restart_scores.better_sign(terms, mirrored)
-    np.testing.assert_array_equal(better["em_opposite"], [0.1, 0.1])

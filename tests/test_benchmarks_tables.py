@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import table_scores as scores
-from benchmarks import table_settings, tables
+from benchmarks import tables
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import H36M_17
 
 P = H36M_17.num_joints
-SPLITS = ("train", "val")
 
 
 def arguments(monkeypatch, *flags):
@@ -180,33 +179,3 @@ def test_a_table_of_what_is_there(monkeypatch, split):
     assert "| distilled (Eq. 14) (2) | 0.0" in text
     assert text.count("| distilled (Eq. 14) beside teacher | ") == 2
     assert "Weaksup-bs" not in text
-
-
-def test_a_setting_is_a_line_of_ratios():
-    depth, pa = "own xy: depth", "own xy: PA-MPJPE"
-
-    def error(value):
-        return {depth: np.array([value]), pa: np.array([value])}
-
-    found = {
-        "teacher": {0: error(50.0)},
-        "em": {0: error(40.0)},
-        "weaksup_bs": {0: error(40.0), 1: error(60.0)},
-        "posterior": {0: error(20.0), 1: error(24.0)},
-    }
-    head, rule, line = table_settings.lines([("mannequin", found)], "train")
-    cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
-    assert len(rule.split(" | ")) == len(cells)
-    assert cells["teacher, mm"] == "50.0"
-    assert cells["Weaksup-bs / teacher"].startswith("1.000 [")
-    assert cells["posterior / Weaksup-bs"].startswith("0.450 [")
-    assert cells["posterior / Weaksup-bs"].endswith("] (2)")
-    assert cells["posterior / EM"].startswith("0.550 [")
-    assert cells["Eq. 14 / teacher"] == ""
-    figure = table_settings.draw({name: [("mannequin", found)] for name in SPLITS})
-    assert [axis.get_title().split()[0] for axis in figure.axes] == list(SPLITS)
-
-
-def test_settings_without_any_run(tmp_path):
-    with pytest.raises(SystemExit, match="no trained tables"):
-        table_settings.settings(tmp_path, "train", 3)

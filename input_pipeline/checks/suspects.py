@@ -12,7 +12,7 @@ that are exchanged may be told as legs that are, of a body that faces the other 
 
 On 4,000 rendered people (``mh_mocap``) with one in fifty spoiled by one such exchange,
 it finds three in four, beside one in 200 of the others; with three joints in ten
-hidden, one in three, beside one in 800 (``benchmarks/exchanged_sides.py``).
+unlabelled, one in three, beside one in 800 (measured once).
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Deep-NRSfM and C3DPO: their formulas, and that they learn a body that turns."""
+"""Deep-NRSfM: its formulas, and that it learns a body that turns."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from benchmarks import c3dpo, deep_nrsfm
+from benchmarks import deep_nrsfm
 
 P = 5
 
@@ -58,52 +57,3 @@ def test_deep_nrsfm_fits_the_landmarks(body, monkeypatch):
     assert np.isfinite(pose).all()
     W = body[..., :2]
     assert np.linalg.norm(pose[..., :2] - W) < 0.4 * np.linalg.norm(W)
-
-
-@pytest.mark.parametrize("log", [(0.0, 0, 0), (1e-6, 0, 0), (0.3, -1.2, 0.8)])
-def test_rotation_is_the_exponential(log):
-    x, y, z = log
-    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    expected = np.asarray(jax.scipy.linalg.expm(jnp.asarray(K, jnp.float32)))
-    np.testing.assert_allclose(c3dpo.rotation(jnp.array(log)), expected, atol=1e-6)
-    gradient = jax.jacobian(c3dpo.rotation)(jnp.array(log))
-    assert np.isfinite(gradient).all()
-
-
-def test_random_rotations_are_rotations():
-    Q = c3dpo.random_rotations(jax.random.key(0), 500)
-    unit = np.tile(np.eye(3), (500, 1, 1))
-    np.testing.assert_allclose(Q @ Q.mT, unit, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.det(Q), 1, atol=1e-5)
-    assert np.abs(np.asarray(Q).mean(0)).max() < 0.1
-
-
-def test_huber_by_hand():
-    s, d = c3dpo.HUBER, 0.03
-    expected = s * (np.sqrt(1 + d**2 / s**2) - 1)
-    error = c3dpo.huber(jnp.array([[d, 0, 0], [0, 0, 0]]))
-    np.testing.assert_allclose(error, [expected, 0], atol=1e-7)
-
-
-@pytest.mark.slow
-def test_c3dpo_learns_and_keeps_the_landmarks(body, monkeypatch):
-    monkeypatch.setattr(c3dpo, "WIDTH", 32)
-    monkeypatch.setattr(c3dpo, "LAYERS", 2)
-    W, labelled = body[..., :2], np.ones(body.shape[:2], bool)
-    numbers = jnp.arange(600)
-    data = jnp.asarray(W), jnp.asarray(labelled), numbers
-    start = c3dpo.init(jax.random.key(0), P)
-    loss = jax.jit(c3dpo.loss)
-    pose = c3dpo.solve(W, labelled, seed=0, steps=300)
-    np.testing.assert_array_equal(pose[..., :2], W)
-    assert np.isfinite(pose).all()
-    trained = deep_nrsfm.train(
-        c3dpo.loss,
-        start,
-        data,
-        key=jax.random.key(1),
-        optimizer=optax.adam(1e-3),
-        steps=300,
-        batch=64,
-    )
-    assert float(loss(trained, *data)) < 0.6 * float(loss(start, *data))
