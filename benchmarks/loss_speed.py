@@ -37,6 +37,16 @@ from benchmarks.common import Row, finish, median_row, parse_args
 from benchmarks.teacher_speed import limit_threads
 
 NAME = "loss_speed"
+CODE_L1_WEIGHT = 0.3
+LOSS, PREPARED_LOSS, GRAM_LOSS, MINIMUM = (
+    functools.partial(loss, code_l1_weight=CODE_L1_WEIGHT)
+    for loss in (
+        losses.distillation_loss,
+        losses.prepared_distillation_loss,
+        losses.gram_distillation_loss,
+        losses.min_code_cost,
+    )
+)
 LANDMARKS, ATOMS, MORE_ATOMS = 17, 256, 1024
 Z, EVERY = 0, (0, 0, 0, 0, None, None)
 
@@ -72,14 +82,14 @@ def rotated(samples: Samples) -> tuple[jax.Array, jax.Array]:
 
 def cholesky_loss(z: Any, phi: Any, M: Any, w: Any, D: Any) -> jax.Array:
     """Eq. 14 as it stands."""
-    return losses.distillation_loss(z, phi, *losses.split_dictionary(D, M), w)
+    return LOSS(z, phi, *losses.split_dictionary(D, M), w)
 
 
 def pinv_loss(z: Any, phi: Any, M: Any, w: Any, D: Any) -> jax.Array:
     """Eq. 14 with the pseudo-inverse of Eq. 13 by singular values."""
     B_xy, B_z = losses.split_dictionary(D, M)
     moved = phi + jnp.linalg.pinv(B_z) @ (z - B_z @ phi)
-    return losses.code_cost(moved, B_xy, w, code_l1_weight=0.3)
+    return losses.code_cost(moved, B_xy, w, code_l1_weight=CODE_L1_WEIGHT)
 
 
 def compiled(loss: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Any:
@@ -94,10 +104,10 @@ def jax_methods(samples: Samples) -> dict[str, Callable[[], Any]]:
     ready = jax.jit(jax.vmap(losses.prepare))(samples.phi, B_xy, B_z, samples.w)
     given = samples.z_hyp, samples.phi, B_xy, B_z, samples.w
     calls = {
-        "gram": (losses.gram_distillation_loss, EVERY, (*samples, gram)),
-        "prepared": (losses.prepared_distillation_loss, (0, 0), (given[Z], ready)),
+        "gram": (GRAM_LOSS, EVERY, (*samples, gram)),
+        "prepared": (PREPARED_LOSS, (0, 0), (given[Z], ready)),
         "Cholesky": (cholesky_loss, EVERY[:5], samples),
-        "Cholesky, B given": (losses.distillation_loss, (0,) * 5, given),
+        "Cholesky, B given": (LOSS, (0,) * 5, given),
         "pinv": (pinv_loss, EVERY[:5], samples),
     }
 
@@ -142,7 +152,8 @@ def torch_methods(samples: Samples) -> dict[str, Callable[[], Any]]:
         depth = z.clone().requires_grad_()
         B_xy, B_z = ready if given else rotate()
         moved = phi + move(B_z, depth - multiply(B_z, phi), pinv=pinv)
-        value = (multiply(B_xy, moved) - w).norm(dim=-1) + 0.3 * moved.abs().sum(-1)
+        value = (multiply(B_xy, moved) - w).norm(dim=-1)
+        value = value + CODE_L1_WEIGHT * moved.abs().sum(-1)
         value.sum().backward()
         return value.detach(), depth.grad
 
@@ -191,7 +202,7 @@ def temporary_bytes(name: str, batch_size: int, atoms: int) -> float:
     of_samples = [jax.ShapeDtypeStruct((batch_size, *s), f32) for s in shapes]
     shared = [jax.ShapeDtypeStruct(s, f32) for s in ((3 * p, atoms), (3 * p, 3 * p))]
     if name == "gram":
-        run = compiled(losses.gram_distillation_loss, EVERY)
+        run = compiled(GRAM_LOSS, EVERY)
         lowered = run.lower(*of_samples, *shared)
     else:
         lowered = compiled(cholesky_loss, EVERY[:5]).lower(*of_samples, shared[0])
@@ -216,7 +227,7 @@ def exact_rows(count: int) -> list[Row]:
     samples = make_samples(count, seed=1)
     B_xy, B_z = rotated(samples)
     given = samples.z_hyp, samples.phi, B_xy, B_z, samples.w
-    minimum = jax.jit(losses.min_code_cost)
+    minimum = jax.jit(MINIMUM)
     jax.block_until_ready(minimum(*(x[0] for x in given)))
     times: dict[str, list[float]] = {"cvxpy": [], "solver": [], "min_code_cost": []}
     for one in zip(*given, strict=True):
@@ -243,7 +254,7 @@ def solve_exactly(
 
     start = time.perf_counter()
     code = cp.Variable(len(phi))
-    cost = cp.norm2(B_xy @ code - w) + 0.3 * cp.norm1(code)
+    cost = cp.norm2(B_xy @ code - w) + CODE_L1_WEIGHT * cp.norm1(code)
     problem = cp.Problem(cp.Minimize(cost), [B_z @ code == z])
     problem.solve(solver=cp.CLARABEL)
     seconds = time.perf_counter() - start

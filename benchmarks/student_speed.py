@@ -61,7 +61,7 @@ NETS: dict[str, tuple[int, dict[str, Any]]] = {
     "quickstart": (
         64,
         {
-            "depth": 10,
+            "resnet_layers": 10,
             "width": 0.25,
             "stem": "small",
             "heatmap_size": 8,
@@ -73,7 +73,7 @@ NETS: dict[str, tuple[int, dict[str, Any]]] = {
     "tiny": (
         32,
         {
-            "depth": 10,
+            "resnet_layers": 10,
             "width": 0.125,
             "stem": "small",
             "heatmap_size": 4,
@@ -103,7 +103,8 @@ def make_case(spec: Mapping[str, Any]) -> tuple[PoseNet, np.ndarray, np.ndarray]
     """Network, pictures and target of a spec."""
     size, fields = NETS[spec["net"]]
     dtype = jnp.dtype(spec["dtype"])
-    fields = fields | ({"depth": spec["depth"]} if spec["depth"] else {})
+    if spec["resnet_layers"]:
+        fields = fields | {"resnet_layers": spec["resnet_layers"]}
     net = PoseNet(JOINTS, dtype=dtype, axis_name=AXIS, **fields)
     rng = np.random.default_rng(0)
     batch = spec["batch"]
@@ -434,7 +435,7 @@ def find_device() -> str:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", choices=NETS, default="paper")
-    parser.add_argument("--depth", type=int, default=0, help="of the ResNet")
+    parser.add_argument("--resnet_layers", type=int, default=0, help="0: as the net")
     parser.add_argument("--batch", default="", help="sizes, separated by commas")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=None)
@@ -458,7 +459,7 @@ def main() -> None:
     args = parse_args(__doc__, add_flags)
     device = args.device or find_device()
     rounds = 3 if args.quick else args.rounds
-    fields = ("net", "depth", "dtype", "repeat", "threads", "keep_freed_memory")
+    fields = ("net", "resnet_layers", "dtype", "repeat", "threads", "keep_freed_memory")
     spec = {name: getattr(args, name) for name in fields} | {"device": device}
     names = [name for name in args.methods.split(";") if name]
     sizes = args.batch or ("8" if device == "cpu" else "32,256")

@@ -59,13 +59,13 @@ def make_net(net: PoseNet) -> Any:
     class Pose(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            wide = net.depth >= 50
+            wide = net.resnet_layers >= 50
             inputs = scaled_width(64, net.width)
             imagenet = net.stem == "imagenet"
             self.conv1 = conv(3, inputs, 7 if imagenet else 3, 2)
             self.bn1 = nn.BatchNorm2d(inputs)
             self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
-            for stage, count in enumerate(STAGE_SIZES[net.depth]):
+            for stage, count in enumerate(STAGE_SIZES[net.resnet_layers]):
                 channels = scaled_width(64 * 2**stage, net.width)
                 blocks = []
                 for i in range(count):

@@ -98,7 +98,7 @@ def _student() -> ConfigDict:
     # or the teacher's depth); and 'supervised' (reads 3D).
     student.modes = ("weaksup_bs", "distill")
     student.mode = "distill"  # the one in training; main goes through ``modes``
-    student.depth = 50  # layers of the ResNet
+    student.resnet_layers = 50
     student.width = 1.0
     student.stem = "imagenet"
     student.image_size = 256

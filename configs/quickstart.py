@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.render_size = 96
     config.teacher.steps = 4000
     student = config.student
-    student.depth = 10
+    student.resnet_layers = 10
     student.width = 0.25
     student.stem = "small"
     student.image_size = 64

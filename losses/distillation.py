@@ -39,7 +39,7 @@ def code_cost(
         phi: (K,) code.
         B_xy: (2P, K) image part of the dictionary.
         w: (2P,) centred landmarks, ``W.ravel()``.
-        code_l1_weight: weight of the regulariser (0.3 in the paper).
+        code_l1_weight: weight of the regulariser; 0.15 goes with unit columns.
         labelled: (P,) joints that have a landmark.
     """
     error = keep_labelled_pairs(product(B_xy, phi) - w, labelled)
@@ -53,7 +53,7 @@ def distillation_loss(
     B_z: Float[Array, " p k"],
     w: Float[Array, " p2"],
     *,
-    code_l1_weight: Weight = 0.3,
+    code_l1_weight: Weight,
     labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Convex upper bound of the cost of a depth (Wang et al. 2019, Eq. 14).
@@ -121,7 +121,7 @@ def prepared_distillation_loss(
     z_hyp: Float[Array, " p"],
     prepared: PreparedDistillation,
     *,
-    code_l1_weight: Weight = 0.3,
+    code_l1_weight: Weight,
 ) -> Float[Array, ""]:
     """Eq. 14 at two small products and two norms, means of the depths matched.
 
@@ -192,7 +192,7 @@ def pose_loss(
     keypoints: Float[Array, " p 2"],
     prepared: PreparedDistillation,
     *,
-    code_l1_weight: Weight = 0.3,
+    code_l1_weight: Weight,
     depth_weight: Weight = 1.0,
     labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:

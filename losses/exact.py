@@ -70,7 +70,7 @@ def min_code_cost(
     B_z: Float[Array, " p k"],
     w: Float[Array, " p2"],
     *,
-    code_l1_weight: Weight = 0.3,
+    code_l1_weight: Weight,
     labelled: Bool[Array, " p"] | None = None,
     tolerance: float = 1e-4,
     max_steps: int = 10_000,

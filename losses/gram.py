@@ -46,7 +46,7 @@ def gram_distillation_loss(
     D: Float[Array, " p3 k"],
     gram: Float[Array, " p3 p3"],
     *,
-    code_l1_weight: Weight = 0.3,
+    code_l1_weight: Weight,
     labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Eq. 14 from the dictionary itself (Wang et al. 2019), to be batched.

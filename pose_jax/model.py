@@ -31,7 +31,7 @@ class PoseNet(nn.Module):
 
     Args:
         num_joints: P.
-        depth: of the ResNet, see `ResNet`.
+        resnet_layers: layers of the ResNet, see `ResNet`.
         width: factor on the ResNet's channels.
         stem: of the ResNet, see `ResNet`.
         heatmap_size: rows and columns of the heat map; must be what the picture's size
@@ -49,7 +49,7 @@ class PoseNet(nn.Module):
     """
 
     num_joints: int
-    depth: int = 50
+    resnet_layers: int = 50
     width: float = 1.0
     stem: str = "imagenet"
     heatmap_size: int = 64
@@ -62,7 +62,7 @@ class PoseNet(nn.Module):
 
     def setup(self) -> None:
         self.backbone = ResNet(
-            self.depth, self.width, self.stem, self.axis_name, self.folded
+            self.resnet_layers, self.width, self.stem, self.axis_name, self.folded
         )
         self.head = IntegralHead(
             self.num_joints,

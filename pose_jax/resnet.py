@@ -32,7 +32,7 @@ def scaled_width(channels: int, width: float) -> int:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut (depths 10, 18 and 34)."""
+    """Two 3x3 convolutions and the shortcut (10, 18 and 34 layers)."""
 
     channels: int
     stride: int = 1
@@ -88,7 +88,7 @@ class ResNet(nn.Module):
     """Stem and four stages; the last feature map, without pooling and classifier.
 
     Args:
-        depth: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        resnet_layers: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
         width: factor on every number of channels, 1 in the paper.
         stem: ``"imagenet"``, 7x7 stride 2 and 3x3 max pool stride 2 (1/32 of the
             picture in the end), or ``"small"``, 3x3 stride 2 without pool (1/16), for
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
         folded: without batch norms, their biases in the convolutions (`pose_jax.fold`).
     """
 
-    depth: int = 50
+    resnet_layers: int = 50
     width: float = 1.0
     stem: str = "imagenet"
     axis_name: str | None = None
@@ -107,11 +107,13 @@ class ResNet(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b i j d"]:
-        if self.depth not in STAGE_SIZES:
-            raise ValueError(f"depth {self.depth} is not one of {[*STAGE_SIZES]}")
+        if self.resnet_layers not in STAGE_SIZES:
+            raise ValueError(
+                f"resnet_layers {self.resnet_layers} is not one of {[*STAGE_SIZES]}"
+            )
         if self.stem not in STEM_STRIDES:
             raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
-        block = BasicBlock if self.depth < 50 else Bottleneck
+        block = BasicBlock if self.resnet_layers < 50 else Bottleneck
         norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
         conv = functools.partial(Conv, use_bias=self.folded)
         channels = scaled_width(64, self.width)
@@ -120,7 +122,7 @@ class ResNet(nn.Module):
         x = nn.relu(norm("bn1")(x))
         if self.stem == "imagenet":
             x = max_pool_3x3(x)
-        for stage, count in enumerate(STAGE_SIZES[self.depth]):
+        for stage, count in enumerate(STAGE_SIZES[self.resnet_layers]):
             channels = scaled_width(64 * 2**stage, self.width)
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1

@@ -22,7 +22,14 @@ PyTree = Any
 
 # Fields of config.student that say which network it is.
 NET_FIELDS = (
-    *("depth", "width", "stem", "heatmap_size", "depth_bins", "deconv_channels"),
+    *(
+        "resnet_layers",
+        "width",
+        "stem",
+        "heatmap_size",
+        "depth_bins",
+        "deconv_channels",
+    ),
     *("num_deconv", "dtype"),
 )
 CHECKPOINTS = "checkpoints"

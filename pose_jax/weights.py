@@ -157,7 +157,7 @@ def model_card(
     skeleton, net, size = record.skeleton, record.net, record.image_size
     sections = [
         "# 3D pose from one picture\n\n"
-        f"A student of mode `{record.mode}`: ResNet-{net['depth']} (width "
+        f"A student of mode `{record.mode}`: ResNet-{net['resnet_layers']} (width "
         f"{net['width']:g}, stem `{net['stem']}`) and an integral head of "
         f"{net['heatmap_size']} x {net['heatmap_size']} x {net['depth_bins']} cells, "
         f"{net['dtype']} activations, float32 weights.",

@@ -14,7 +14,7 @@ from benchmarks import student_speed, student_speed_peers
 
 SPEC = {
     "net": "tiny",
-    "depth": 0,
+    "resnet_layers": 0,
     "dtype": "float32",
     "batch": 4,
     "device": "cpu",
@@ -45,11 +45,13 @@ def made_up(net, images):
 
 
 @torch_only
-@pytest.mark.parametrize(("depth", "gradients"), [(10, True), (50, False)])
-def test_pytorch_has_the_same_poses_statistics_and_gradients(depth, gradients):
+@pytest.mark.parametrize(("resnet_layers", "gradients"), [(10, True), (50, False)])
+def test_pytorch_has_the_same_poses_statistics_and_gradients(resnet_layers, gradients):
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    net, images, target = student_speed.make_case(SPEC | {"depth": depth})
+    net, images, target = student_speed.make_case(
+        SPEC | {"resnet_layers": resnet_layers}
+    )
     net, images = net.clone(axis_name=None), jnp.asarray(images)
     variables = made_up(net, images)
     theirs = student_speed_peers.load_variables(

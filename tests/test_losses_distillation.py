@@ -22,6 +22,15 @@ from losses_samples import (
 
 import losses
 
+distillation_loss, prepared_loss, pose_loss = (
+    functools.partial(loss, code_l1_weight=0.3)
+    for loss in (
+        losses.distillation_loss,
+        losses.prepared_distillation_loss,
+        losses.pose_loss,
+    )
+)
+
 
 def test_eq9_by_hand():
     B_xy = jnp.asarray([[1.0, 0.0], [0.0, 1.0]])
@@ -32,7 +41,7 @@ def test_eq9_by_hand():
 
 def test_eq14_by_hand():
     # phi_proj = (2, 0): depth x + y = 2; image row x seen at 5, once and again.
-    cost = losses.distillation_loss(
+    cost = distillation_loss(
         jnp.asarray([2.0]),
         jnp.asarray([3.0, 1.0]),
         jnp.asarray([[1.0, 0.0], [0.0, 1.0]]),
@@ -48,12 +57,10 @@ def test_eq15_by_hand():
     prepared = losses.prepare(sample.phi, sample.B_xy, sample.B_z, sample.w)
     pred_xy = jnp.asarray([[0.0, 1.0], [2.0, 3.0]])
     keypoints = jnp.asarray([[0.5, 0.0], [2.0, 5.0]])
-    depth = losses.prepared_distillation_loss(sample.z_hyp, prepared)
-    loss = losses.pose_loss(
-        pred_xy, sample.z_hyp, keypoints, prepared, depth_weight=2.0
-    )
+    depth = prepared_loss(sample.z_hyp, prepared)
+    loss = pose_loss(pred_xy, sample.z_hyp, keypoints, prepared, depth_weight=2.0)
     assert loss == pytest.approx(3.5 + 2.0 * float(depth), rel=1e-6)
-    masked = losses.pose_loss(
+    masked = pose_loss(
         *(pred_xy, sample.z_hyp, keypoints, prepared),
         labelled=jnp.asarray([True, False]),
     )
@@ -64,7 +71,7 @@ def test_the_loss_is_the_cost_of_the_projected_code():
     sample = random_sample(1)
     phi = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
     cost = losses.code_cost(phi, sample.B_xy, sample.w, code_l1_weight=0.3)
-    assert losses.distillation_loss(*sample) == cost
+    assert distillation_loss(*sample) == cost
 
 
 def test_eq14_against_pinv_in_float64():
@@ -72,7 +79,7 @@ def test_eq14_against_pinv_in_float64():
     z, phi, B_xy, B_z, w = (np.asarray(x, float) for x in sample)
     projected = phi + np.linalg.pinv(B_z) @ (z - B_z @ phi)
     expected = np.linalg.norm(B_xy @ projected - w) + 0.3 * np.abs(projected).sum()
-    assert losses.distillation_loss(*sample) == pytest.approx(expected, rel=2e-6)
+    assert distillation_loss(*sample) == pytest.approx(expected, rel=2e-6)
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
@@ -89,13 +96,13 @@ def test_eq14_is_convex_in_the_depth(seed, direction, share, size):
 
 @functools.cache
 def _loss_of_depth():
-    return jax.jit(lambda rest, z: losses.distillation_loss(z, *rest))
+    return jax.jit(lambda rest, z: distillation_loss(z, *rest))
 
 
 def test_the_loss_is_least_in_a_neighbourhood_only_where_it_is_flat():
     """Eq. 14 at the teacher's depth is the teacher's own cost."""
     sample = random_sample(3)
-    loss = losses.distillation_loss(sample.B_z @ sample.phi, *sample[1:])
+    loss = distillation_loss(sample.B_z @ sample.phi, *sample[1:])
     own = losses.code_cost(sample.phi, sample.B_xy, sample.w, code_l1_weight=0.3)
     assert loss == pytest.approx(float(own), rel=1e-6)
 
@@ -103,8 +110,8 @@ def test_the_loss_is_least_in_a_neighbourhood_only_where_it_is_flat():
 @pytest.mark.parametrize("scale", [1e-3, 7.0, 1e3])
 def test_the_loss_is_homogeneous_in_the_unit(scale):
     z, phi, B_xy, B_z, w = random_sample(4)
-    plain = losses.distillation_loss(z, phi, B_xy, B_z, w)
-    scaled = losses.distillation_loss(scale * z, scale * phi, B_xy, B_z, scale * w)
+    plain = distillation_loss(z, phi, B_xy, B_z, w)
+    scaled = distillation_loss(scale * z, scale * phi, B_xy, B_z, scale * w)
     assert scaled == pytest.approx(scale * float(plain), rel=3e-6)
 
 
@@ -124,7 +131,7 @@ def test_turning_the_picture_in_its_plane_changes_nothing(degrees):
     turn = jnp.asarray(
         [[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]]
     )
-    loss = jax.value_and_grad(losses.distillation_loss)
+    loss = jax.value_and_grad(distillation_loss)
     plain = loss(z, phi, *losses.split_dictionary(D, M), W.ravel())
     turned = loss(z, phi, *losses.split_dictionary(D, M @ turn), (W @ turn).ravel())
     assert turned[0] == pytest.approx(float(plain[0]), rel=1e-5)
@@ -139,10 +146,8 @@ def test_a_mirrored_picture_permutes_the_depth():
     B_xy, B_z = losses.split_dictionary(D, M)
     mirrored_xy = (B_xy.reshape(6, 2, 64) * flip[None, :, None])[swap].reshape(12, 64)
     mirrored_w = (W * flip[None])[swap].ravel()
-    plain = losses.distillation_loss(z, phi, B_xy, B_z, W.ravel())
-    mirrored = losses.distillation_loss(
-        z[swap], phi, mirrored_xy, B_z[swap], mirrored_w
-    )
+    plain = distillation_loss(z, phi, B_xy, B_z, W.ravel())
+    mirrored = distillation_loss(z[swap], phi, mirrored_xy, B_z[swap], mirrored_w)
     assert mirrored == pytest.approx(float(plain), rel=1e-6)
 
 
@@ -150,7 +155,7 @@ def test_a_mirrored_picture_permutes_the_depth():
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_mask_equals_a_skeleton_without_the_joints(missing, value):
     sample, mask = random_sample(7), random_mask(7, 17, missing)
-    loss = jax.value_and_grad(losses.distillation_loss)
+    loss = jax.value_and_grad(distillation_loss)
     expected, gradient = loss(*drop_joints(sample, mask))
     actual, masked = loss(*spoil(sample, mask, value), labelled=jnp.asarray(mask))
     assert actual == pytest.approx(float(expected), rel=3e-6)
@@ -161,7 +166,7 @@ def test_a_mask_equals_a_skeleton_without_the_joints(missing, value):
 @pytest.mark.parametrize("name", list(degenerate_samples()))
 def test_degenerate_samples_give_finite_values_and_gradients(name):
     sample = degenerate_samples()[name]
-    every = jax.value_and_grad(losses.distillation_loss, argnums=(0, 1, 2, 3, 4))
+    every = jax.value_and_grad(distillation_loss, argnums=(0, 1, 2, 3, 4))
     value, gradients = every(*sample)
     for x in (value, *gradients):
         assert jnp.isfinite(x).all()
@@ -169,7 +174,7 @@ def test_degenerate_samples_give_finite_values_and_gradients(name):
 
 def test_no_labelled_joint_costs_the_code_alone():
     sample, mask = random_sample(8), jnp.zeros(17, bool)
-    loss = jax.value_and_grad(losses.distillation_loss)
+    loss = jax.value_and_grad(distillation_loss)
     value, gradient = loss(*spoil(sample, np.asarray(mask), jnp.nan), labelled=mask)
     assert value == pytest.approx(0.3 * float(jnp.abs(sample.phi).sum()), rel=1e-6)
     assert not np.any(gradient)
@@ -177,7 +182,7 @@ def test_no_labelled_joint_costs_the_code_alone():
 
 def test_gradients_of_the_loss():
     sample = random_sample(9, joints=4, atoms=9)
-    loss = on_jax_arrays(losses.distillation_loss)
+    loss = on_jax_arrays(distillation_loss)
     sample = sample._replace(phi=sample.phi + 0.5)  # away from the kinks of |phi|
     check_grads(loss, sample, order=1, rtol=1e-2, atol=1e-2, eps=3e-3)
 
@@ -192,11 +197,11 @@ def test_the_prepared_loss_is_eq14_with_matched_means(missing):
 
     def direct(z_hyp):
         matched = losses.match_depth_mean(z_hyp, sample.B_z @ sample.phi, mask)
-        return losses.distillation_loss(matched, *sample[1:], labelled=mask)
+        return distillation_loss(matched, *sample[1:], labelled=mask)
 
     prepared = _prepared(sample, mask)
     expected, gradient = jax.value_and_grad(direct)(sample.z_hyp)
-    loss = jax.value_and_grad(losses.prepared_distillation_loss)
+    loss = jax.value_and_grad(prepared_loss)
     actual, fast = loss(sample.z_hyp, prepared)
     assert actual == pytest.approx(float(expected), rel=3e-6)
     np.testing.assert_allclose(fast, gradient, atol=1e-5)
@@ -207,7 +212,7 @@ def test_the_prepared_loss_is_eq14_with_matched_means(missing):
 @pytest.mark.parametrize("name", list(degenerate_samples()))
 def test_the_prepared_loss_is_finite_for_degenerate_samples(name):
     sample = degenerate_samples()[name]
-    loss = jax.value_and_grad(losses.prepared_distillation_loss)
+    loss = jax.value_and_grad(prepared_loss)
     for value in loss(sample.z_hyp, _prepared(sample)):
         assert jnp.isfinite(value).all()
 
@@ -217,11 +222,9 @@ def test_batches_under_jit_equal_single_samples():
     batch = jax.tree.map(lambda *x: jnp.stack(x), *samples)
     masks = jnp.asarray(np.stack([random_mask(s, 17, s) for s in range(3)]))
     prepared = jax.jit(jax.vmap(losses.prepare))(*batch[1:], masks)
-    loss = jax.jit(jax.vmap(losses.prepared_distillation_loss))(batch.z_hyp, prepared)
+    loss = jax.jit(jax.vmap(prepared_loss))(batch.z_hyp, prepared)
     for i, sample in enumerate(samples):
-        one = losses.prepared_distillation_loss(
-            sample.z_hyp, _prepared(sample, masks[i])
-        )
+        one = prepared_loss(sample.z_hyp, _prepared(sample, masks[i]))
         assert loss[i] == pytest.approx(float(one), rel=1e-5)
 
 
@@ -247,9 +250,9 @@ def test_the_gradient_norm_is_the_mean_over_random_edits():
     baseline = measured(lambda z, p: losses.depth_l1_loss(z, p.depth))
     # +-1 in 17 joints, less the square of their mean, 1 in expectation.
     assert baseline == pytest.approx(np.sqrt(17 - 1), rel=0.02)
-    distilled = measured(losses.prepared_distillation_loss)
+    distilled = measured(prepared_loss)
     edits = 0.2 * jax.random.normal(key, (64, 17))
-    gradients = jax.vmap(jax.grad(losses.prepared_distillation_loss), (0, None))(
+    gradients = jax.vmap(jax.grad(prepared_loss), (0, None))(
         prepared.depth[None] + edits, prepared
     )
     expected = np.linalg.norm(gradients, axis=1).mean()

@@ -30,12 +30,19 @@ def _views(seed, *, count=6, joints=17, atoms=256):
 def _plain(z, phi, M, w, D, gram, labelled):
     del gram
     return losses.distillation_loss(
-        z, phi, *losses.split_dictionary(D, M), w, labelled=labelled
+        z,
+        phi,
+        *losses.split_dictionary(D, M),
+        w,
+        code_l1_weight=0.3,
+        labelled=labelled,
     )
 
 
 def _by_gram(z, phi, M, w, D, gram, labelled):
-    return losses.gram_distillation_loss(z, phi, M, w, D, gram, labelled=labelled)
+    return losses.gram_distillation_loss(
+        z, phi, M, w, D, gram, code_l1_weight=0.3, labelled=labelled
+    )
 
 
 def _both(samples, D, masks, argnums=0):

@@ -38,9 +38,9 @@ def trained(net, images):
     return jax.tree.map_with_path(value, shapes)
 
 
-@pytest.mark.parametrize("depth", [10, 50])
-def test_predictions_are_the_same_without_norms(depth):
-    net = PoseNet(3, depth, **SMALL, axis_name="data")
+@pytest.mark.parametrize("layers", [10, 50])
+def test_predictions_are_the_same_without_norms(layers):
+    net = PoseNet(3, layers, **SMALL, axis_name="data")
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8))
     variables = trained(net, images)

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as Spec
 from pose_jax.model import PoseNet, normalise
 
 SMALL = {
-    "depth": 10,
+    "resnet_layers": 10,
     "width": 0.125,
     "stem": "small",
     "heatmap_size": 4,
@@ -54,11 +54,11 @@ def test_normalise_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("size", "depth", "stem", "num_deconv", "heatmap"),
+    ("size", "layers", "stem", "num_deconv", "heatmap"),
     [(256, 50, "imagenet", 3, 64), (64, 10, "small", 2, 16), (96, 18, "small", 1, 12)],
 )
-def test_output_shape(size, depth, stem, num_deconv, heatmap):
-    net = PoseNet(17, depth, stem=stem, num_deconv=num_deconv, heatmap_size=heatmap)
+def test_output_shape(size, layers, stem, num_deconv, heatmap):
+    net = PoseNet(17, layers, stem=stem, num_deconv=num_deconv, heatmap_size=heatmap)
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
     pose, variables = jax.eval_shape(
         lambda x: net.init_with_output(jax.random.key(0), x, train=False), images
@@ -74,7 +74,7 @@ def test_output_shape(size, depth, stem, num_deconv, heatmap):
         (64, {"num_deconv": 2}, "set heatmap_size=16"),
         (72, {}, "multiple of 16"),
         (32, {"stem": "tiny"}, "is not one of"),
-        (32, {"depth": 12}, "is not one of"),
+        (32, {"resnet_layers": 12}, "is not one of"),
     ],
 )
 def test_sizes_that_do_not_fit_name_the_remedy(size, options, message):

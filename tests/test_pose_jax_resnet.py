@@ -155,10 +155,10 @@ def test_max_pool_equals_reduce_window_with_gradient(size):
     assert_same_with_gradients(lambda x, _: max_pool_3x3(x), reference, x, jnp.ones(1))
 
 
-@pytest.mark.parametrize("depth", TORCHVISION)
-def test_parameter_count_is_torchvisions(depth):
-    total, features = TORCHVISION[depth]
-    params = variables_of(ResNet(depth))["params"]
+@pytest.mark.parametrize("layers", TORCHVISION)
+def test_parameter_count_is_torchvisions(layers):
+    total, features = TORCHVISION[layers]
+    params = variables_of(ResNet(layers))["params"]
     assert count(params) == total - 1000 * (features + 1)
 
 
@@ -177,15 +177,15 @@ def test_names_are_torchvisions():
     assert "layer1.1.downsample.0.weight" not in shapes
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("layers", [18, 50])
 @pytest.mark.parametrize(("stem", "stride"), [("imagenet", 32), ("small", 16)])
-def test_feature_map_shape(depth, stem, stride):
-    net = ResNet(depth, width=0.25, stem=stem)
+def test_feature_map_shape(layers, stem, stride):
+    net = ResNet(layers, width=0.25, stem=stem)
     x = jnp.zeros((2, 64, 64, 3))
     shape = jax.eval_shape(
         lambda x: net.init_with_output(jax.random.key(0), x, train=False)[0], x
     ).shape
-    channels = 128 * (4 if depth == 50 else 1)
+    channels = 128 * (4 if layers == 50 else 1)
     assert shape == (2, 64 // stride, 64 // stride, channels)
 
 
@@ -229,10 +229,10 @@ def test_scaled_width():
     assert [scaled_width(64, w) for w in (1.0, 0.5, 0.25, 0.01)] == [64, 32, 16, 8]
 
 
-@pytest.mark.parametrize("kwargs", [{"depth": 20}, {"stem": "tiny"}])
+@pytest.mark.parametrize("kwargs", [{"resnet_layers": 20}, {"stem": "tiny"}])
 def test_unknown_option_names_the_choices(kwargs):
     with pytest.raises(ValueError, match="is not one of"):
-        variables_of(ResNet(**{"depth": 10, **kwargs}))
+        variables_of(ResNet(**{"resnet_layers": 10, **kwargs}))
     assert 10 in STAGE_SIZES
 
 

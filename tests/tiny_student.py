@@ -26,7 +26,7 @@ SKELETON = Skeleton(
 )
 P, K, SIZE = SKELETON.num_joints, 24, 32
 NET = {
-    "depth": 10,
+    "resnet_layers": 10,
     "width": 0.125,
     "stem": "small",
     "heatmap_size": 8,
