@@ -22,15 +22,8 @@ PyTree = Any
 
 # Fields of config.student that say which network it is.
 NET_FIELDS = (
-    *(
-        "resnet_layers",
-        "width",
-        "stem",
-        "heatmap_size",
-        "depth_bins",
-        "deconv_channels",
-    ),
-    *("num_deconv", "dtype"),
+    *("resnet_layers", "width", "stem", "heatmap_size"),
+    *("depth_bins", "deconv_channels", "num_deconv", "dtype"),
 )
 CHECKPOINTS = "checkpoints"
 
