@@ -1,64 +1,126 @@
-"""Finding and decoding pictures, cutting patches out of them, without TensorFlow."""
+"""Whole pictures and videos from outside, and patches cut out of them."""
 
 from __future__ import annotations
 
-import glob
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from input_pipeline.augment import draw_patch
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 INSTALL_VIDEO = 'pip install "av>=14,<19"'
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
-def find_files(images: str) -> list[Path]:
-    """The pictures and videos that a text names.
+def decode_upright(
+    encoded: bytes, size: tuple[int, int] | None = None
+) -> tuple[Image.Image, bool]:
+    """Decodes a picture and turns it as its EXIF orientation says.
 
     Args:
-        images: a file, a folder (the pictures in it), a pattern with ``*``, or several
-            of them separated by commas.
+        encoded: the bytes of the file.
+        size: (width, height) that annotations give it: where that is the size
+            before the turn and not after it, they were made without the turn, and
+            the picture is left as it is stored.
+
+    Returns:
+        The picture in its own mode, and whether it was turned.
 
     Raises:
-        ValueError: nothing named, or a part that names no picture.
+        Exception: the bytes do not decode; Pillow raises of many kinds.
     """
-    if not images.strip():
-        raise ValueError("config.predict.images is empty; give a folder or a picture")
-    whole = Path(images)  # a name may hold a comma or a star itself
-    parts = [images] if whole.exists() else [p.strip() for p in images.split(",")]
-    files = [file for part in parts if part for file in _files_of(part)]
-    return list(dict.fromkeys(files))
+    try:
+        stored = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:
+        start = f"{len(encoded)} bytes that begin with {encoded[:8]!r}"
+        raise ValueError(f"no picture: {start}") from error
+    stored.load()
+    try:
+        orientation = stored.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF: as if there were none
+        orientation = 1
+    if orientation not in range(2, 9):
+        return stored, False
+    turned = ImageOps.exif_transpose(stored)
+    labelled_before = size == stored.size != turned.size
+    return (stored, False) if labelled_before else (turned, True)
 
 
-def _files_of(part: str) -> list[Path]:
-    path = Path(part)
-    if path.is_dir():
-        inside = sorted(path.iterdir())
-        files = [f for f in inside if f.suffix.lower() in SUFFIXES]
-        videos = [f for f in inside if is_video(f)]
-        hint = (
-            f", but {len(videos)} videos; name one, or '{path}/*{videos[0].suffix}'"
-            if videos
-            else f" ({', '.join(SUFFIXES)}); give another folder"
-        )
-        if not files:
-            raise ValueError(f"config.predict.images = {path} holds no picture{hint}")
-        return files
-    if path.exists() or not glob.has_magic(part):
-        return [path]  # one that is missing is reported when it is opened
-    found = [Path(name) for name in sorted(glob.glob(part, recursive=True))]
-    files = [f for f in found if f.suffix.lower() in SUFFIXES or is_video(f)]
-    if not files:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """8 bits, three channels; of deeper greys the upper byte, as OpenCV decodes them.
+
+    Raises:
+        ValueError: the pixels are floats.
+    """
+    if picture.mode.startswith("I"):  # Pillow would cut all above 255 to white
+        values = np.asarray(picture).astype(np.int64)
+        deep = picture.mode != "I" or values.max(initial=0) > 255
+        values = np.clip(values >> 8 if deep else values, 0, 255)
+        picture = Image.fromarray(values.astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
+    return picture.convert("RGB")
+
+
+def open_picture(file: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture as upright RGB; for ``size`` see :func:`decode_upright`.
+
+    Raises:
+        ValueError: the file is missing or does not decode.
+    """
+    try:
+        return as_rgb(decode_upright(file.read_bytes(), size)[0])
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} does not exist; check config.predict") from error
+    except Exception as error:  # a broken file makes Pillow raise of any kind
         raise ValueError(
-            f"config.predict.images = {part} matches {len(found)} files and no picture "
-            "or video among them; give another pattern"
+            f"{file} does not decode as a picture ({error}); replace or remove it"
+        ) from error
+
+
+def picture_of_array(array: np.ndarray, name: str) -> Image.Image:
+    """An RGB picture of a uint8 array (H, W, 3), (H, W, 1) or (H, W).
+
+    Raises:
+        ValueError: another dtype or shape; ``name`` says which array.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    colours = array.ndim == 3 and array.shape[2] == 3
+    if array.dtype != np.uint8 or not (colours or array.ndim == 2) or not array.size:
+        raise ValueError(
+            f"{name} is an array of {array.dtype}, {array.shape}; "
+            "give uint8 of shape (height, width, 3)"
         )
-    return files
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def cut_patch(
+    picture: Image.Image, centre: np.ndarray, half_side: float, size: int
+) -> np.ndarray:
+    """The crop as training draws it, grey outside of the picture.
+
+    Args:
+        picture: RGB.
+        centre: (2,) pixels.
+        half_side: pixels, above 0.
+        size: S, side of the patch, pixels.
+
+    Returns:
+        (S, S, 3) uint8.
+    """
+    if not half_side > 0:
+        raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
+    array, unchanged = np.asarray(picture.convert("RGB")), (np.eye(2), np.ones(3))
+    return draw_patch(array, np.asarray(centre), half_side, *unchanged, size)
+
+
+# --- videos ------------------------------------------------------------------------
 
 
 def is_video(file: Path) -> bool:
@@ -67,11 +129,7 @@ def is_video(file: Path) -> bool:
 
 
 def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
-    """The frames of a video as (number from 0, RGB), turned as the file says.
-
-    Args:
-        file: the video.
-        every: 1 for all frames, n for each n-th one.
+    """Each ``every``-th frame as (number from 0, RGB), turned as the file says.
 
     Raises:
         ValueError: PyAV is not installed; the file is missing, holds no pictures, or
@@ -89,7 +147,7 @@ def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
         with av.open(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
-                    yield number, _upright(frame)
+                    yield number, _upright_frame(frame)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(
             f"{file} does not decode as a video after frame {number} ({error})"
@@ -98,7 +156,7 @@ def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
         raise ValueError(f"{file} is a video without a frame; replace or remove it")
 
 
-def _upright(frame: Any) -> Image.Image:
+def _upright_frame(frame: Any) -> Image.Image:
     picture = frame.to_image()
     angle = frame.rotation  # degrees, counterclockwise, as Pillow counts them
     return picture.rotate(angle, expand=True) if angle else picture
@@ -113,83 +171,3 @@ def video_length(file: Path) -> int:
             return container.streams.video[0].frames
     except Exception:  # of any kind; what reads the video reports it
         return 0
-
-
-def picture_of_array(array: np.ndarray, name: str) -> Image.Image:
-    """An RGB picture of an array.
-
-    Args:
-        array: uint8, (H, W, 3), (H, W, 1) or (H, W).
-        name: for messages.
-
-    Raises:
-        ValueError: another dtype or shape.
-    """
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    colours = array.ndim == 3 and array.shape[2] == 3
-    if array.dtype != np.uint8 or not (colours or array.ndim == 2) or not array.size:
-        raise ValueError(
-            f"{name} is an array of {array.dtype}, {array.shape}; "
-            "give uint8 of shape (height, width, 3)"
-        )
-    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
-
-
-def open_picture(file: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """Decodes a picture as RGB, turned as its EXIF orientation says.
-
-    Args:
-        file: the picture.
-        size: (width, height) that annotations give it: where that is the size
-            before the turn and not after it, they were made without the turn, and
-            the picture is left as it is stored.
-
-    Raises:
-        ValueError: the file is missing or does not decode.
-    """
-    try:
-        with Image.open(file) as picture:
-            stored = picture.size
-            picture.load()
-            turned = ImageOps.exif_transpose(picture)
-            upright = size is not None and size == stored != turned.size
-            return _rgb(picture if upright else turned)
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} does not exist; check config.predict") from error
-    except Exception as error:  # a broken file makes Pillow raise of any kind
-        raise ValueError(
-            f"{file} does not decode as a picture ({error}); replace or remove it"
-        ) from error
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    """8 bits, three channels; deeper greys by their upper byte, as TensorFlow's."""
-    if picture.mode.startswith("I"):  # Pillow would cut all above 255 to white
-        values = np.asarray(picture).astype(np.int64)
-        deep = picture.mode != "I" or values.max(initial=0) > 255
-        values = np.clip(values >> 8 if deep else values, 0, 255)
-        picture = Image.fromarray(values.astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
-    return picture.convert("RGB")
-
-
-def cut_patch(
-    picture: Image.Image, centre: np.ndarray, half_side: float, size: int
-) -> np.ndarray:
-    """The crop as training draws it, grey outside of the picture.
-
-    Args:
-        picture: RGB.
-        centre: (2,) pixels.
-        half_side: pixels, above 0.
-        size: side of the patch, pixels.
-
-    Returns:
-        (size, size, 3) uint8.
-    """
-    if not half_side > 0:
-        raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
-    array, unchanged = np.asarray(picture.convert("RGB")), (np.eye(2), np.ones(3))
-    return draw_patch(array, np.asarray(centre), half_side, *unchanged, size)

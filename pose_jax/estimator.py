@@ -242,8 +242,7 @@ class PoseEstimator:
 
         def cut(i: int) -> Crop:
             box, picture = places[i], _as_picture(sources[i], f"images[{i}]")
-            padding = WHOLE_PICTURE_PADDING if box is None else self.record.padding
-            return self.cut(picture, box, padding=padding, name=f"boxes[{i}]")
+            return self.cut(picture, box, name=f"boxes[{i}]")
 
         parts = []
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -254,20 +253,13 @@ class PoseEstimator:
                 parts.append((crops, self._start([c.patch for c in crops])))
         return self._finish(parts)
 
-    def cut(
-        self,
-        picture: Image.Image,
-        box: Box | None,
-        *,
-        padding: float,
-        name: str = "box",
-    ) -> Crop:
-        """The network's view of one body.
+    def cut(self, picture: Image.Image, box: Box | None, *, name: str = "box") -> Crop:
+        """The network's view of one body, with the margin of its training.
 
         Args:
             picture: RGB.
-            box: x, y, width, height in pixels; None is the whole picture.
-            padding: side of the crop over the longer side of the box.
+            box: x, y, width, height in pixels; None is the whole picture, without a
+                margin.
             name: of the box, for messages.
 
         Raises:
@@ -279,12 +271,13 @@ class PoseEstimator:
                 f"{name} = {np.asarray(box).tolist()} is not x, y, width, height in "
                 "pixels with a width and a height above 0"
             )
+        padding = WHOLE_PICTURE_PADDING if box is None else self.record.padding
         centre, half = square_crops(place[None], padding=padding)
         patch = cut_patch(picture, centre[0], float(half[0]), self.image_size)
         return Crop(patch, centre[0], float(half[0]))
 
     def of_crops(self, crops: Sequence[Crop]) -> Poses:
-        """Poses of crops that :meth:`cut` made, in their order."""
+        """Poses of crops that :meth:`cut` made, in their order; of none, none."""
         parts = []
         for first in range(0, len(crops), self.batch_size):
             part = crops[first : first + self.batch_size]
@@ -301,6 +294,11 @@ class PoseEstimator:
 
     def _finish(self, parts: Sequence[tuple[Sequence[Crop], Any]]) -> Poses:
         crops = [crop for part, _ in parts for crop in part]
+        if not crops:
+            none = np.zeros((0, self.record.skeleton.num_joints, 3), np.float32)
+            return Poses(
+                none, none, none[:, 0, :2], none[:, 0, 0], self.record.skeleton
+            )
         with self._memory_advice():
             pose, spread = (
                 np.concatenate([np.asarray(out[i])[: len(p)] for p, out in parts])

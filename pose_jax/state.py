@@ -42,6 +42,7 @@ class StudentRecord:
             learned from 3D labels.
         depth_weight: the whole weight of its depth loss.
         matched_weight: the part of it that matches depth gradients.
+        box: what its crops surround, ``data.box``: "landmarks" or "annotation".
     """
 
     mode: str
@@ -52,6 +53,7 @@ class StudentRecord:
     depth_sign: int
     depth_weight: float
     matched_weight: float
+    box: str = "landmarks"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -311,6 +311,7 @@ def train(config: Any, workdir: str | Path) -> bool:
             depth_sign=sign,
             depth_weight=depth_weight,
             matched_weight=matched,
+            box=str(config.data.box),
         )
         processes.on_first(lambda: record.save(folder), "student record")
         loss = make_loss(

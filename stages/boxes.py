@@ -1,17 +1,30 @@
-"""Whom to predict: the boxes of a JSON file, or one body that fills each picture."""
+"""Which pictures and frames to predict, and which bodies in each of them.
+
+Without boxes one body fills each picture; boxes come from a JSON file.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import glob
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from input_pipeline.checks.problems import Problem
 from input_pipeline.crops import landmark_boxes
-from input_pipeline.pictures import find_files, is_video
+from input_pipeline.formats import coco
+from input_pipeline.formats.annotations import Source as LabelFile
+from input_pipeline.formats.json_file import read_json, whole_number
+from input_pipeline.pictures import is_video, open_picture, read_video
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +33,11 @@ class Person:
 
     Args:
         box: (4,) x, y, width, height in pixels; None is the whole picture.
-        ids: ``annotation_id`` where there is one.
+        annotation_id: of the JSON file, else None.
     """
 
     box: np.ndarray | None = None
-    ids: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    annotation_id: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,27 +56,74 @@ class Source:
 
     file: Path
     name: str
-    persons: Sequence[Person] = (Person(),)
+    persons: tuple[Person, ...] = (Person(),)
     image_id: Any = None
     size: tuple[int, int] | None = None
-    frames: Mapping[int, Sequence[Person]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it has frames."""
-        return is_video(self.file)
+    frames: Mapping[int, tuple[Person, ...]] = dataclasses.field(default_factory=dict)
 
 
-def find_sources(images: str, boxes: str = "") -> list[Source]:
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture, or one frame of a video, that is still to be decoded.
+
+    Args:
+        number: of all pictures of a run, from 0.
+        source: where it is from.
+        frame: number in its video, else None.
+        persons: the bodies in it.
+        load: decodes it as RGB; raises ValueError where that fails.
+    """
+
+    number: int
+    source: Source
+    frame: int | None
+    persons: tuple[Person, ...]
+    load: Callable[[], Image.Image]
+
+
+def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Picture]:
+    """All pictures in order, and each ``every``-th frame of the videos."""
+    number = itertools.count()
+    for source in sources:
+        if not is_video(source.file):
+            load = partial(open_picture, source.file, source.size)
+            yield Picture(next(number), source, None, source.persons, load)
+            continue
+        try:
+            for frame, image in read_video(source.file, every):
+                persons = source.frames.get(frame, source.persons)
+                load = partial(_same, image)
+                yield Picture(next(number), source, frame, persons, load)
+        except ValueError as error:
+            load = partial(_raise, error)
+            yield Picture(next(number), source, None, source.persons, load)
+
+
+def _same(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _raise(error: ValueError) -> Image.Image:
+    raise error
+
+
+# --- finding pictures --------------------------------------------------------------
+
+
+def find_sources(
+    images: str, boxes: str = "", *, box: str = "landmarks"
+) -> list[Source]:
     """What ``--stage=predict`` goes through, in order.
 
     Args:
-        images: see :func:`input_pipeline.pictures.find_files`.
+        images: see :func:`find_files`.
         boxes: path of a JSON file, or empty: a COCO file with ``images`` and
-            ``annotations`` (boxes around the labelled landmarks, else ``bbox``); a
-            list of detections with ``file_name`` and ``bbox``; or
+            ``annotations``; a list of detections with ``file_name`` and ``bbox``; or
             ``{"file name": [[x, y, width, height], ...]}``. A frame of a video is
             called ``clip.mp4#12``. Pictures that it does not name are left out.
+        box: ``data.box`` of the training: ``"landmarks"`` takes the box around the
+            labelled landmarks of a COCO annotation and, without any, its ``bbox``;
+            ``"annotation"`` always takes ``bbox``.
 
     Raises:
         ValueError: nothing to predict, a file of another kind, a box without area.
@@ -72,34 +132,72 @@ def find_sources(images: str, boxes: str = "") -> list[Source]:
         files = find_files(images)
         names = short_names(files)
         return [Source(file, names[file]) for file in files]
-    listed = list(_read_boxes(Path(boxes)))
+    listed = _merged(_read_boxes(Path(boxes), box))
     folder = Path(images)
     if images.strip() and not folder.is_dir():
         return _only(find_files(images), listed, Path(boxes))
     if not images.strip():
         raise ValueError("config.predict.images is empty; give the pictures' folder")
-    found = [dataclasses.replace(s, file=folder / s.name) for s in listed]
-    if not found:
+    if not listed:
         raise ValueError(f"{boxes} has no boxes; nothing to predict")
-    return found
+    return [dataclasses.replace(s, file=folder / s.name) for s in listed]
+
+
+def find_files(images: str) -> list[Path]:
+    """The pictures and videos that a text names.
+
+    Args:
+        images: a file, a folder (the pictures in it), a pattern with ``*``, or several
+            of them separated by commas.
+
+    Raises:
+        ValueError: nothing named, or a part that names no picture.
+    """
+    if not images.strip():
+        raise ValueError("config.predict.images is empty; give a folder or a picture")
+    whole = Path(images)  # a name may hold a comma or a star itself
+    parts = [images] if whole.exists() else [p.strip() for p in images.split(",")]
+    files = [file for part in parts if part for file in _files_of(part)]
+    return list(dict.fromkeys(files))
+
+
+def _files_of(part: str) -> list[Path]:
+    path = Path(part)
+    if path.is_dir():
+        inside = sorted(path.iterdir())
+        files = [f for f in inside if f.suffix.lower() in SUFFIXES]
+        videos = [f for f in inside if is_video(f)]
+        hint = (
+            f", but {len(videos)} videos; name one, or '{path}/*{videos[0].suffix}'"
+            if videos
+            else f" ({', '.join(SUFFIXES)}); give another folder"
+        )
+        if not files:
+            raise ValueError(f"config.predict.images = {path} holds no picture{hint}")
+        return files
+    if path.exists() or not glob.has_magic(part):
+        return [path]  # one that is missing is reported when it is opened
+    found = [Path(name) for name in sorted(glob.glob(part, recursive=True))]
+    files = [f for f in found if f.suffix.lower() in SUFFIXES or is_video(f)]
+    if not files:
+        raise ValueError(
+            f"config.predict.images = {part} matches {len(found)} files and no picture "
+            "or video among them; give another pattern"
+        )
+    return files
 
 
 def short_names(files: Sequence[Path]) -> dict[Path, str]:
-    """Each file's name, with as much of its folder as tells them apart."""
-    count: dict[str, int] = {}
-    for file in files:
-        count[file.name] = count.get(file.name, 0) + 1
+    """Each file's name; with its folder where two files have the same name."""
+    count = collections.Counter(file.name for file in files)
     return {f: f.name if count[f.name] == 1 else f.as_posix() for f in files}
 
 
 def _only(files: Sequence[Path], listed: Sequence[Source], path: Path) -> list[Source]:
     """The listed pictures that are among ``files``."""
     by_name = {source.name: source for source in listed}
-    found = []
-    for file in files:
-        source = by_name.get(file.as_posix()) or by_name.get(file.name)
-        if source is not None:
-            found.append(dataclasses.replace(source, file=file))
+    pairs = [(f, by_name.get(f.as_posix()) or by_name.get(f.name)) for f in files]
+    found = [dataclasses.replace(s, file=file) for file, s in pairs if s is not None]
     if not found:
         raise ValueError(
             f"{path} has boxes for {_some(list(by_name))}, but none for "
@@ -116,19 +214,18 @@ def _some(names: Sequence[str]) -> str:
 # --- reading boxes -----------------------------------------------------------------
 
 
-def _read_boxes(path: Path) -> Iterator[Source]:
+def _read_boxes(path: Path, box: str) -> Iterator[Source]:
+    """One source for each body of a JSON file."""
     if not path.is_file():
         raise ValueError(f"config.predict.annotations = {path} does not exist")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
+    file = LabelFile(path, Path(), "", box, 1, _stop)
+    record = read_json(file)
     if isinstance(record, Mapping) and "annotations" in record:
-        return _merged(_coco(record, path))
+        return _coco(record, file)
     if isinstance(record, list):
-        return _merged(_detections(record, path))
+        return _detections(record, file)
     if isinstance(record, Mapping) and "images" not in record:
-        return _merged(_by_name(record, path))
+        return _by_name(record, file)
     raise ValueError(
         f"{path} is not a COCO file with 'images' and 'annotations', a list of "
         "detections with 'file_name' and 'bbox', or a record of file names and boxes; "
@@ -136,125 +233,93 @@ def _read_boxes(path: Path) -> Iterator[Source]:
     )
 
 
-def _merged(sources: Iterator[Source]) -> Iterator[Source]:
-    """One source per picture, and the frames of a video in it."""
+def _stop(problem: Problem) -> None:
+    raise ValueError(str(problem))
+
+
+def _merged(sources: Iterator[Source]) -> list[Source]:
+    """One source per picture, and the frames of a video in it; none without boxes."""
     found: dict[str, Source] = {}
     for source in sources:
         name, mark, number = source.name.rpartition("#")
-        frame = None
-        if mark and number.isdigit() and is_video(Path(name)):
-            frame = int(number)
-            source = dataclasses.replace(source, name=name, file=Path(name))
-        before = found.get(source.name)
-        if frame is not None:
-            before = before or dataclasses.replace(source, persons=())
-            frames = {**before.frames}
-            frames[frame] = (*frames.get(frame, ()), *source.persons)
-            found[source.name] = dataclasses.replace(before, frames=frames)
-        elif before is None:
-            found[source.name] = source
-        else:
+        if mark and number.isdecimal() and is_video(Path(name)):
+            before = found.get(name, Source(Path(name), name, ()))
+            persons = (*before.frames.get(int(number), ()), *source.persons)
+            frames = {**before.frames, int(number): persons}
+            found[name] = dataclasses.replace(before, frames=frames)
+        elif source.name in found:
+            before = found[source.name]
             persons = (*before.persons, *source.persons)
             found[source.name] = dataclasses.replace(before, persons=persons)
-    return iter(found.values())
+        else:
+            found[source.name] = source
+    return [s for s in found.values() if s.persons or s.frames]
 
 
-def _coco(record: Mapping[str, Any], path: Path) -> Iterator[Source]:
-    pictures = {}
-    for i, image in enumerate(_list(record, "images", path)):
-        place = f"{path}, images[{i}]"
-        if not isinstance(image, Mapping) or "id" not in image:
-            raise ValueError(f"{place} has no id")
-        pictures[_hashable(image["id"], place)] = (image, _name(image, place))
-    for i, annotation in enumerate(_list(record, "annotations", path)):
-        place = f"{path}, annotations[{i}]"
+def _coco(record: Mapping[str, Any], file: LabelFile) -> Iterator[Source]:
+    for key in ("images", "annotations"):
+        if not isinstance(record.get(key), list):
+            remedy = "use the COCO format: images, annotations"
+            file.problem("not a COCO file", "", f"no list {key!r}", remedy)
+    pictures = coco.read_pictures(file, record["images"])
+    for i, annotation in enumerate(record["annotations"]):
+        at = f"annotations[{i}]"
         if not isinstance(annotation, Mapping):
-            raise ValueError(f"{place} is not a record")
+            file.problem("bad annotation", at, annotation, "make it a COCO record")
         if annotation.get("iscrowd"):
             continue
-        image_id = _hashable(annotation.get("image_id"), place)
-        if image_id not in pictures:
-            raise ValueError(f"{place}: image_id {image_id!r} is not in 'images'")
-        image, name = pictures[image_id]
-        ids = {"annotation_id": annotation["id"]} if "id" in annotation else {}
-        person = Person(_body_box(annotation, place), ids)
-        size = _size(image)
+        image_id = whole_number(annotation.get("image_id"))
+        if image_id is None or image_id not in pictures:
+            remedy = "add the image to 'images' or remove the annotation"
+            file.problem("unknown image", at, annotation.get("image_id"), remedy)
+            continue
+        name, size = pictures[image_id]
+        body = None if file.box == "annotation" else _landmark_box(annotation)
+        box = _box(file, at, annotation.get("bbox")) if body is None else body
+        person = Person(box, annotation.get("id"))
         yield Source(Path(name), name, (person,), image_id=image_id, size=size)
 
 
-def _detections(record: Sequence[Any], path: Path) -> Iterator[Source]:
+def _detections(record: Sequence[Any], file: LabelFile) -> Iterator[Source]:
     for i, entry in enumerate(record):
-        place = f"{path}, [{i}]"
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{place} is not a record with 'file_name' and 'bbox'")
-        name = _name(entry, place)
-        person = Person(_box(entry.get("bbox"), place))
-        yield Source(Path(name), name, (person,), image_id=entry.get("image_id"))
+        found = entry if isinstance(entry, Mapping) else {}
+        name = found.get("file_name")
+        if not isinstance(name, str) or not name:
+            remedy = "make it a record with 'file_name' and 'bbox'"
+            file.problem("bad detection", f"[{i}]", entry, remedy)
+            continue
+        person = Person(_box(file, f"[{i}]", found.get("bbox")))
+        yield Source(Path(name), name, (person,), image_id=found.get("image_id"))
 
 
-def _by_name(record: Mapping[str, Any], path: Path) -> Iterator[Source]:
+def _by_name(record: Mapping[str, Any], file: LabelFile) -> Iterator[Source]:
     for name, boxes in record.items():
-        place = f"{path}, {name!r}"
         if not isinstance(boxes, list):
-            raise ValueError(f"{place} is not a list of boxes")
+            remedy = "make it [[x, y, width, height], ...]"
+            file.problem("no list of boxes", repr(name), boxes, remedy)
+            continue
         if boxes and not isinstance(boxes[0], list):
             boxes = [boxes]  # a single one
-        persons = tuple(Person(_box(box, place)) for box in boxes)
-        if persons:
-            yield Source(Path(name), name, persons)
+        persons = tuple(Person(_box(file, repr(name), box)) for box in boxes)
+        yield Source(Path(name), name, persons)
 
 
-def _list(record: Mapping[str, Any], key: str, path: Path) -> list[Any]:
-    if not isinstance(record.get(key), list):
-        raise ValueError(f"{path} is not a COCO file: its {key!r} is not a list")
-    return record[key]
-
-
-def _hashable(value: Any, place: str) -> Any:
-    if isinstance(value, (list, dict)):
-        raise ValueError(f"{place}: {value!r} is not the id of a picture")
-    return value
-
-
-def _name(record: Mapping[str, Any], place: str) -> str:
-    name = record.get("file_name")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{place}: file_name {name!r} is not a name")
-    return name
-
-
-def _body_box(annotation: Mapping[str, Any], place: str) -> np.ndarray:
-    """Around the labelled landmarks as in training, else the annotated box."""
-    triples = _numbers(annotation.get("keypoints"))
-    if triples.size and triples.ndim == 1 and triples.size % 3 == 0:
-        points = triples.reshape(-1, 3)
-        labelled = (points[:, 2] > 0) & np.isfinite(points[:, :2]).all(axis=1)
-        around = landmark_boxes(points[None, :, :2], labelled[None])[0]
-        if around[2:].max() > 0:
-            # A line of landmarks has a crop too: its side is the longer one.
-            return np.maximum(around, [-np.inf, -np.inf, 1e-3, 1e-3]).astype(float)
-    return _box(annotation.get("bbox"), place)
-
-
-def _box(value: Any, place: str) -> np.ndarray:
-    box = _numbers(value)
-    if box.shape != (4,) or not np.isfinite(box).all() or box[2:].min() <= 0:
-        raise ValueError(
-            f"{place}: bbox {value!r} is not x, y, width, height with an area, and "
-            "there are no labelled landmarks; give one of them"
-        )
-    return box
-
-
-def _numbers(value: Any) -> np.ndarray:
+def _landmark_box(annotation: Mapping[str, Any]) -> np.ndarray | None:
+    """Around the labelled landmarks, as in training; None without any."""
     try:
-        return np.asarray([] if value is None else value, np.float64)
+        points = np.array(annotation.get("keypoints") or [], np.float64).reshape(-1, 3)
     except (TypeError, ValueError, OverflowError):
-        return np.zeros(0)
+        return None
+    labelled = (points[:, 2] > 0) & np.isfinite(points[:, :2]).all(axis=1)
+    if not labelled.any():
+        return None
+    box = landmark_boxes(points[None, :, :2], labelled[None])[0].astype(np.float64)
+    # A line of landmarks has a crop too: its side is the longer one.
+    return np.maximum(box, [-np.inf, -np.inf, 1e-3, 1e-3]) if box[2:].any() else None
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    if isinstance(width, int) and isinstance(height, int):
-        return width, height
-    return None
+def _box(file: LabelFile, at: str, value: Any) -> np.ndarray:
+    box = coco.read_box(value)
+    if not np.isfinite(box).all() or box[2:].min() <= 0:
+        file.problem("no box", at, f"bbox {value!r}", "give x, y, width, height")
+    return box

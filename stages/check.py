@@ -20,8 +20,9 @@ from input_pipeline import crops
 from input_pipeline import synthetic as mannequin
 from input_pipeline.checks.validate import Report, left_out, problem_lines, validate
 from input_pipeline.formats.annotations import Index
-from input_pipeline.formats.pictures import as_rgb, check_picture
+from input_pipeline.formats.pictures import check_picture
 from input_pipeline.landmarks import Landmarks, read_landmarks
+from input_pipeline.pictures import as_rgb
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.skeleton import H36M_17
 from nrsfm_jax.depth_cue import telling_sample

@@ -1,4 +1,4 @@
-"""The files of ``--stage=predict``: JSON, CSV, overlays and the viewer."""
+"""Files of poses, as ``--stage=predict`` writes them: JSON, CSV, overlays, viewer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.pictures import cut_patch
+from input_pipeline.skeleton import Skeleton
 from pose_jax.estimator import Crop, Poses
 from pose_jax.state import StudentRecord
 from runtime.run_files import write_json_atomic
-from stages.boxes import Person, Source
+from stages.boxes import Picture
 from view.overlay import draw_skeleton
 from view.viewer import ViewerSample, jpeg_uri, write_viewer
 
@@ -45,29 +46,17 @@ SPREADS = {
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One picture, or one frame of a video, decoded and cut.
+    """A picture, decoded as RGB, and one crop for each body in it."""
 
-    Args:
-        source: where it is from.
-        frame: number in its video, else None.
-        number: of all pictures of this run, from 0.
-        picture: RGB.
-        persons: the bodies in it.
-        crops: one for each.
-    """
-
-    source: Source
-    frame: int | None
-    number: int
-    picture: Image.Image
-    persons: Sequence[Person]
+    picture: Picture
+    image: Image.Image
     crops: Sequence[Crop]
 
     @property
     def caption(self) -> str:
         """File name and frame."""
-        frame = "" if self.frame is None else f", frame {self.frame}"
-        return self.source.name + frame
+        frame = self.picture.frame
+        return self.picture.source.name + ("" if frame is None else f", frame {frame}")
 
 
 class Predictions:
@@ -105,18 +94,18 @@ class Predictions:
         pool: Executor,
     ) -> None:
         self.folder, self.record = folder, record
+        self.pictures = self.poses = 0  # so far
+        self.failures: list[dict[str, str]] = []  # of pictures: "file" and "error"
         self._spread = SPREADS[spread]
         self._pool, self._overlays = pool, overlays
-        self._poses = self._pictures = 0
         self._shown = EvenSample(viewer_samples, expected)
-        self._limit = viewer_samples
         folder.mkdir(parents=True, exist_ok=True)
         self._temporary = folder / f".writing.{os.getpid()}"
         shutil.rmtree(self._temporary, ignore_errors=True)
         (self._temporary / "overlays").mkdir(parents=True)
         self._json = self._open("predictions.json")
         self._json.write("[")
-        self._csv: list[tuple[IO[str], Any]] = []
+        self._csv = [self._open_csv("predictions.csv")]
         self._names: set[str] = set()
 
     def __enter__(self) -> Predictions:
@@ -125,10 +114,6 @@ class Predictions:
     def __exit__(self, *_: object) -> None:
         self._close()
         shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def __len__(self) -> int:
-        """Pictures so far."""
-        return self._pictures
 
     def add(self, views: Sequence[View], poses: Poses) -> None:
         """The poses of some pictures, in the order of their crops."""
@@ -144,27 +129,28 @@ class Predictions:
             for person, i in enumerate(rows):
                 self._add_person(view, person, poses, i)
             if self._overlays:
-                path = self._temporary / "overlays" / self._overlay_name(view)
+                path = self._temporary / "overlays" / self._overlay_name(view.picture)
                 points = [poses.keypoints[i] for i in rows]
-                jobs.append(
-                    self._pool.submit(_draw, view, points, poses.skeleton, path)
-                )
-            self._pictures += 1
+                job = self._pool.submit(_draw, view, points, poses.skeleton, path)
+                jobs.append(job)
+            self.pictures += 1
         for job in jobs:
             job.result()
 
     def _add_person(self, view: View, person: int, poses: Poses, i: int) -> None:
         entry = json.dumps(_result(view, person, poses, i), ensure_ascii=False)
-        self._json.write(("," if self._poses else "") + "\n" + entry)
+        self._json.write(("," if self.poses else "") + "\n" + entry)
         while len(self._csv) <= person:
-            self._csv.append(self._open_csv(len(self._csv)))
-        number = view.number if view.frame is None else view.frame
+            name = f"predictions_person{len(self._csv) + 1}.csv"
+            self._csv.append(self._open_csv(name))
+        frame = view.picture.frame
+        number = view.picture.number if frame is None else frame
         self._csv[person][1].writerow(_csv_row(poses, i, number))
         self._shown.offer(lambda: _viewer_sample(view, person, poses, i))
-        self._poses += 1
+        self.poses += 1
 
-    def finish(self, failures: Sequence[Mapping[str, str]]) -> Path:
-        """Puts all files in their places.
+    def finish(self) -> Path:
+        """Puts all files in their places, in place of what an earlier run left.
 
         Returns:
             The path of ``predictions.json``.
@@ -172,59 +158,56 @@ class Predictions:
         Raises:
             ValueError: not one picture could be read.
         """
-        if not self._poses:
-            reasons = "; ".join(f["error"] for f in failures[:3]) or "no body in them"
+        if not self.pictures:
+            reasons = "; ".join(f["error"] for f in self.failures[:3])
             raise ValueError(f"no pose to write: {reasons}")
         self._json.write("\n]\n")
         self._close()
-        if self._limit:
+        if self._shown.limit:
             write_viewer(
                 self._temporary / "viewer.html",
                 self._shown.kept,
                 self.record.skeleton,
-                total=self._poses,
+                total=self.poses,
             )
-        write_json_atomic(self._temporary / "about.json", self._about(failures))
-        self._move()
+        write_json_atomic(self._temporary / "about.json", self._about())
+        if not self._overlays:
+            (self._temporary / "overlays").rmdir()
+        for path in [
+            *self.folder.glob("predictions*.csv"),
+            self.folder / "viewer.html",
+        ]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "overlays", ignore_errors=True)
+        for path in sorted(self._temporary.iterdir()):
+            path.replace(self.folder / path.name)
         return self.folder / "predictions.json"
 
     def summary(self) -> str:
         """One line on what was written."""
-        viewer = f"; viewer.html shows {len(self._shown.kept)} of them" * bool(
-            self._limit
-        )
-        return f"{self._poses} poses of {self._pictures} pictures{viewer}"
+        text = f"{self.poses} poses of {self.pictures} pictures"
+        if not self.poses:
+            return f"{text}: no box in any of them; see config.predict.annotations"
+        shown = f"; viewer.html shows {len(self._shown.kept)} of them"
+        return text + shown * bool(self._shown.limit)
 
-    def _about(self, failures: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         return {
             "format": 1,
             "units": UNITS,
             "spread": self._spread,
             "student": {"mode": self.record.mode, "net": self.record.net},
             "skeleton": self.record.skeleton.to_dict(),
-            "pictures": self._pictures,
-            "poses": self._poses,
+            "pictures": self.pictures,
+            "poses": self.poses,
             "poses_in_viewer": len(self._shown.kept),
-            "failures": list(failures),
+            "failures": self.failures,
         }
-
-    def _move(self) -> None:
-        """Out of the temporary folder; what an earlier run left is replaced."""
-        old = [*self.folder.glob("predictions*.csv"), self.folder / "viewer.html"]
-        overlays = self.folder / "overlays"
-        for path in old:
-            path.unlink(missing_ok=True)
-        shutil.rmtree(overlays, ignore_errors=True)
-        if not self._overlays:
-            (self._temporary / "overlays").rmdir()
-        for path in sorted(self._temporary.iterdir()):
-            path.replace(self.folder / path.name)
 
     def _open(self, name: str) -> IO[str]:
         return open(self._temporary / name, "w", encoding="utf-8", newline="")
 
-    def _open_csv(self, person: int) -> tuple[IO[str], Any]:
-        name = "predictions" + (f"_person{person + 1}" if person else "") + ".csv"
+    def _open_csv(self, name: str) -> tuple[IO[str], Any]:
         file = self._open(name)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(csv_columns(self.record.skeleton.joints))
@@ -234,10 +217,10 @@ class Predictions:
         for file in (self._json, *(file for file, _ in self._csv)):
             file.close()
 
-    def _overlay_name(self, view: View) -> str:
+    def _overlay_name(self, picture: Picture) -> str:
         """``<name>.jpg``, numbered where two pictures share a name."""
-        frame = "" if view.frame is None else f"_{view.frame:06d}"
-        stem, copy = Path(view.source.name).stem + frame, 1
+        frame = "" if picture.frame is None else f"_{picture.frame:06d}"
+        stem, copy = Path(picture.source.name).stem + frame, 1
         name = f"{stem}.jpg"
         while name in self._names:
             copy += 1
@@ -279,15 +262,19 @@ class EvenSample:
 
 def _result(view: View, person: int, poses: Poses, i: int) -> dict[str, Any]:
     """One entry of a COCO results list."""
-    image_id = view.source.image_id
+    picture = view.picture
+    image_id, annotation_id = (
+        picture.source.image_id,
+        picture.persons[person].annotation_id,
+    )
     scores = poses.scores[i].astype(np.float64)
     keypoints = np.concatenate([poses.keypoints[i], scores[:, None]], axis=1)
     corner, side = poses.centre[i] - poses.half_side[i], 2 * poses.half_side[i]
     return {
-        "image_id": view.number if image_id is None else image_id,
-        **view.persons[person].ids,
-        "file_name": view.source.name,
-        **({} if view.frame is None else {"frame": view.frame}),
+        "image_id": picture.number if image_id is None else image_id,
+        **({} if annotation_id is None else {"annotation_id": annotation_id}),
+        "file_name": picture.source.name,
+        **({} if picture.frame is None else {"frame": picture.frame}),
         "category_id": 1,
         "keypoints": _rounded(keypoints).ravel().tolist(),
         "keypoints_std": _rounded(poses.keypoints_std[i]).tolist(),
@@ -326,22 +313,21 @@ def _csv_row(poses: Poses, i: int, number: int) -> list[Any]:
 
 
 def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSample:
-    crop = view.crops[person]
-    side = THUMBNAIL
-    picture = cut_patch(view.picture, crop.centre, crop.half_side, side)
-    many = len(view.crops)
-    caption = view.caption + (f" · person {person + 1} of {many}" if many > 1 else "")
+    crop, many = view.crops[person], len(view.crops)
+    patch = cut_patch(view.image, crop.centre, crop.half_side, THUMBNAIL)
     return ViewerSample(
-        image=jpeg_uri(picture),
-        caption=caption,
+        image=jpeg_uri(patch),
+        caption=view.caption + f" · person {person + 1} of {many}" * (many > 1),
         poses={"student": poses.pose[i]},
         spread=poses.spread[i],
         points=(poses.pose[i, :, :2] + 1) / 2,
     )
 
 
-def _draw(view: View, points: Sequence[np.ndarray], skeleton: Any, path: Path) -> None:
-    image = np.asarray(view.picture)
+def _draw(
+    view: View, points: Sequence[np.ndarray], skeleton: Skeleton, path: Path
+) -> None:
+    image = np.asarray(view.image)
     # Fine lines need no finer drawing where the picture itself is fine.
     supersample = max(1, min(4, 2048 // max(image.shape)))
     for body in points:

@@ -1,39 +1,26 @@
 """Poses of new pictures by a trained student: ``--stage=predict``.
 
-Without boxes the whole picture is the box of its one body; boxes come from a JSON
-file, see :func:`stages.boxes.find_sources`. From Python, without files:
-:class:`pose_jax.PoseEstimator`.
+:mod:`stages.boxes` says which pictures and which bodies, :mod:`stages.poses` writes
+the files. From Python, without files: :class:`pose_jax.PoseEstimator`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from input_pipeline.pictures import open_picture, read_video, video_length
-from pose_jax.estimator import WHOLE_PICTURE_PADDING, PoseEstimator
+from input_pipeline.pictures import is_video, video_length
+from pose_jax.estimator import PoseEstimator
 from runtime.progress import progress
-from stages.boxes import Person, Source, find_sources
+from stages.boxes import Picture, Source, find_sources, pictures_of
 from stages.poses import Predictions, View
 
 _NAMED = 5  # failures in the last message
 _THREADS = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A picture that could not be read, and why."""
-
-    file: str
-    error: str
 
 
 def predict(config: Any, workdir: str | Path) -> Path:
@@ -60,20 +47,16 @@ def predict(config: Any, workdir: str | Path) -> Path:
             raise ValueError(
                 f"config.predict.{name} = {options[name]} is not at least {least}"
             )
-    sources = find_sources(options.images, options.annotations)
     estimator = PoseEstimator.load(
-        workdir,
-        mode=options.mode,
-        batch_size=options.batch_size,
-        mirror=options.mirror,
+        workdir, mode=options.mode, batch_size=options.batch_size, mirror=options.mirror
     )
-    folder = Path(options.out) if options.out else Path(workdir) / "predictions"
+    box = estimator.record.box
+    sources = find_sources(options.images, options.annotations, box=box)
     total = sum(_count(source, options.every) for source in sources)
-    failures: list[Failure] = []
     with (
         ThreadPoolExecutor(_THREADS) as pool,
         Predictions(
-            folder,
+            Path(options.out) if options.out else Path(workdir) / "predictions",
             estimator.record,
             spread="mirror" if estimator.mirror else "heat",
             expected=total,
@@ -83,30 +66,28 @@ def predict(config: Any, workdir: str | Path) -> Path:
         ) as predictions,
         progress("predict", total=max(total, 1)) as bar,
     ):
-        groups = _load(sources, estimator, every=options.every, pool=pool)
-        for loaded in _ahead(groups):
-            views = [view for view in loaded if isinstance(view, View)]
-            failures += [failure for failure in loaded if isinstance(failure, Failure)]
-            if views:
-                crops = [crop for view in views for crop in view.crops]
-                predictions.add(views, estimator.of_crops(crops))
-            bar.update(len(predictions) + len(failures))
-        path = predictions.finish([dataclasses.asdict(f) for f in failures])
+        pictures = pictures_of(sources, every=options.every)
+        for views in _ahead(_batches(pictures, estimator, pool)):
+            read = [view for view in views if isinstance(view, View)]
+            predictions.failures += [v for v in views if not isinstance(v, View)]
+            # A batch may be without bodies, as the frames before a person enters.
+            crops = [crop for view in read for crop in view.crops]
+            predictions.add(read, estimator.of_crops(crops))
+            bar.update(predictions.pictures + len(predictions.failures))
+        path = predictions.finish()
     print(predictions.summary(), file=sys.stderr)
-    if failures:
-        raise ValueError(_failure_text(failures, path))
+    if predictions.failures:
+        raise ValueError(_failure_text(predictions.failures, path))
     return path
 
 
 def _count(source: Source, every: int) -> int:
     """How many pictures a source has; a guess for videos that do not say."""
-    if not source.is_video:
-        return 1
-    return -(-video_length(source.file) // every)
+    return -(-video_length(source.file) // every) if is_video(source.file) else 1
 
 
-def _failure_text(failures: Sequence[Failure], path: Path) -> str:
-    shown = "; ".join(failure.error for failure in failures[:_NAMED])
+def _failure_text(failures: Sequence[dict[str, str]], path: Path) -> str:
+    shown = "; ".join(failure["error"] for failure in failures[:_NAMED])
     more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
     return (
         f"{len(failures)} could not be read: {shown}{more}. The others are in {path}; "
@@ -114,64 +95,25 @@ def _failure_text(failures: Sequence[Failure], path: Path) -> str:
     )
 
 
-# --- loading -----------------------------------------------------------------------
+def _batches(
+    pictures: Iterator[Picture], estimator: PoseEstimator, pool: Executor
+) -> Iterator[list[View | dict[str, str]]]:
+    """Pictures decoded and cut, a batch at a time; a failure where one cannot be."""
 
-Opener = Callable[[], Image.Image]
-
-
-def _load(
-    sources: Iterable[Source], estimator: PoseEstimator, *, every: int, pool: Executor
-) -> Iterator[list[View | Failure]]:
-    """Pictures decoded and cut, a batch at a time."""
-    pictures = enumerate(_pictures(sources, every))
-    while group := list(itertools.islice(pictures, estimator.batch_size)):
-        yield list(pool.map(partial(_view, estimator), group))
-
-
-def _pictures(
-    sources: Iterable[Source], every: int
-) -> Iterator[tuple[Source, int | None, Opener]]:
-    """(source, frame, how to open it): opened later, by several threads."""
-    for source in sources:
-        if not source.is_video:
-            yield source, None, partial(open_picture, source.file, source.size)
-            continue
+    def view(picture: Picture) -> View | dict[str, str]:
+        name = picture.source.name
         try:
-            for frame, picture in read_video(source.file, every):
-                yield source, frame, partial(_same, picture)
+            image = picture.load()
+            crops = [
+                estimator.cut(image, person.box, name=f"{name}: box")
+                for person in picture.persons
+            ]
         except ValueError as error:
-            yield source, None, partial(_raise, error)
+            return {"file": name, "error": str(error)}
+        return View(picture, image, crops)
 
-
-def _same(picture: Image.Image) -> Image.Image:
-    return picture
-
-
-def _raise(error: ValueError) -> Image.Image:
-    raise error
-
-
-def _view(
-    estimator: PoseEstimator, numbered: tuple[int, tuple[Source, int | None, Opener]]
-) -> View | Failure:
-    number, (source, frame, opener) = numbered
-    persons = source.persons if frame is None else source.frames.get(frame)
-    if persons is None:
-        persons = source.persons
-    try:
-        picture = opener()
-        crops = [_cut(estimator, picture, person, source.name) for person in persons]
-    except ValueError as error:
-        return Failure(source.name, str(error))
-    return View(source, frame, number, picture, persons, crops)
-
-
-def _cut(
-    estimator: PoseEstimator, picture: Image.Image, person: Person, name: str
-) -> Any:
-    whole = person.box is None
-    padding = WHOLE_PICTURE_PADDING if whole else estimator.record.padding
-    return estimator.cut(picture, person.box, padding=padding, name=f"{name}: box")
+    while group := list(itertools.islice(pictures, estimator.batch_size)):
+        yield list(pool.map(view, group))
 
 
 def _ahead(items: Iterator[Any]) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from input_pipeline.skeleton import H36M_17
@@ -95,3 +96,18 @@ def write_motion(path: Path, *, frames: int = 60, subjects: int = 6) -> str:
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     return str(path)
+
+
+def write_video(path, count=6, *, half=False):
+    """Frames of a grey that grows by 30; or with a white left half."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(count):
+            grey = np.full((48, 64, 3), 20 + 30 * i, np.uint8)
+            if half:
+                grey[:, :32] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
+        container.mux(stream.encode())
+    return path

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
 from pose_jax.model import normalise
-from pose_jax.state import CHECKPOINTS, StudentRecord, init_state
+from pose_jax.state import CHECKPOINTS, StudentRecord, init_state, state_shapes
 from pose_jax.targets import TeacherFiles, teacher_targets
 from runtime.checkpoints import Checkpoints
 
@@ -193,7 +193,22 @@ def flat(tree):
     )
 
 
-def write_student(workdir, mode="distill", *, depth_sign=1, seed=0):
+def made_up_state(net, seed=0):
+    """A state with random weights in numpy: no program is compiled for it."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, like):
+        name = jax.tree_util.keystr(path)
+        if name.endswith("['kernel']") and not name.startswith(".opt_state"):
+            scale = np.sqrt(2 / np.prod(like.shape[:-1]))
+            return (scale * rng.normal(size=like.shape)).astype(like.dtype)
+        ones = name.endswith(("['scale']", "['var']")) and "opt_state" not in name
+        return np.full(like.shape, float(ones), like.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, state_shapes(net, image_size=SIZE))
+
+
+def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmarks"):
     """A student that was never trained, saved like a trained one; its folder."""
     record = StudentRecord(
         mode=mode,
@@ -204,11 +219,11 @@ def write_student(workdir, mode="distill", *, depth_sign=1, seed=0):
         depth_sign=depth_sign,
         depth_weight=1.0,
         matched_weight=1.0,
+        box=box,
     )
     folder = workdir / f"student_{mode}"
     record.save(folder)
-    key = jax.random.key(seed)
-    state = init_state(record.make_net(), key, image_size=SIZE, learning_rate=1e-3)
+    state = made_up_state(record.make_net(), seed)
     with Checkpoints(folder / CHECKPOINTS, wait=True) as checkpoints:
         checkpoints.save(5, state)
     return folder

@@ -35,7 +35,7 @@ def read(source: Source) -> Labels | None:
         remedy = "correct the category's keypoints and skeleton (counted from 1)"
         source.problem("bad skeleton", "categories", error, remedy)
         return None
-    pictures = _read_images(source, record["images"])
+    pictures = read_pictures(source, record["images"])
     labels = Labels(skeleton, ())
     found = _marks(source, record, skeleton, category, pictures, labels.skipped)
     # Read to the end here: what is left out is counted on the way.
@@ -73,7 +73,7 @@ def _category(source: Source, record: dict[str, Any]) -> Mapping[str, Any] | Non
     return several[0]
 
 
-def _read_images(
+def read_pictures(
     source: Source, images: Sequence[Any]
 ) -> dict[int, tuple[str, tuple[int, int] | None]]:
     """Picture id -> file name and size."""
@@ -126,7 +126,7 @@ def _marks(
                 source.problem("unknown image", at, value, remedy)
                 continue
             name, size = pictures[image_id]
-            box = _read_box(annotation)
+            box = read_box(annotation.get("bbox"))
             yield Marks(at, sample_id, image_id, name, *landmarks, size, box)
 
 
@@ -171,9 +171,8 @@ def _landmarks(
     return np.where(labelled[:, None], array[:, :2], 0.0), labelled
 
 
-def _read_box(annotation: Mapping[str, Any]) -> np.ndarray:
-    """(4,) bbox; zeros where the annotation has none, NaN where it is no numbers."""
-    box = annotation.get("bbox")
+def read_box(box: Any) -> np.ndarray:
+    """(4,) of a ``bbox``; zeros where there is none, NaN where it is no numbers."""
     if box is None:
         return np.zeros(4)
     if not isinstance(box, list) or len(box) != 4:

@@ -6,13 +6,12 @@ import dataclasses
 import io
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.formats.annotations import OUTSIDE_REMEDY, Person, joint_outside
+from input_pipeline.pictures import as_rgb, decode_upright
 
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 JPEG_QUALITY = 95
 
 
@@ -48,16 +47,11 @@ def check_picture(
     def problem(kind: str, value: str, remedy: str) -> None:
         report(Problem(kind, str(person.file), where, value, remedy))
 
-    encoded = b""
     try:
         encoded = person.file.read_bytes()
-        raw = Image.open(io.BytesIO(encoded))
-        raw.load()
-        picture = _upright(encoded, raw, person.size)
+        picture = Picture(encoded, *decode_upright(encoded, person.size))
     except Exception as error:  # damaged files make Pillow fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = f"no picture: {len(encoded)} bytes that begin with {encoded[:8]!r}"
         remedy = "replace the picture or remove it from the annotations"
         problem("image does not decode", reason, remedy)
         return None
@@ -80,22 +74,6 @@ def check_picture(
     return picture
 
 
-def _upright(encoded: bytes, raw: Image.Image, size: tuple[int, int] | None) -> Picture:
-    try:
-        orientation = raw.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF: as if there were none
-        orientation = 1
-    if orientation not in range(2, 9):
-        return Picture(encoded, raw, False)
-    turned = ImageOps.exif_transpose(raw)
-    labelled_before = size == raw.size and size != turned.size
-    return (
-        Picture(encoded, raw, False)
-        if labelled_before
-        else Picture(encoded, turned, True)
-    )
-
-
 def storable(picture: Picture) -> bytes:
     """The bytes as they are where TensorFlow decodes them, else encoded again."""
     image = picture.image
@@ -109,11 +87,3 @@ def storable(picture: Picture) -> bytes:
     else:
         as_rgb(image).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; 16-bit grey is divided by 257, not clipped."""
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint16) // 257
-        image = Image.fromarray(grey.astype(np.uint8))
-    return image.convert("RGB")

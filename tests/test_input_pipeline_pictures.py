@@ -1,0 +1,136 @@
+"""Pictures from outside: decoding, turning, cutting as in training, videos."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import write_video
+from tiny_student import noise
+
+from input_pipeline.augment import FILL, draw_patch
+from input_pipeline.pictures import cut_patch, open_picture, read_video
+
+# --- crops -------------------------------------------------------------------------
+
+
+def test_a_crop_at_full_resolution_is_the_picture_itself():
+    picture = noise(48, 48)
+    patch = cut_patch(picture, np.array([20.0, 24.0]), 16.0, 32)
+    np.testing.assert_array_equal(patch, np.asarray(picture)[8:40, 4:36])
+
+
+def test_outside_the_picture_is_the_grey_of_training():
+    patch = cut_patch(noise(32, 32), np.array([0.0, 0.0]), 16.0, 32)
+    assert (patch[:15] == FILL).all()
+    assert (patch[:, :15] == FILL).all()
+    assert patch[17:, 17:].std() > 5
+
+
+def test_a_large_picture_is_averaged_not_skipped():
+    board = np.indices((256, 256)).sum(0) % 2 * 255
+    picture = Image.fromarray(np.repeat(board[..., None], 3, 2).astype(np.uint8))
+    patch = cut_patch(picture, np.array([128.0, 128.0]), 128.0, 32)
+    assert np.abs(patch.astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "centre", "half_side"),
+    [
+        ((100, 90), (41.3, 52.9), 24.0),
+        ((100, 90), (41.3, 52.9), 45.7),
+        ((700, 900), (600.2, 500.7), 70.3),
+        ((700, 900), (300.0, 690.0), 400.0),
+        ((300, 280), (900.0, -400.0), 50.0),
+    ],
+)
+def test_the_patch_is_that_of_training(size, centre, half_side, tmp_path):
+    file = tmp_path / "picture.png"
+    noise(*size).save(file)
+    place = np.array(centre, np.float32)
+    trained = draw_patch(file.read_bytes(), place, half_side, np.eye(2), np.ones(3), 32)
+    patch = cut_patch(Image.open(file), place, half_side, 32)
+    np.testing.assert_array_equal(trained, patch)
+
+
+# --- files -------------------------------------------------------------------------
+
+
+def test_exif_turns_the_picture_unless_its_annotations_are_unturned(tmp_path):
+    file = tmp_path / "turned.jpg"
+    picture = noise(40, 64)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turn by a quarter, clockwise
+    picture.save(file, exif=exif, quality=95)
+    assert open_picture(file).size == (40, 64)
+    assert open_picture(file, size=(40, 64)).size == (40, 64)
+    assert open_picture(file, size=(64, 40)).size == (64, 40)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0"])
+def test_a_file_that_does_not_decode_is_named(tmp_path, content):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.jpg does not decode.*replace"):
+        open_picture(file)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "1", "RGBA", "LA", "YCbCr"])
+def test_pictures_of_other_colours_are_read(tmp_path, mode):
+    file = tmp_path / ("picture.jpg" if mode in ("CMYK", "YCbCr") else "picture.png")
+    noise(20, 30).convert(mode).save(file)
+    picture = open_picture(file)
+    assert picture.mode == "RGB"
+    assert picture.size == (30, 20)
+
+
+def test_greys_of_16_bits_keep_their_upper_byte(tmp_path):
+    file = tmp_path / "deep.png"
+    values = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    Image.fromarray(values).save(file)
+    grey = np.asarray(open_picture(file))
+    np.testing.assert_array_equal(grey[..., 1].ravel(), np.arange(256))
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif .*floats; save it with 8"):
+        open_picture(tmp_path / "float.tif")
+
+
+# --- videos ------------------------------------------------------------------------
+
+
+def test_the_frames_of_a_video_come_in_order(tmp_path):
+    frames = list(read_video(write_video(tmp_path / "a.mp4"), every=2))
+    assert [number for number, _ in frames] == [0, 2, 4]
+    greys = [np.asarray(picture).mean() for _, picture in frames]
+    np.testing.assert_allclose(greys, [20, 80, 140], atol=4)
+    assert frames[0][1].size == (64, 48)
+
+
+def test_a_video_made_with_the_telephone_upright_is_turned(tmp_path):
+    file = write_video(tmp_path / "a.mp4", 1, half=True)
+    ((_, stored),) = list(read_video(file))
+    assert np.asarray(stored)[24, 10].mean() > 200 > np.asarray(stored)[24, 50].mean()
+    data = bytearray(file.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # its matrix of 16.16 fixed points
+    quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]  # clockwise
+    data[at : at + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
+    file.write_bytes(data)
+    ((_, turned),) = list(read_video(file))
+    assert turned.size == (48, 64)
+    assert np.asarray(turned)[10, 24].mean() > 200 > np.asarray(turned)[50, 24].mean()
+
+
+def test_a_broken_video_gives_its_frames_and_is_named(tmp_path):
+    file = tmp_path / "broken.avi"
+    file.write_bytes(b"RIFF not a video at all" * 10)
+    pytest.importorskip("av", reason="PyAV is not installed")
+    with pytest.raises(ValueError, match=r"broken\.avi does not decode as a video"):
+        list(read_video(file))
+    with pytest.raises(ValueError, match=r"none\.avi does not exist"):
+        list(read_video(tmp_path / "none.avi"))
+
+
+def test_without_pyav_the_install_line_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r'a\.mp4: videos need PyAV: pip install "av'):
+        list(read_video(tmp_path / "a.mp4"))
