@@ -222,14 +222,14 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@handled("16-bit grey PNG", "picture", "brought to 8 bits", _shows((128, 128, 128)))
+@handled("16-bit grey PNG", "picture", "reduced to 8 bits", _shows((128, 128, 128)))
 def _(b: Bench) -> dict[str, Any]:
     b.save(Image.fromarray(np.full((SIZE, SIZE), 128 * 257, np.uint16)), "x.png")
     b.show("x.png")
     return b.coco()
 
 
-@handled("16-bit grey TIFF", "picture", "brought to 8 bits", _shows((128, 128, 128)))
+@handled("16-bit grey TIFF", "picture", "reduced to 8 bits", _shows((128, 128, 128)))
 def _(b: Bench) -> dict[str, Any]:
     b.save(Image.fromarray(np.full((SIZE, SIZE), 128 * 257, np.uint16)), "x.tif")
     b.show("x.tif")
@@ -250,7 +250,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@handled("palette PNG", "picture", "its colours", _shows((10, 200, 30)))
+@handled("palette PNG", "picture", "the colours of its palette", _shows((10, 200, 30)))
 def _(b: Bench) -> dict[str, Any]:
     b.save(Image.new("RGB", (SIZE, SIZE), (10, 200, 30)).convert("P"), "x.png")
     image = Image.new("P", (SIZE, SIZE), 1)
@@ -260,7 +260,12 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@handled("PNG with transparency", "picture", "its colours, without", _shows((9, 8, 7)))
+@handled(
+    "PNG with transparency",
+    "picture",
+    "its colours without the transparency",
+    _shows((9, 8, 7)),
+)
 def _(b: Bench) -> dict[str, Any]:
     b.save(Image.new("RGBA", (SIZE, SIZE), (9, 8, 7, 100)), "x.png")
     b.show("x.png")
@@ -294,7 +299,9 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@handled("JPEG called .png", "picture", "told by its contents", _shows((20, 40, 60)))
+@handled(
+    "JPEG called .png", "picture", "recognised by its contents", _shows((20, 40, 60))
+)
 def _(b: Bench) -> dict[str, Any]:
     image = Image.new("RGB", (SIZE, SIZE), (20, 40, 60))
     b.save(image, "2.png", format="JPEG", quality=95)
@@ -329,14 +336,19 @@ def _red_left(read: Any) -> None:
     assert image[16, 4, 2] < 90
 
 
-@handled("EXIF turn, labelled as shown", "picture", "turned as EXIF says", _red_above)
+@handled(
+    "EXIF rotation, labelled as displayed",
+    "picture",
+    "rotated as EXIF says",
+    _red_above,
+)
 def _(b: Bench) -> dict[str, Any]:
     _turned(b, width=SIZE, height=2 * SIZE)
     b.person(keypoints=[22, 44, 2, 42, 64, 2, 32, 84, 2])
     return b.coco()
 
 
-@handled("EXIF turn, no size given", "picture", "turned as EXIF says", _red_above)
+@handled("EXIF rotation, no size given", "picture", "rotated as EXIF says", _red_above)
 def _(b: Bench) -> dict[str, Any]:
     _turned(b, width=0, height=0)
     b.person(keypoints=[22, 44, 2, 42, 64, 2, 32, 84, 2])
@@ -344,9 +356,9 @@ def _(b: Bench) -> dict[str, Any]:
 
 
 @handled(
-    "EXIF turn, labelled before it",
+    "EXIF rotation, labelled before it",
     "picture",
-    "left as it lies, as the annotated width and height say",
+    "not rotated, as the annotated width and height say",
     _red_left,
 )
 def _(b: Bench) -> dict[str, Any]:
@@ -355,7 +367,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@handled("damaged EXIF", "picture", "as if there were none", _shows((20, 40, 60)))
+@handled("damaged EXIF", "picture", "ignored", _shows((20, 40, 60)))
 def _(b: Bench) -> dict[str, Any]:
     image = Image.new("RGB", (SIZE, SIZE), (20, 40, 60))
     b.save(image, "x.jpg", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff", quality=95)
@@ -407,7 +419,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@error("a zero character in a file name", "path", "missing file")
+@error("a null character in a file name", "path", "missing file")
 def _(b: Bench) -> dict[str, Any]:
     b.show("2\0.png")
     return b.coco()
@@ -505,7 +517,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@error("a labelled thing of an unknown category", "coco", "unknown category")
+@error("a labelled object of an unknown category", "coco", "unknown category")
 def _(b: Bench) -> dict[str, Any]:
     b.person(category_id=7)
     return b.coco()
@@ -533,7 +545,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@error("bones that are no pairs of numbers", "coco", "bad skeleton")
+@error("bones that are not pairs of numbers", "coco", "bad skeleton")
 def _(b: Bench) -> dict[str, Any]:
     b.category(skeleton=[["root", None]])
     return b.coco()
@@ -635,7 +647,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco(outside="keep")
 
 
-@error("all landmarks in one place", "coco", "zero-area box")
+@error("all landmarks at one point", "coco", "zero-area box")
 def _(b: Bench) -> dict[str, Any]:
     b.person(keypoints=[9, 9, 2] * 3)
     return b.coco()
@@ -719,7 +731,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@error("nobody labelled at all", "coco", "no labelled person")
+@error("no person labelled at all", "coco", "no labelled person")
 def _(b: Bench) -> dict[str, Any]:
     for annotation in b.record["annotations"]:
         annotation["num_keypoints"] = 0
@@ -885,7 +897,7 @@ def _h36m(b: Bench, **changes: Any) -> dict[str, Any]:
     return b.data("h36m", data["annotations"])
 
 
-@error("no zip file", "h36m .npz", "not an .npz file")
+@error("not a zip file", "h36m .npz", "not an .npz file")
 def _(b: Bench) -> dict[str, Any]:
     b.path("x.npz").write_bytes(b"PK nothing")
     return b.data("h36m", b.path("x.npz"))
@@ -949,7 +961,7 @@ def _(b: Bench) -> dict[str, Any]:
     return _csv(b, ["0.png,1,2,30,40"])
 
 
-@error("semicolons", "dlc .csv", "not a DeepLabCut file")
+@error("semicolons as separators", "dlc .csv", "not a DeepLabCut file")
 def _(b: Bench) -> dict[str, Any]:
     return _csv(b, [line.replace(",", ";") for line in [*HEAD, "0.png,1,2,30,40"]])
 
@@ -1008,7 +1020,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.data("dlc", b.folder)
 
 
-@error("no HDF5", "dlc .h5", "not a DeepLabCut file")
+@error("not an HDF5 file", "dlc .h5", "not a DeepLabCut file")
 def _(b: Bench) -> dict[str, Any]:
     b.path("x.h5").write_bytes(b"nothing of the kind")
     return b.data("dlc", b.path("x.h5"))
@@ -1023,7 +1035,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.data("dlc", b.path("x.h5"))
 
 
-@error("no HDF5", "sleap", "not a SLEAP file")
+@error("not an HDF5 file", "sleap", "not a SLEAP file")
 def _(b: Bench) -> dict[str, Any]:
     b.path("x.slp").write_bytes(b"nothing of the kind")
     return b.data("sleap", b.path("x.slp"))
@@ -1057,7 +1069,7 @@ def _(b: Bench) -> dict[str, Any]:
 # --- the skeleton and the settings ---------------------------------------------------
 
 
-@error("a skeleton file that is not there", "config", "bad skeleton")
+@error("a missing skeleton file", "config", "bad skeleton")
 def _(b: Bench) -> dict[str, Any]:
     return b.coco(skeleton=str(b.path("gone.json")))
 
