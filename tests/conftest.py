@@ -1,4 +1,4 @@
-"""Shared test set-up: strict numerics, shape checks, eight virtual CPU devices."""
+"""Shared test set-up: strict numerics, shape checks, four virtual CPU devices."""
 
 import atexit
 import os
@@ -18,7 +18,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from runtime import devices, processes
@@ -17,7 +19,6 @@ STEPS, BATCH, LOG, SAVE, EVALUATE = 8, 8, 2, 3, 4
 
 def train_student(folder, *, mode, num_devices=0, dies_after=0):
     """Trains to the end, or until this process kills itself."""
-    import jax
     import tiny_student as tiny
 
     from pose_jax import train
@@ -89,12 +90,29 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
     return start, np.float32(tiny.flat(state))
 
 
+def check_a_step(mode):
+    """By hand: two processes of two devices each share a batch of eight."""
+
+    def step(state, batch, shared):
+        g = jax.lax.pmean(jnp.mean(batch["x"]) * shared, axis_name=devices.AXIS)
+        return state + g, {"g": g}
+
+    placed = devices.data_parallel(step, mode=mode)
+    assert (placed.num_devices, placed.num_local) == (4, 2)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)[jax.process_index()]
+    two = placed.replicate(np.float32(2))
+    state, _ = placed(placed.replicate(np.float32(1)), placed.shard({"x": x}), two)
+    assert float(placed.unreplicate(state)) == 8.0
+    rows = placed.per_sample(lambda state, batch, shared: batch["x"] * state)
+    out = rows(placed.replicate(np.float32(10)), placed.shard({"x": x}), two)
+    np.testing.assert_array_equal(out, 10 * x)
+
+
 def main():
     folder, mode, where, *dies = sys.argv[1:]
     devices.use_cpu_devices(2)
     with processes.joined(where):
-        import jax
-
+        check_a_step(mode)
         index = jax.process_index()
         dies_after = int(dies[0]) if dies else 0
         start, weights = train_student(Path(folder), mode=mode, dies_after=dies_after)

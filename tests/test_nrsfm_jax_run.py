@@ -141,7 +141,7 @@ def test_how_often_things_are_written_may_change(finished):
 _RUN = """
 import json, sys, time
 import jax
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_num_cpu_devices", 4)
 from ml_collections import ConfigDict
 from nrsfm_jax import train
 from runtime.checkpoints import Checkpoints

@@ -2,10 +2,8 @@
 
 import os
 import platform
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,7 @@ from runtime import devices
 from runtime.devices import data_parallel
 
 BATCH, FEATURES = 16, 5
-WAYS = [("jit", 1)] + [(m, n) for m in ("pmap", "shard_map") for n in (1, 2, 8)]
+WAYS = [("jit", 1)] + [(m, n) for m in ("pmap", "shard_map") for n in (2, 4)]
 
 
 def _loss(params, batch, shared, mean):
@@ -123,26 +121,26 @@ def test_per_sample_results_keep_the_order_of_the_batch(problem, mode, count):
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_an_indivisible_batch_is_refused_with_the_numbers(mode):
-    step = data_parallel(_step, mode=mode, num_devices=8)
-    with pytest.raises(ValueError, match=r"batch\['x'\] has size 12, which 8 devices"):
-        step.shard({"x": np.zeros((12, 3), np.float32)})
+    step = data_parallel(_step, mode=mode, num_devices=4)
+    with pytest.raises(ValueError, match=r"batch\['x'\] has size 6, which 4 devices"):
+        step.shard({"x": np.zeros((6, 3), np.float32)})
 
 
 def test_wrong_modes_and_counts_are_refused():
     with pytest.raises(ValueError, match=r"'pjit' is not one of pmap, shard_map, jit"):
         data_parallel(_step, mode="pjit")
-    with pytest.raises(ValueError, match=r"asked for 9 devices, this process has 8"):
-        data_parallel(_step, mode="pmap", num_devices=9)
+    with pytest.raises(ValueError, match=r"asked for 5 devices, this process has 4"):
+        data_parallel(_step, mode="pmap", num_devices=5)
     with pytest.raises(ValueError, match=r"'jit' runs on one device"):
         data_parallel(_step, mode="jit", num_devices=2)
 
 
 def test_zero_means_all_devices():
-    assert data_parallel(_step, mode="pmap").num_devices == 8
+    assert data_parallel(_step, mode="pmap").num_devices == 4
     assert data_parallel(_step, mode="jit").num_devices == 1
 
 
-@pytest.mark.parametrize(("batch", "count"), [(16, 8), (12, 6), (7, 7), (11, 1)])
+@pytest.mark.parametrize(("batch", "count"), [(16, 4), (9, 3), (2, 2), (5, 1)])
 def test_with_a_batch_size_only_as_many_devices_as_share_it(batch, count):
     for mode in ("pmap", "shard_map"):
         step = data_parallel(_step, mode=mode, batch_size=batch)
@@ -154,13 +152,13 @@ def test_with_a_batch_size_only_as_many_devices_as_share_it(batch, count):
 
 
 def test_use_cpu_devices_after_the_start_accepts_only_the_same_number():
-    assert devices.use_cpu_devices(8) == 8
-    with pytest.raises(ValueError, match="already started with 8"):
+    assert devices.use_cpu_devices(4) == 4
+    with pytest.raises(ValueError, match="already started with 4"):
         devices.use_cpu_devices(3)
 
 
 def test_banner_names_version_platform_and_count():
-    assert f"JAX {jax.__version__} on 8 CPU devices" in devices.device_banner()
+    assert f"JAX {jax.__version__} on 4 CPU devices" in devices.device_banner()
 
 
 _FREED_MEMORY = """
@@ -191,54 +189,3 @@ def test_freed_memory_is_used_again_without_new_pages():
     command = [sys.executable, "-c", _FREED_MEMORY]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     assert int(done.stdout) < 0.01 * (256 << 20) / os.sysconf("SC_PAGE_SIZE")
-
-
-_PROCESS = """
-import sys
-from runtime import devices, processes
-devices.use_cpu_devices(2)
-assert processes.join()
-import jax, jax.numpy as jnp, numpy as np
-def step(state, batch, shared):
-    g = jax.lax.pmean(jnp.mean(batch["x"]) * shared, axis_name="data")
-    return state + g, {"g": g}
-for mode in ("pmap", "shard_map"):
-    step_ = devices.data_parallel(step, mode=mode)
-    assert (step_.num_devices, step_.num_local) == (4, 2)
-    state = step_.replicate(np.float32(1))
-    x = np.arange(8, dtype=np.float32).reshape(2, 4)[jax.process_index()]
-    state, metrics = step_(state, step_.shard({"x": x}), step_.replicate(np.float32(2)))
-    assert float(step_.unreplicate(state)) == 8.0, step_.unreplicate(state)
-    rows = step_.per_sample(lambda s, b, t: b["x"] * s)
-    state = step_.replicate(np.float32(10))
-    out = rows(state, step_.shard({"x": x}), step_.replicate(np.float32(2)))
-    np.testing.assert_array_equal(out, 10 * x)
-print("good")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_with_two_devices_each():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for index in range(2):
-        env = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-            "JAX_PROCESS_COUNT": "2",
-            "JAX_PROCESS_INDEX": str(index),
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", _PROCESS],
-                cwd=Path(__file__).parents[1],
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert out.endswith("good\n"), err
