@@ -227,5 +227,4 @@ def _render(
     sample = mannequin.render_sample(
         index, split="train", seed=settings.seed, size=settings.render_size
     )
-    labelled = np.asarray(sample.occlusion) > 0
-    return np.asarray(sample.image), np.asarray(sample.keypoints), labelled
+    return sample.image, sample.keypoints, np.ones(len(sample.keypoints), bool)

@@ -12,7 +12,7 @@ from input_pipeline.landmarks import read_landmarks
 from input_pipeline.synthetic.animal import JOINT, JOINTS, SKELETON, draw_animal
 from input_pipeline.synthetic.animal_dataset import write_animals
 
-NUM = 24
+NUM = 16
 
 
 @pytest.fixture(scope="module")

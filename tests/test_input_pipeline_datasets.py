@@ -10,7 +10,6 @@ from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.sources.prepared import ensure_prepared, locate
-from input_pipeline.sources.rendering import Job, render_all
 from input_pipeline.tensorflow_setup import load_tfds
 
 SMALL = {"name": "mannequin", "num_train": 5, "num_val": 3, "render_size": 32}
@@ -30,7 +29,7 @@ def test_mannequin_rows_are_its_samples(data):
     landmarks, truth = read_landmarks(data, "val"), read_ground_truth(data, "val")
     assert truth is not None
     for index in range(3):
-        sample = mannequin.project_landmarks(index, split="val", seed=0, size=32)
+        sample = mannequin.render_sample(index, split="val", seed=0, size=32)
         np.testing.assert_allclose(
             landmarks.keypoints[index], sample.keypoints, rtol=1e-6
         )
@@ -98,16 +97,6 @@ def test_mannequin_in_captured_poses(tmp_path):
     assert set(truth.action) <= {"action 0", "action 1", "action 2"}
     with pytest.raises(ValueError, match="num_train = 500"):
         read_landmarks(data | {"num_train": 500}, "train")
-
-
-def test_number_of_processes_changes_nothing():
-    job = Job("train", 3, 24, (0.0, 20.0), "")
-    one = list(render_all(40, job, workers=1))
-    two = list(render_all(40, job, workers=2))
-    assert len(one) == len(two) == 40
-    for a, b in zip(one, two, strict=True):
-        assert a.encoded == b.encoded
-        np.testing.assert_array_equal(a.positions_mm, b.positions_mm)
 
 
 def test_progress_counts_every_picture(tmp_path):

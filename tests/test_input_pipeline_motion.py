@@ -60,11 +60,15 @@ BODY = (
 )
 
 
-def _body_bvh(frames=2, prefix="mixamorig:"):
+def _body_bvh(frames=2, prefix="mixamorig:", scale=1):
     def joint(name, offset, depth):
         kind = "ROOT" if depth == 0 else "JOINT"
         channels = "Zrotation Xrotation Yrotation"
-        lines = [f"{kind} {prefix}{name}", "{", "OFFSET " + " ".join(map(str, offset))]
+        lines = [
+            f"{kind} {prefix}{name}",
+            "{",
+            "OFFSET " + " ".join(str(scale * x) for x in offset),
+        ]
         lines.append(f"CHANNELS 3 {channels}")
         for child, parent, shift in BODY:
             if parent == name:
@@ -97,7 +101,7 @@ def test_bvh_positions_by_hand(tmp_path):
 def test_bvh_person_maps_onto_the_skeleton(tmp_path):
     file = tmp_path / "walk.bvh"
     file.write_text(_body_bvh())
-    motion = read_motion(file, bvh_unit_mm=10.0)
+    motion = read_motion(file)
     assert motion.positions.shape == (2, 17, 3)
     assert motion.positions.dtype == np.float32
     place = dict(zip(H36M_17.joints, motion.positions[0].tolist(), strict=True))
@@ -113,22 +117,20 @@ def test_bvh_person_maps_onto_the_skeleton(tmp_path):
 
 def test_a_wrong_unit_is_noticed(tmp_path):
     file = tmp_path / "walk.bvh"
-    file.write_text(_body_bvh())
-    with pytest.raises(ValueError, match=r"walk\.bvh.*add up to .* set bvh_unit_mm"):
-        read_motion(file, bvh_unit_mm=1000.0)
+    file.write_text(_body_bvh(scale=100))
+    with pytest.raises(ValueError, match=r"walk\.bvh.*add up to .* BVH file to cm"):
+        read_motion(file)
     metres, _ = _npz(
         tmp_path, positions=np.random.default_rng(0).normal(size=(6, 17, 3))
     )
-    with pytest.raises(ValueError, match="not in mm"):
+    with pytest.raises(ValueError, match="NPZ file to mm"):
         read_motion(metres)
-    with pytest.raises(ValueError, match="bvh_stride=0"):
-        read_motion(file, bvh_stride=0)
 
 
 def test_bvh_folder_counts_each_file_as_a_subject(tmp_path):
     for name in ("b.bvh", "a.bvh"):
-        (tmp_path / name).write_text(_body_bvh(frames=4))
-    motion = read_motion(tmp_path, bvh_stride=2)
+        (tmp_path / name).write_text(_body_bvh())
+    motion = read_motion(tmp_path)
     assert motion.subject.tolist() == [0, 0, 1, 1]
     assert motion.action.tolist() == ["a", "a", "b", "b"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.build import KeypointBuilder
 from input_pipeline.sources.mocap import split_frames
 from input_pipeline.sources.records import Record, write_npz
-from input_pipeline.sources.rendering import Job, Rendered, render_all
+from input_pipeline.sources.rendering import map_on_cores, render_jpeg
+from input_pipeline.synthetic.sample import Sample, truth_arrays
 
 
 class Mannequin(KeypointBuilder):
     """Mannequins in random or captured poses, with their 3D in a file apart."""
 
     def __init__(self, **kwargs: Any) -> None:
-        self._truth: list[Rendered] = []
+        self._drawn: list[Sample] = []
         settings: DataSettings = kwargs["settings"]
         if settings.mocap_file:
             for split in SPLITS:
@@ -40,41 +41,30 @@ class Mannequin(KeypointBuilder):
 
     def records(self, split: str) -> Iterator[Record]:
         settings = self._settings
-        job = Job(
+        draw = functools.partial(
+            render_jpeg,
             split=split,
             seed=settings.seed,
             size=settings.render_size,
             elevation_deg=settings.elevation_deg,
             mocap_file=settings.mocap_file,
         )
-        self._truth = []
-        for index, sample in enumerate(render_all(self._counts()[split], job)):
-            # Without the picture: only the 3D waits for the end of the split.
-            self._truth.append(dataclasses.replace(sample, encoded=b""))
-            yield _record(index, split, sample)
+        self._drawn = []  # without pictures: the 3D waits for the end of the split
+        labelled = np.ones(len(H36M_17.joints), bool)
+        drawn = map_on_cores(draw, self._counts()[split])
+        for index, (encoded, sample) in enumerate(drawn):
+            self._drawn.append(sample)
+            yield Record(
+                encoded=encoded,
+                keypoints=sample.keypoints,
+                labelled=labelled,
+                box=landmark_boxes(sample.keypoints[None], labelled[None])[0],
+                sample_id=index,
+                image_id=index,
+                name=f"{split} mannequin {index}",
+            )
 
     def finish_split(self, split: str, folder: Path) -> None:
-        truth = self._truth
-        arrays = {
-            "sample_ids": np.arange(len(truth), dtype=np.int64),
-            "positions_mm": np.stack([t.positions_mm for t in truth]),
-            "action": np.array([t.action for t in truth]),
-            "subject": np.array([t.subject for t in truth], np.int64),
-            "joint_names": np.array(H36M_17.joints),
-        }
+        arrays = truth_arrays(self._drawn, H36M_17.joints)
         write_npz(folder / f"ground_truth_{split}.npz", arrays)
-        self._truth = []
-
-
-def _record(index: int, split: str, sample: Rendered) -> Record:
-    keypoints = np.asarray(sample.keypoints, np.float32)
-    labelled = np.asarray(sample.occlusion) > 0
-    return Record(
-        encoded=sample.encoded,
-        keypoints=np.where(labelled[:, None], keypoints, np.float32(0)),
-        labelled=labelled,
-        box=landmark_boxes(keypoints[None], labelled[None])[0],
-        sample_id=index,
-        image_id=index,
-        name=f"{split} mannequin {index}",
-    )
+        self._drawn = []

@@ -13,9 +13,8 @@ import numpy as np
 from input_pipeline.landmarks import Landmarks, make_landmarks
 from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.skeleton import H36M_17
-from input_pipeline.sources.motion import frame_order
+from input_pipeline.sources.motion import frame_order, load_motion
 from input_pipeline.sources.prepared import existing_path
-from input_pipeline.sources.rendering import load_motion
 from input_pipeline.synthetic.camera import project as project_points
 from input_pipeline.synthetic.camera import view_rotation
 

@@ -19,6 +19,7 @@ import numpy as np
 from input_pipeline.skeleton import H36M_17
 
 VAL_SHARE = 0.2
+_BVH_UNIT_MM = 10.0  # the files do not say
 _BONES_MM = (1500, 8000)  # all 16 bones of a small child, and twice those of a man
 
 
@@ -88,17 +89,13 @@ def frame_order(motion: Motion, split: str, seed: int) -> np.ndarray:
     return order
 
 
-def read_motion(
-    path: str | os.PathLike[str], *, bvh_unit_mm: float = 10.0, bvh_stride: int = 1
-) -> Motion:
+def read_motion(path: str | os.PathLike[str]) -> Motion:
     """Reads an ``.npz`` file, a ``.bvh`` file or a folder of ``.bvh`` files.
 
     Args:
         path: the NPZ must hold ``positions`` (frames, joints, 3) in mm, y up, and
-            ``joint_names``; ``subject`` and ``action`` are taken where present. Of a
-            folder, each file counts as one subject.
-        bvh_unit_mm: millimetres per unit of the BVH files, which do not say.
-        bvh_stride: takes every n-th frame of the BVH files.
+            ``joint_names``; ``subject`` and ``action`` are taken where present. BVH is
+            read as centimetres; of a folder, each file counts as one subject.
 
     Raises:
         ValueError: the file is missing or damaged, its joints do not map onto the 17
@@ -109,18 +106,16 @@ def read_motion(
         files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".bvh")
         if not files:
             raise ValueError(f"{path}: the folder holds no .bvh file")
-        return _checked_unit(_read_bvh_files(files, path, bvh_unit_mm, bvh_stride))
-    if not path.is_file():
+        motion = _read_bvh_files(files, path)
+    elif not path.is_file():
         raise ValueError(f"{path}: no such motion file")
-    if path.suffix.lower() == ".npz":
-        return _checked_unit(_read_npz(path))
-    if path.suffix.lower() == ".bvh":
-        return _checked_unit(_read_bvh_files([path], path, bvh_unit_mm, bvh_stride))
-    raise ValueError(f"{path}: motion files end in .npz or .bvh")
-
-
-def _checked_unit(motion: Motion) -> Motion:
-    """Refuses people who are giants or dwarfs because the file's unit is not mm."""
+    elif path.suffix.lower() == ".npz":
+        motion = _read_npz(path)
+    elif path.suffix.lower() == ".bvh":
+        motion = _read_bvh_files([path], path)
+    else:
+        raise ValueError(f"{path}: motion files end in .npz or .bvh")
+    # Giants and dwarfs: the file's unit is not the one stated.
     first, second = np.array(H36M_17.edges).T
     bones = motion.positions[:, first] - motion.positions[:, second]
     length = float(np.median(np.linalg.norm(bones, axis=-1).sum(-1)))
@@ -128,10 +123,16 @@ def _checked_unit(motion: Motion) -> Motion:
     if not low <= length <= high:
         raise ValueError(
             f"{motion.source}: the bones of a person add up to {length:.4g} mm, "
-            f"expected {low} to {high}; the positions are not in mm: scale those of "
-            "an NPZ file, or set bvh_unit_mm"
+            f"expected {low} to {high}; scale the positions of an NPZ file to mm, the "
+            "offsets and positions of a BVH file to cm"
         )
     return motion
+
+
+@functools.lru_cache(maxsize=1)
+def load_motion(path: str) -> Motion:
+    """:func:`read_motion`, once a process."""
+    return read_motion(os.path.expanduser(path))
 
 
 # Names by which files call the joints, best first; compared in lower case, without
@@ -232,18 +233,12 @@ def _read_npz(path: Path) -> Motion:
     )
 
 
-def _read_bvh_files(
-    files: Sequence[Path], source: Path, unit_mm: float, stride: int
-) -> Motion:
-    if unit_mm <= 0.0 or stride < 1:
-        raise ValueError(
-            f"bvh_unit_mm={unit_mm} must be positive and bvh_stride={stride} at least 1"
-        )
+def _read_bvh_files(files: Sequence[Path], source: Path) -> Motion:
     positions, counts = [], []
     for file in files:
         names, joints = read_bvh(file)
-        joints = joints[::stride, map_joints(names, str(file))]
-        positions.append((unit_mm * joints).astype(np.float32))
+        joints = _BVH_UNIT_MM * joints[:, map_joints(names, str(file))]
+        positions.append(joints.astype(np.float32))
         counts.append(len(joints))
     return Motion(
         positions=np.concatenate(positions),
@@ -304,7 +299,10 @@ def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
                 )
             elif word == "CHANNELS":
                 names = [next(words) for _ in range(int(next(words)))]
-                joints[open_joints[-1]].channels = _checked_channels(names)
+                for name in names:
+                    if not re.fullmatch("[XYZ](position|rotation)", name):
+                        raise ValueError(f"unknown channel {name!r}")
+                joints[open_joints[-1]].channels = tuple(names)
             elif word == "}":
                 open_joints.pop()
             else:
@@ -314,13 +312,6 @@ def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
     if not joints or open_joints:
         raise ValueError(f"{path}: HIERARCHY is empty or lacks a closing '}}'")
     return joints
-
-
-def _checked_channels(names: Sequence[str]) -> tuple[str, ...]:
-    for name in names:
-        if not re.fullmatch("[XYZ](position|rotation)", name):
-            raise ValueError(f"unknown channel {name!r}")
-    return tuple(names)
 
 
 def _parse_frames(text: str, channels: int, path: Path) -> np.ndarray:
@@ -346,7 +337,7 @@ def _positions(joints: list[_BvhJoint], values: np.ndarray) -> np.ndarray:
     frames = len(values)
     place = np.zeros((frames, len(joints), 3))
     turns = np.zeros((frames, len(joints), 3, 3))
-    column = 0
+    columns = iter(values.T)
     for j, joint in enumerate(joints):
         local = np.broadcast_to(np.eye(3), (frames, 3, 3))
         shift = np.tile(joint.offset, (frames, 1))
@@ -354,10 +345,9 @@ def _positions(joints: list[_BvhJoint], values: np.ndarray) -> np.ndarray:
             axis = "XYZ".index(channel[0])
             if channel.endswith("position"):
                 # A position channel replaces the offset on its axis.
-                shift[:, axis] = values[:, column]
+                shift[:, axis] = next(columns)
             else:
-                local = local @ _axis_rotation(axis, np.deg2rad(values[:, column]))
-            column += 1
+                local = local @ _axis_rotation(axis, np.deg2rad(next(columns)))
         if joint.parent < 0:
             place[:, j], turns[:, j] = shift, local
         else:

@@ -129,7 +129,8 @@ def _mannequin_digest(settings: DataSettings) -> str:
     )
     chosen = {field: getattr(settings, field) for field in fields}
     # The pictures belong to the code that draws them.
-    sources = sorted(Path(str(mannequin.__file__)).parent.glob("*.py"))
+    folder = Path(str(mannequin.__file__)).parent
+    sources = sorted([*folder.glob("*.py"), *folder.glob("*.txt")])
     files = [*sources, Path(__file__).parent / "motion.py"]
     if settings.mocap_file:
         # What counts is the motion, not where it lies.

@@ -1,127 +1,109 @@
-"""Renders mannequins on all cores. No TensorFlow here: worker processes import this."""
+"""Draws samples on all cores. No TensorFlow here: worker processes import this."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import io
+import logging
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from input_pipeline.sources.motion import load_motion
+from input_pipeline.synthetic import Sample, render_sample
+
 JPEG_QUALITY = 95
-CHUNK = 32  # pictures a worker renders at a time
+CHUNK = 32  # samples a worker draws at a time
+T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What to render besides the index; see ``mannequin.render_sample``."""
+def map_on_cores(
+    draw: Callable[[int], T], count: int, *, workers: int = 0
+) -> Iterator[T]:
+    """``draw(0)`` .. ``draw(count - 1)`` in order, by ``workers`` processes.
 
-    split: str
-    seed: int
-    size: int
-    elevation_deg: tuple[float, float]
-    mocap_file: str
+    Args:
+        draw: picklable; its result depends on the index alone, so that the number of
+            processes changes the time and nothing else.
+        count: how many.
+        workers: processes; 0 takes all cores, 1 draws in this process.
 
-
-@dataclasses.dataclass(frozen=True)
-class Rendered:
-    """A picture as JPEG, its landmarks (P,2), v (P,), and the 3D for evaluation."""
-
-    encoded: bytes
-    keypoints: np.ndarray
-    occlusion: np.ndarray
-    positions_mm: np.ndarray
-    action: str
-    subject: int
-
-
-def render_all(count: int, job: Job, *, workers: int = 0) -> Iterator[Rendered]:
-    """Samples 0..count-1 in order, rendered by ``workers`` processes (0: all cores).
-
-    A sample depends on its index and the job alone, so the number of processes
-    changes the time and nothing else.
+    Raises:
+        Exception: whatever ``draw`` raises. Where processes cannot be had (a caller
+            without an importable main module, no memory), the rest is drawn here,
+            more slowly, and a warning is logged.
     """
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     workers = min(workers or available_cores(), len(chunks))
     done = 0
     if workers > 1:
         try:
-            for some in _in_processes(chunks, job, workers):
-                yield from some
+            for results in _in_processes(draw, chunks, workers):
+                yield from results
                 done += 1
-        except (BrokenProcessPool, OSError):
-            # A caller without an importable main module, or no processes to be had:
-            # the rest is rendered here, more slowly.
-            pass
+        except BrokenProcessPool as error:
+            logging.warning("Drawing goes on in one process: %s", error)
     for chunk in chunks[done:]:
-        yield from render_chunk(chunk, job)
+        yield from _draw_chunk(draw, chunk)
 
 
 def _in_processes(
-    chunks: Sequence[range], job: Job, workers: int
-) -> Iterator[list[Rendered]]:
+    draw: Callable[[int], T], chunks: list[range], workers: int
+) -> Iterator[list[T]]:
     # Not fork: TensorFlow and JAX have threads, which a forked child would lose.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        # A few chunks ahead of the writer, so that few wait in memory.
-        waiting = [pool.submit(render_chunk, c, job) for c in chunks[: 3 * workers]]
-        for chunk in chunks[3 * workers :]:
-            yield waiting.pop(0).result()
-            waiting.append(pool.submit(render_chunk, chunk, job))
-        for future in waiting:
-            yield future.result()
+        # A few chunks ahead of the reader, so that few wait in memory.
+        first, rest = chunks[: 3 * workers], deque(chunks[3 * workers :])
+        try:
+            waiting = deque(pool.submit(_draw_chunk, draw, chunk) for chunk in first)
+        except OSError as error:  # from the start of a process, not from `draw`
+            raise BrokenProcessPool(f"no worker process: {error}") from error
+        while waiting:
+            yield waiting.popleft().result()
+            if rest:
+                waiting.append(pool.submit(_draw_chunk, draw, rest.popleft()))
 
 
-def render_chunk(indices: Sequence[int], job: Job) -> list[Rendered]:
-    """Renders some samples in this process."""
-    return [_render(index, job) for index in indices]
+def _draw_chunk(draw: Callable[[int], T], chunk: range) -> list[T]:
+    return [draw(index) for index in chunk]
 
 
-def _render(index: int, job: Job) -> Rendered:
-    from input_pipeline import synthetic as mannequin
+def render_jpeg(
+    index: int,
+    *,
+    split: str,
+    seed: int,
+    size: int,
+    elevation_deg: tuple[float, float],
+    mocap_file: str,
+) -> tuple[bytes, Sample]:
+    """A mannequin's picture as JPEG, and its sample without the picture.
 
-    render_sample: Any = mannequin.render_sample
+    The arguments are those of :func:`.synthetic.render_sample`, but that the motion is
+    named by its file ("" for none), which each process reads once.
+    """
     sample = render_sample(
         index,
-        split=job.split,
-        seed=job.seed,
-        size=job.size,
-        elevation_deg=job.elevation_deg,
-        motion=load_motion(job.mocap_file),
+        split=split,
+        seed=seed,
+        size=size,
+        elevation_deg=elevation_deg,
+        motion=load_motion(mocap_file) if mocap_file else None,
     )
-    return Rendered(
-        encoded=encode_jpeg(sample.image),
-        keypoints=sample.keypoints,
-        occlusion=sample.occlusion,
-        positions_mm=sample.positions_mm,
-        action=str(sample.action),
-        subject=int(sample.subject),
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def load_motion(path: str) -> Any:
-    """The motion of a file, read once a process; None for an empty path."""
-    if not path:
-        return None
-    from input_pipeline.sources.motion import read_motion
-
-    return read_motion(os.path.expanduser(path))
-
-
-def encode_jpeg(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as JPEG with full colour resolution."""
     buffer = io.BytesIO()
-    picture = Image.fromarray(image)
+    # Full colour resolution: thin coloured limbs are what is to be learned from.
+    picture = Image.fromarray(sample.image)
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
+    bare = dataclasses.replace(sample, image=np.zeros((0, 0, 3), np.uint8))
+    return buffer.getvalue(), bare
 
 
 def available_cores() -> int:

@@ -10,23 +10,24 @@ leaves in ``animals``: ``images_train/``, ``images_val/``, ``train.json``, ``val
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from input_pipeline.sources.records import write_npz
+from input_pipeline.sources.rendering import map_on_cores
 from input_pipeline.synthetic.animal import (
     JOINTS,
     SKELETON,
-    SPLITS,
     AnimalSample,
     draw_animal,
 )
+from input_pipeline.synthetic.sample import SPLITS, truth_arrays
 
 
 def write_animals(
@@ -37,7 +38,7 @@ def write_animals(
     size: int = 192,
     hidden: float = 0.3,
     seed: int = 0,
-    workers: int = 0,
+    workers: int = 1,
 ) -> None:
     """Draws both splits into ``folder``.
 
@@ -49,7 +50,7 @@ def write_animals(
         hidden: share of the landmarks left unlabelled: those the body hides, and
             others at random up to this share.
         seed: of everything.
-        workers: processes that draw; 0 draws in this one.
+        workers: processes that draw; 0 takes all cores, 1 draws in this process.
 
     Raises:
         ValueError: a share outside 0..0.9, no pictures, a folder that is in use.
@@ -67,9 +68,16 @@ def write_animals(
         draw = functools.partial(
             _draw_into, images=images, split=split, seed=seed, size=size
         )
-        samples = _map(draw, count, workers)
-        labelled = _labelled(samples, hidden, np.random.default_rng((seed, count)))
-        _write_truth(folder / f"gt3d_{split}.npz", samples)
+        samples = list(map_on_cores(draw, count, workers=workers))
+        labelled = ~np.stack([sample.hidden for sample in samples])
+        surplus = labelled.mean() - (1.0 - hidden)
+        if hidden == 0.0:
+            labelled[:] = True
+        elif surplus > 0:
+            rng = np.random.default_rng((seed, count))
+            labelled &= rng.random(labelled.shape) >= surplus / labelled.mean()
+        truth = truth_arrays(samples, JOINTS, first_id=1)
+        write_npz(folder / f"gt3d_{split}.npz", truth)
         # Last: where there is a JSON, the split is whole.
         record = _coco(samples, labelled, size)
         (folder / f"{split}.json").write_text(json.dumps(record))
@@ -81,29 +89,7 @@ def _draw_into(
     sample = draw_animal(index, split=split, seed=seed, size=size)
     picture = Image.fromarray(sample.image)
     picture.save(images / f"{index:06d}.jpg", quality=92)
-    return sample
-
-
-def _map(draw, count: int, workers: int) -> list[AnimalSample]:
-    if workers == 0:
-        return [draw(i) for i in range(count)]
-    # A fork would copy the locks of other libraries' threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(draw, range(count), chunksize=32))
-
-
-def _labelled(
-    samples: Sequence[AnimalSample], hidden: float, rng: np.random.Generator
-) -> np.ndarray:
-    """(N, 23) bool: what an annotator would have marked."""
-    seen = np.stack([s.occlusion for s in samples]) == 2
-    surplus = seen.mean() - (1.0 - hidden)
-    if hidden == 0.0:
-        return np.ones_like(seen)
-    if surplus > 0:
-        seen &= rng.random(seen.shape) >= surplus / seen.mean()
-    return seen
+    return dataclasses.replace(sample, image=np.zeros((0, 0, 3), np.uint8))
 
 
 def _coco(samples: Sequence[AnimalSample], labelled: np.ndarray, size: int) -> dict:
@@ -120,39 +106,24 @@ def _coco(samples: Sequence[AnimalSample], labelled: np.ndarray, size: int) -> d
                 "id": i + 1,
                 "image_id": i + 1,
                 "category_id": 1,
+                "iscrowd": 0,
                 "bbox": [round(float(v), 2) for v in (x, y, width, height)],
                 "area": round(float(width * height), 2),
-                "iscrowd": 0,
                 "num_keypoints": int(known.sum()),
                 "keypoints": [value for triple in triples for value in triple],
             }
         )
-    return {
-        "images": [
-            {"id": i + 1, "file_name": f"{i:06d}.jpg", "width": size, "height": size}
-            for i in range(len(samples))
-        ],
-        "annotations": annotations,
-        "categories": [
-            {
-                "id": 1,
-                "name": "animal",
-                "keypoints": list(JOINTS),
-                "skeleton": [[a + 1, b + 1] for a, b in SKELETON.edges],
-            }
-        ],
+    images = [
+        {"id": i + 1, "file_name": f"{i:06d}.jpg", "width": size, "height": size}
+        for i in range(len(samples))
+    ]
+    category = {
+        "id": 1,
+        "name": "animal",
+        "keypoints": list(JOINTS),
+        "skeleton": [[a + 1, b + 1] for a, b in SKELETON.edges],
     }
-
-
-def _write_truth(path: Path, samples: Sequence[AnimalSample]) -> None:
-    np.savez_compressed(
-        path,
-        sample_ids=np.arange(1, len(samples) + 1),
-        positions_mm=np.stack([s.positions_mm for s in samples]),
-        action=np.array([s.action for s in samples]),
-        subject=np.array([s.subject for s in samples]),
-        joint_names=np.array(JOINTS),
-    )
+    return {"images": images, "annotations": annotations, "categories": [category]}
 
 
 def main() -> None:
@@ -164,18 +135,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192, help="pixels")
     parser.add_argument("--hidden", type=float, default=0.3, help="share unlabelled")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    given = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=0, help="0: all cores")
+    given = vars(parser.parse_args())
     try:
-        write_animals(
-            given.folder,
-            num_train=given.num,
-            num_val=given.num_val,
-            size=given.size,
-            hidden=given.hidden,
-            seed=given.seed,
-            workers=given.workers,
-        )
+        write_animals(given.pop("folder"), num_train=given.pop("num"), **given)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
 

@@ -1,4 +1,4 @@
-"""The kinematic body: bones, joint limits, forward kinematics.
+"""Bodies as trees: frames that turn, bones that hang in them; the measures of a person.
 
 Frame: x to the person's left, y up, z the way the person faces (right-handed).
 A pose is an array (PARTS, 3) of degrees. Each part turns by ``Rx Rz Ry`` in the
@@ -16,69 +16,79 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from input_pipeline.skeleton import H36M_17
 
-_SIDE_PARTS = ("clavicle", "arm", "elbow", "wrist", "hip", "knee", "ankle")
-TRUNK = ("root", "waist", "chest", "neck", "head")
-PARTS = TRUNK + tuple(f"{part}_{side}" for side in "lr" for part in _SIDE_PARTS)
+# part: its parent; the signs that turn (flexion, abduction, rotation) into angles
+# about x, z and y; and the limits of the three, in degrees.
+_PARTS = {
+    "root": ("", (1, -1, 1), (-35, 80), (-35, 35), (-30, 30)),
+    "waist": ("root", (1, -1, 1), (-22, 45), (-22, 22), (-25, 25)),
+    "chest": ("waist", (1, -1, 1), (-15, 35), (-18, 18), (-25, 25)),
+    "neck": ("chest", (1, -1, 1), (-30, 35), (-25, 25), (-45, 45)),
+    "head": ("neck", (1, -1, 1), (-20, 25), (-12, 12), (-25, 25)),
+    "clavicle": ("chest", (0, 1, -1), (0, 0), (-8, 28), (-15, 25)),
+    "arm": ("chest", (-1, 1, -1), (-55, 178), (-45, 150), (-85, 85)),
+    "elbow": ("arm", (-1, 0, 0), (0, 148), (0, 0), (0, 0)),
+    "wrist": ("elbow", (-1, 1, 0), (-60, 65), (-20, 25), (0, 0)),
+    "hip": ("root", (-1, 1, -1), (-30, 122), (-22, 65), (-45, 40)),
+    "knee": ("hip", (1, 0, 0), (0, 148), (0, 0), (0, 0)),
+    "ankle": ("knee", (1, 1, -1), (-28, 50), (-15, 15), (-10, 10)),
+}
+# joint: the joint from which its bone comes, and the part that turns the bone.
+_BONES = {
+    "Spine": ("Pelvis", "waist"),
+    "Thorax": ("Spine", "chest"),
+    "Neck": ("Thorax", "neck"),
+    "Head": ("Neck", "head"),
+    "Shoulder": ("Thorax", "clavicle"),
+    "Elbow": ("Shoulder", "arm"),
+    "Wrist": ("Elbow", "elbow"),
+    "Hip": ("Pelvis", "root"),
+    "Knee": ("Hip", "hip"),
+    "Ankle": ("Knee", "knee"),
+}
+TRUNK = tuple(_PARTS)[:5]
+PARTS = TRUNK + tuple(f"{part}_{side}" for side in "lr" for part in [*_PARTS][5:])
 PART = {name: i for i, name in enumerate(PARTS)}
 JOINT = {name: i for i, name in enumerate(H36M_17.joints)}
-
-# Degrees, (low, high) of flexion, abduction or side bend, rotation or twist.
-_LIMITS = {
-    "root": ((-35, 80), (-35, 35), (-30, 30)),
-    "waist": ((-22, 45), (-22, 22), (-25, 25)),
-    "chest": ((-15, 35), (-18, 18), (-25, 25)),
-    "neck": ((-30, 35), (-25, 25), (-45, 45)),
-    "head": ((-20, 25), (-12, 12), (-25, 25)),
-    "clavicle": ((0, 0), (-8, 28), (-15, 25)),
-    "arm": ((-55, 178), (-45, 150), (-85, 85)),
-    "elbow": ((0, 148), (0, 0), (0, 0)),
-    "wrist": ((-60, 65), (-20, 25), (0, 0)),
-    "hip": ((-30, 122), (-22, 65), (-45, 40)),
-    "knee": ((0, 148), (0, 0), (0, 0)),
-    "ankle": ((-28, 50), (-15, 15), (-10, 10)),
+# The frames that a solid body needs besides the joints: where each is drawn from.
+FRAMES = {
+    "pelvis": "root",
+    "chest": "chest",
+    "head": "head",
+    "LHand": "wrist_l",
+    "RHand": "wrist_r",
+    "LFoot": "ankle_l",
+    "RFoot": "ankle_r",
 }
-LIMITS = np.array([_LIMITS[p.removesuffix("_l").removesuffix("_r")] for p in PARTS])
-
-# How the columns (flexion, abduction, rotation) become angles about x, z and y.
-_SIGNS = {
-    **dict.fromkeys(TRUNK, (1, -1, 1)),
-    "clavicle": (0, 1, -1),
-    "arm": (-1, 1, -1),
-    "elbow": (-1, 0, 0),
-    "wrist": (-1, 1, 0),
-    "hip": (-1, 1, -1),
-    "knee": (1, 0, 0),
-    "ankle": (1, 1, -1),
-}
+_ROWS = [_PARTS[part.split("_")[0]] for part in PARTS]
+LIMITS = np.array([row[2:] for row in _ROWS], np.float64)  # (PARTS, 3, 2)
+_SIDE = np.array([(1, -1, -1) if part.endswith("_r") else (1, 1, 1) for part in PARTS])
+_TO_RADIANS = np.deg2rad(np.array([row[1] for row in _ROWS]) * _SIDE)
+_MIRROR = [PART[p[:-1] + {"l": "r", "r": "l"}[p[-1]] if "_" in p else p] for p in PARTS]
+_MIRROR_SIGN = np.array([(1, -1, -1) if part in TRUNK else (1, 1, 1) for part in PARTS])
 
 
-def _sign_table() -> np.ndarray:
+def _bone_rows() -> list[tuple[int, int, int]]:
+    """Joint, joint it hangs from and part of every bone, parents first."""
     rows = []
-    for part in PARTS:
-        name, _, side = part.partition("_")
-        x, z, y = _SIGNS[name]
-        rows.append((x, -z, -y) if side == "r" else (x, z, y))
-    return np.array(rows, np.float64)
+    for joint, (parent, part) in _BONES.items():
+        for side in ("",) if joint in JOINT else "LR":
+            above = parent if parent in JOINT else side + parent
+            turning = part if part in PART else f"{part}_{side.lower()}"
+            rows.append((JOINT[side + joint], JOINT[above], PART[turning]))
+    return rows
 
 
-_TO_RADIANS = np.deg2rad(_sign_table())
-
-
-def _mirror_order() -> np.ndarray:
-    swap = {"l": "r", "r": "l"}
-    names = [
-        f"{n}_{swap[s]}" if s else n for n, _, s in (p.partition("_") for p in PARTS)
-    ]
-    return np.array([PART[name] for name in names])
-
-
-_MIRROR = _mirror_order()
-_MIRROR_SIGN = np.array([(1, -1, -1) if p in TRUNK else (1, 1, 1) for p in PARTS])
+_BONE_ROWS = _bone_rows()
+_PARENT_ROWS = [
+    -1 if not row[0] else PART.get(row[0], PART.get(f"{row[0]}_{part[-1]}", -1))
+    for part, row in zip(PARTS, _ROWS, strict=True)
+]
 
 
 def mirror_angles(angles: np.ndarray) -> np.ndarray:
@@ -93,20 +103,14 @@ def clip_to_limits(angles: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Measures of one person in mm; ``girth`` scales the thickness of the limbs."""
+    """Measures of one individual.
 
-    hip: np.ndarray  # (3,) pelvis to left hip, body frame
-    thigh: float
-    shank: float
-    lower_spine: float
-    upper_spine: float
-    neck: float
-    head: float
-    shoulder: np.ndarray  # (3,) thorax to left shoulder, chest frame
-    upper_arm: float
-    forearm: float
-    girth: float
-    head_size: float
+    ``bones`` (P, 3) mm: from the parent joint to each joint, in the frame of the part
+    that turns the bone; ``sizes``: factors for the thickness of the solid parts.
+    """
+
+    bones: np.ndarray
+    sizes: Mapping[str, float]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -121,40 +125,47 @@ def draw_body(seed: int, subject: int) -> Body:
     build = rng.normal()
     legs, arms = 1.0 + 0.04 * rng.normal(size=2).clip(-2, 2)
     own = 1.0 + 0.025 * rng.normal(size=10).clip(-2, 2)
-    hip_width = 0.055 * stature * own[0] * (1.0 + 0.04 * build)
-    shoulder_width = 0.103 * stature * own[1] * (1.0 + 0.05 * rng.normal())
-    return Body(
-        hip=np.array([hip_width, -0.012 * stature, 0.0]),
-        thigh=0.243 * stature * own[2] * legs,
-        shank=0.244 * stature * own[3] * legs,
-        lower_spine=0.130 * stature * own[4],
-        upper_spine=0.142 * stature * own[5],
-        neck=0.093 * stature * own[6],
-        head=0.062 * stature * own[7],
-        shoulder=np.array([shoulder_width, 0.028 * stature, 0.0]),
-        upper_arm=0.167 * stature * own[8] * arms,
-        forearm=0.148 * stature * own[9] * arms,
-        girth=float(np.clip(1.0 + 0.11 * build, 0.8, 1.3)) * stature / 1700.0,
-        head_size=1.07 * stature / 1700.0 * (1.0 + 0.04 * rng.normal()),
-    )
+    hip_width = 0.055 * own[0] * (1.0 + 0.04 * build)
+    shoulder_width = 0.103 * own[1] * (1.0 + 0.05 * rng.normal())
+    vectors = {
+        "Hip": (hip_width, -0.012, 0.0),
+        "Knee": (0.0, -0.243 * own[2] * legs, 0.0),
+        "Ankle": (0.0, -0.244 * own[3] * legs, 0.0),
+        "Spine": (0.0, 0.130 * own[4], 0.0),
+        "Thorax": (0.0, 0.142 * own[5], 0.0),
+        "Neck": (0.0, 0.093 * own[6], 0.0),
+        "Head": (0.0, 0.062 * own[7], 0.0),
+        "Shoulder": (shoulder_width, 0.028, 0.0),
+        "Elbow": (0.0, -0.167 * own[8] * arms, 0.0),
+        "Wrist": (0.0, -0.148 * own[9] * arms, 0.0),
+    }
+    bones = np.zeros((len(JOINT), 3))
+    for name, joint in JOINT.items():
+        vector = vectors.get(name, vectors.get(name[1:], (0.0, 0.0, 0.0)))
+        mirror = -1.0 if name.startswith("R") else 1.0
+        bones[joint] = np.multiply(vector, (mirror * stature, stature, stature))
+    girth = float(np.clip(1.0 + 0.11 * build, 0.8, 1.3)) * stature / 1700.0
+    head = 1.07 * stature / 1700.0 * (1.0 + 0.04 * rng.normal())
+    shank = -float(bones[JOINT["LAnkle"], 1])
+    foot = 0.5 * (girth + shank / 415.0)
+    return Body(bones, {"one": 1.0, "girth": girth, "head": head, "foot": foot})
 
 
 @dataclasses.dataclass(frozen=True)
 class Posture:
     """Where the joints are and how the parts without a joint of their own turn.
 
-    ``joints`` (17, 3) mm, H36M_17. ``frames`` (7, 3, 3): pelvis, chest, head,
-    left hand, right hand, left foot, right foot; the columns of each are the unit
-    vectors to its left, up (hands: from the fingers to the wrist) and forward.
+    ``joints`` (P, 3) mm; ``frames``: the columns of each (3, 3) are the unit vectors
+    to its left, up (hands: from the fingers to the wrist) and forward.
     """
 
     joints: np.ndarray
-    frames: np.ndarray
+    frames: Mapping[str, np.ndarray]
 
-    def rotated(self, rotation: np.ndarray) -> Posture:
-        """The posture relative to its pelvis in another frame, x' = rotation x."""
-        joints = (self.joints - self.joints[0]) @ rotation.T
-        return Posture(joints, rotation @ self.frames)
+    def rotated(self, rotation: np.ndarray, root: int) -> Posture:
+        """The posture relative to joint ``root`` in another frame, x' = rotation x."""
+        joints = (self.joints - self.joints[root]) @ rotation.T
+        return Posture(joints, {k: rotation @ v for k, v in self.frames.items()})
 
 
 def rotations(angles: np.ndarray) -> np.ndarray:
@@ -169,74 +180,28 @@ def rotations(angles: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def forward_kinematics(angles: np.ndarray, body: Body) -> Posture:
-    """Joints of a pose.
+def hang_bones(
+    rows: Sequence[tuple[int, int, int]], bones: np.ndarray, turns: np.ndarray
+) -> np.ndarray:
+    """Joints (P, 3) from bones (P, 3) and the frames (F, 3, 3) that turn them.
 
-    Args:
-        angles: (PARTS, 3) degrees, see the module's text.
-        body: the measures of the person.
-
-    Returns:
-        The posture in the body frame, pelvis at the origin, mm.
+    ``rows`` holds (joint, joint it hangs from, frame), parents first; a joint without
+    a row lies at the origin.
     """
-    turn = rotations(angles * _TO_RADIANS)
-    pelvis = turn[PART["root"]]
-    waist = pelvis @ turn[PART["waist"]]
-    chest = waist @ turn[PART["chest"]]
-    neck = chest @ turn[PART["neck"]]
-    head = neck @ turn[PART["head"]]
-    joints = np.zeros((17, 3))
-    joints[JOINT["Spine"]] = spine = body.lower_spine * waist[:, 1]
-    joints[JOINT["Thorax"]] = thorax = spine + body.upper_spine * chest[:, 1]
-    joints[JOINT["Neck"]] = thorax + body.neck * neck[:, 1]
-    joints[JOINT["Head"]] = joints[JOINT["Neck"]] + body.head * head[:, 1]
-    hands, feet = [], []
-    for side, mirror in (("L", 1.0), ("R", -1.0)):
-        hands.append(_arm(joints, turn, chest, thorax, body, side, mirror))
-        feet.append(_leg(joints, turn, pelvis, body, side, mirror))
-    return Posture(joints, np.stack([pelvis, chest, head, *hands, *feet]))
+    joints = np.zeros_like(bones)
+    for joint, parent, frame in rows:
+        joints[joint] = joints[parent] + turns[frame] @ bones[joint]
+    return joints
 
 
-def _arm(
-    joints: np.ndarray,
-    turn: np.ndarray,
-    chest: np.ndarray,
-    thorax: np.ndarray,
-    body: Body,
-    side: str,
-    mirror: float,
-) -> np.ndarray:
-    """Fills in one arm and returns the frame of its hand."""
-    low = side.lower()
-    clavicle = chest @ turn[PART[f"clavicle_{low}"]]
-    upper = chest @ turn[PART[f"arm_{low}"]]
-    fore = upper @ turn[PART[f"elbow_{low}"]]
-    shoulder = thorax + clavicle @ (body.shoulder * (mirror, 1.0, 1.0))
-    elbow = shoulder - body.upper_arm * upper[:, 1]
-    joints[JOINT[f"{side}Shoulder"]] = shoulder
-    joints[JOINT[f"{side}Elbow"]] = elbow
-    joints[JOINT[f"{side}Wrist"]] = elbow - body.forearm * fore[:, 1]
-    return fore @ turn[PART[f"wrist_{low}"]]
-
-
-def _leg(
-    joints: np.ndarray,
-    turn: np.ndarray,
-    pelvis: np.ndarray,
-    body: Body,
-    side: str,
-    mirror: float,
-) -> np.ndarray:
-    """Fills in one leg and returns the frame of its foot."""
-    low = side.lower()
-    thigh = pelvis @ turn[PART[f"hip_{low}"]]
-    shank = thigh @ turn[PART[f"knee_{low}"]]
-    hip = pelvis @ (body.hip * (mirror, 1.0, 1.0))
-    knee = hip - body.thigh * thigh[:, 1]
-    joints[JOINT[f"{side}Hip"]] = hip
-    joints[JOINT[f"{side}Knee"]] = knee
-    joints[JOINT[f"{side}Ankle"]] = knee - body.shank * shank[:, 1]
-    return shank @ turn[PART[f"ankle_{low}"]]
+def forward_kinematics(angles: np.ndarray, body: Body) -> Posture:
+    """The posture of a pose (PARTS, 3) in degrees, pelvis at the origin, mm."""
+    turns = rotations(angles * _TO_RADIANS)
+    for part, parent in enumerate(_PARENT_ROWS):
+        if parent >= 0:
+            turns[part] = turns[parent] @ turns[part]
+    frames = {name: turns[PART[part]] for name, part in FRAMES.items()}
+    return Posture(hang_bones(_BONE_ROWS, body.bones, turns), frames)
 
 
 def posture_from_joints(joints: np.ndarray) -> Posture:
@@ -248,12 +213,16 @@ def posture_from_joints(joints: np.ndarray) -> Posture:
     point = {name: joints[i] for name, i in JOINT.items()}
     hips = point["LHip"] - point["RHip"]
     shoulders = point["LShoulder"] - point["RShoulder"]
-    pelvis = _frame(point["Spine"] - point["Pelvis"], hips)
-    chest = _frame(point["Thorax"] - point["Spine"], shoulders)
-    head = _frame(point["Head"] - point["Thorax"], chest[:, 0])
-    hands = [_frame(point[f"{s}Elbow"] - point[f"{s}Wrist"], chest[:, 0]) for s in "LR"]
-    feet = [_frame(point[f"{s}Knee"] - point[f"{s}Ankle"], pelvis[:, 0]) for s in "LR"]
-    return Posture(joints, np.stack([pelvis, chest, head, *hands, *feet]))
+    frames = {
+        "pelvis": _frame(point["Spine"] - point["Pelvis"], hips),
+        "chest": _frame(point["Thorax"] - point["Spine"], shoulders),
+    }
+    ways = [("head", "Head", "Thorax", "chest")]
+    ways += [(f"{s}Hand", f"{s}Elbow", f"{s}Wrist", "chest") for s in "LR"]
+    ways += [(f"{s}Foot", f"{s}Knee", f"{s}Ankle", "pelvis") for s in "LR"]
+    for name, upper, lower, near in ways:
+        frames[name] = _frame(point[upper] - point[lower], frames[near][:, 0])
+    return Posture(joints, frames)
 
 
 def _frame(up: np.ndarray, left: np.ndarray) -> np.ndarray:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-MAX_ROLL_DEG = 10.0
-
 
 def view_rotation(
     azimuth_deg: float, elevation_deg: float, roll_deg: float = 0.0
@@ -63,7 +61,7 @@ def draw_view(
             "-90 <= low <= high <= 90"
         )
     azimuth, elevation = rng.uniform(0.0, 360.0), rng.uniform(low, high)
-    roll = np.clip(rng.normal(0.0, 3.0), -MAX_ROLL_DEG, MAX_ROLL_DEG)
+    roll = np.clip(rng.normal(0.0, 3.0), -10.0, 10.0)
     return float(azimuth), float(elevation), float(roll)
 
 

@@ -14,20 +14,19 @@ spherical one in the coordinates ``C p`` and ``sqrt(Q_zz) (z + k p)``.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
-from input_pipeline.synthetic.figure import Cones
+from input_pipeline.synthetic.cones import Cones
 from input_pipeline.synthetic.scene import Light, Look
 from input_pipeline.synthetic.shading import Buffers, shade
 
 _NEARLY_END_ON = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
-class _Solver:
+class _Solver(NamedTuple):
     """Per-cone constants of the formulas above; floats or arrays (N, 1)."""
 
     c11: Any
@@ -75,11 +74,7 @@ def _coefficients(c: _Solver, x: Any, y: Any) -> tuple[Any, Any]:
     """h and g of ``q(t) = g + 2 h t + alpha t^2``."""
     u = c.c11 * x + (c.c12 * y - c.ax)
     v = c.c22 * y - c.ay
-    h = u * c.dx
-    h += v * c.dy + c.ra * c.dr
-    g = u * u
-    np.subtract(c.ra * c.ra - v * v, g, out=g)
-    return h, g
+    return u * c.dx + (v * c.dy + c.ra * c.dr), (c.ra * c.ra - v * v) - u * u
 
 
 def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -88,32 +83,25 @@ def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     Right where the nearest sphere is the one the closed form names: alpha < 0.
     """
     h, g = _coefficients(c, x, y)
-    t = h * h
-    t -= c.alpha * g
-    t *= c.inverse
-    np.maximum(t, 0.0, out=t)
-    np.sqrt(t, out=t)
+    t = (h * h - c.alpha * g) * c.inverse
+    np.sqrt(np.maximum(t, 0.0, out=t), out=t)
     t *= c.dz
     t -= h
     t /= c.alpha
-    np.maximum(t, 0.0, out=t)
-    np.minimum(t, 1.0, out=t)
+    np.minimum(np.maximum(t, 0.0, out=t), 1.0, out=t)
     return _depth_at(c, x, y, g, h, t), t
 
 
 def _depth_at(c: _Solver, x: Any, y: Any, g: Any, h: Any, t: Any) -> np.ndarray:
-    q = c.alpha * t + h
-    q += h
-    q *= t
-    q += g
+    q = (c.alpha * t + 2.0 * h) * t + g
     missed = q < 0.0
-    np.maximum(q, 0.0, out=q)
+    np.maximum(q, 0.0, out=q)  # in place: large pictures do not fit the cache
     np.sqrt(q, out=q)
-    np.subtract(t * c.dz + c.az, q, out=q)
-    q *= c.depth_unit
-    q -= c.kx * x + c.ky * y
-    q[missed] = np.inf
-    return q
+    depth = np.subtract(t * c.dz + c.az, q, out=q)
+    depth *= c.depth_unit
+    depth -= c.kx * x + c.ky * y
+    depth[missed] = np.inf
+    return depth
 
 
 def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +110,7 @@ def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     Seen end-on (alpha >= 0) the closed form may name the farthest sphere.
     """
     tiny = np.where(np.abs(c.alpha) < 1e-6, -1e-6, c.alpha)
-    depth, t = _hit(dataclasses.replace(c, alpha=tiny), x, y)
+    depth, t = _hit(c._replace(alpha=tiny), x, y)
     h, g = _coefficients(c, x, y)
     for end in (0.0, 1.0):
         other = _depth_at(c, x, y, g, h, end)
@@ -137,8 +125,8 @@ def ray_depths(cones: Cones, points: np.ndarray) -> np.ndarray:
     ``inf`` where the ray misses.
     """
     solver, _ = _solvers(cones)
-    columns = [getattr(solver, f.name)[:, None] for f in dataclasses.fields(solver)]
-    return _hit_any(_Solver(*columns), points[:, 0], points[:, 1])[0]
+    columns = _Solver(*(constant[:, None] for constant in solver))
+    return _hit_any(columns, points[:, 0], points[:, 1])[0]
 
 
 def hidden_joints(
@@ -166,7 +154,7 @@ def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarra
         The buffers (height, width) and the metrics Q (N, 3, 3) of the cones.
     """
     solver, metric = _solvers(cones)
-    constants = np.stack([getattr(solver, f.name) for f in dataclasses.fields(solver)])
+    constants = np.stack(solver, axis=1).tolist()
     depth = np.full((height, width), np.inf, np.float32)
     owner = np.full((height, width), -1, np.int16)
     share = np.zeros((height, width), np.float32)
@@ -176,7 +164,7 @@ def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarra
     for i, (left, top, right, bottom) in enumerate(boxes.tolist()):
         if left >= right or top >= bottom:
             continue
-        cone = _Solver(*constants[:, i].tolist())
+        cone = _Solver(*constants[i])
         length = cone.dx * cone.dx + cone.dy * cone.dy
         solve = _hit if cone.alpha < -_NEARLY_END_ON * length - 1e-6 else _hit_any
         box = slice(top, bottom), slice(left, right)
@@ -198,11 +186,6 @@ def _boxes(cones: Cones, width: int, height: int) -> np.ndarray:
     return np.clip(box, 0, (width, height, width, height)).astype(int)
 
 
-def supersampling(size: int) -> int:
-    """Rays per pixel and axis: more where pixels are coarse."""
-    return 3 if size <= 64 else 2
-
-
 def render(
     cones: Cones,
     background: np.ndarray,
@@ -211,7 +194,7 @@ def render(
     light: Light,
     up: np.ndarray,
 ) -> np.ndarray:
-    """Draws the person over the background.
+    """Draws a body over the background.
 
     Args:
         cones: in pixels of the picture.
@@ -227,46 +210,28 @@ def render(
     boxes = _boxes(cones, size, size)
     (left, top), (right, bottom) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     picture = background.copy()
-    if left < right and top < bottom:  # nothing is drawn beyond the person's box
-        inside = cones.to_pixels(1.0, -np.array([left, top]))
-        person, coverage = _person(
-            inside, right - left, bottom - top, size, look=look, light=light, up=up
-        )
-        patch = picture[top:bottom, left:right]
-        patch *= (1.0 - coverage)[..., None]
-        patch += person
-    return picture
-
-
-def _person(
-    cones: Cones,
-    width: int,
-    height: int,
-    size: int,
-    *,
-    look: Look,
-    light: Light,
-    up: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (height, width, 3), times coverage, and coverage (height, width)."""
-    times = supersampling(size)
-    fine = cones.to_pixels(times, np.zeros(2))
-    buffers, metric = rasterise(fine, width * times, height * times)
+    if left >= right or top >= bottom:  # nothing is drawn beyond the body's box
+        return picture
+    shape = (int(right - left), int(bottom - top))
+    times = 3 if size <= 64 else 2  # rays per pixel and axis: more where it is coarse
+    fine = cones.to_pixels(1.0, np.array([-left, -top]))
+    fine = fine.to_pixels(times, np.zeros(2))
+    buffers, metric = rasterise(fine, times * shape[0], times * shape[1])
     rows, columns = np.nonzero(buffers.cone >= 0)
-    hit = (rows, columns)
     colours = np.zeros((*buffers.cone.shape, 3), np.float32)
-    colours[hit] = shade(fine, metric, buffers, hit, look=look, light=light, up=up)
+    colours[rows, columns] = shade(
+        fine, metric, buffers, (rows, columns), look=look, light=light, up=up
+    )
     covered = (buffers.cone >= 0).astype(np.float32)
-    coverage = _mean_of_blocks(covered, times)
-    depth = _mean_of_blocks(np.where(covered > 0, buffers.depth, 0.0), times)
-    crease = _crease(depth / times, coverage, size)
-    return _mean_of_blocks(colours, times) * crease[..., None], coverage
-
-
-def _mean_of_blocks(fine: np.ndarray, times: int) -> np.ndarray:
-    """Averages times x times blocks of the first two axes."""
-    total = sum(fine[i::times, j::times] for i in range(times) for j in range(times))
-    return np.asarray(total) * np.float32(1.0 / times**2)
+    depth = np.where(covered > 0, buffers.depth / np.float32(times), np.float32(0))
+    colours, coverage, depth = (
+        cv2.resize(buffer, shape, interpolation=cv2.INTER_AREA)
+        for buffer in (colours, covered, depth)
+    )
+    patch = picture[top:bottom, left:right]
+    patch *= (1.0 - coverage)[..., None]
+    patch += colours * _crease(depth, coverage, size)[..., None]
+    return picture
 
 
 def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
@@ -277,23 +242,13 @@ def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
 
     Args:
         depth: (h, w) in pixels of the picture, times coverage.
-        coverage: (h, w) share of each pixel that the person fills.
+        coverage: (h, w) share of each pixel that the body fills.
         size: side of the whole picture, which sets the neighbourhood.
     """
-    reach = max(size // 24, 1)
-    mean = _box_sum(depth, reach) / np.maximum(_box_sum(coverage, reach), 1e-3)
-    behind = depth / np.maximum(coverage, 1e-3) - mean
+    side = 2 * max(size // 24, 1) + 1
+    near, share = (
+        cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT)
+        for values in (depth, coverage)
+    )
+    behind = depth / np.maximum(coverage, 1e-3) - near / np.maximum(share, 1e-3 / side)
     return 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
-
-
-def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:
-    """Sums over squares of side 2 reach + 1, cut at the rim."""
-    for axis in (0, 1):
-        count = values.shape[axis]
-        total = np.zeros((count + 1, values.shape[1 - axis]), np.float32)
-        np.cumsum(values if axis == 0 else values.T, axis=0, out=total[1:])
-        index = np.arange(count)
-        high = np.minimum(index + reach + 1, count)
-        values = total[high] - total[np.maximum(index - reach, 0)]
-        values = values if axis == 0 else values.T
-    return values

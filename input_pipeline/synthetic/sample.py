@@ -1,4 +1,4 @@
-"""One sample of the data set, by its number alone.
+"""One sample of a data set, by its number alone.
 
 Every random choice comes from (seed, split, index) and a stream of its own for
 landmarks and for appearance: a sample does not depend on batches, on workers or on
@@ -8,15 +8,13 @@ the size of the picture, and its landmarks can be had without drawing it.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from input_pipeline.sources.motion import Motion, frame_order
 from input_pipeline.synthetic import scene
-from input_pipeline.synthetic.actions import draw_pose
 from input_pipeline.synthetic.body import (
-    Body,
     Posture,
     draw_body,
     forward_kinematics,
@@ -28,8 +26,10 @@ from input_pipeline.synthetic.camera import (
     project,
     view_rotation,
 )
-from input_pipeline.synthetic.figure import Cones, build_figure, joint_radii
-from input_pipeline.synthetic.render import hidden_joints, render
+from input_pipeline.synthetic.cones import Cones
+from input_pipeline.synthetic.person import build_person
+from input_pipeline.synthetic.poses import draw_pose
+from input_pipeline.synthetic.render import render
 
 SPLITS = {"train": 0, "val": 1}
 NUM_SUBJECTS = {"train": 40, "val": 10}
@@ -37,53 +37,59 @@ _LANDMARKS, _LOOK, _PICTURE = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
-class MannequinLandmarks:
-    """What is known of a sample besides its picture.
+class Sample:
+    """A drawn individual.
 
-    ``keypoints`` (17, 2) float32 pixels; ``occlusion`` (17,) int8, 2 labelled, 1
-    hidden by the body itself; ``positions_mm`` (17, 3) float32, camera frame (x
-    right, y down, z away), the pelvis at the origin.
+    ``image`` (size, size, 3) uint8, (0, 0, 3) where no picture was asked for;
+    ``keypoints`` (P, 2) float32 pixels; ``positions_mm`` (P, 3) float32, camera frame
+    (x right, y down, z away), the root at the origin.
     """
 
+    image: np.ndarray
     keypoints: np.ndarray
-    occlusion: np.ndarray
     positions_mm: np.ndarray
     action: str
     subject: int
-    azimuth_deg: float
-    elevation_deg: float
 
 
 @dataclasses.dataclass(frozen=True)
-class MannequinSample(MannequinLandmarks):
-    """A sample with its picture: ``image`` (size, size, 3) uint8."""
+class View:
+    """A posture before the camera.
 
-    image: np.ndarray
+    ``posture``: camera frame, mm; ``up`` (3,): the world's up there; ``scale`` (picture
+    sides per mm) and ``translation`` (2,) (picture sides) place it in the picture.
+    """
 
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """Everything that is decided before drawing; pictures have side 1."""
-
-    posture: Posture  # camera frame
-    body: Body
-    look: scene.Look
-    cones: Cones  # mm
-    scale: float  # picture sides per mm
-    translation: np.ndarray
+    posture: Posture
     up: np.ndarray
-    occlusion: np.ndarray
-    action: str
-    subject: int
-    azimuth_deg: float
-    elevation_deg: float
+    scale: float
+    translation: np.ndarray
+
+    def keypoints(self, size: int) -> np.ndarray:
+        """(P, 2) float32 pixels of the joints in a picture of that side."""
+        pixels = project(
+            self.posture.joints,
+            scale=self.scale * size,
+            translation=self.translation * size,
+        )
+        return pixels.astype(np.float32)
 
 
-def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
-    return np.random.default_rng((seed, SPLITS[split], index, stream))
+def truth_arrays(
+    samples: Sequence[Sample], joint_names: Sequence[str], first_id: int = 0
+) -> dict[str, np.ndarray]:
+    """What a ground-truth file holds of samples numbered from ``first_id``."""
+    return {
+        "sample_ids": np.arange(first_id, first_id + len(samples), dtype=np.int64),
+        "positions_mm": np.stack([sample.positions_mm for sample in samples]),
+        "action": np.array([sample.action for sample in samples]),
+        "subject": np.array([sample.subject for sample in samples], np.int64),
+        "joint_names": np.array(joint_names),
+    }
 
 
-def _check(index: int, split: str, seed: int, size: int) -> None:
+def check_arguments(index: int, split: str, seed: int, size: int) -> None:
+    """Refuses a sample that does not exist."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} must be one of {sorted(SPLITS)}")
     if index < 0 or seed < 0:
@@ -92,18 +98,63 @@ def _check(index: int, split: str, seed: int, size: int) -> None:
         raise ValueError(f"size={size} must be at least 8 pixels")
 
 
-def _plan(
+def draw_subject(
+    rng: np.random.Generator, split: str, counts: dict[str, int] = NUM_SUBJECTS
+) -> int:
+    """The number of an individual; those of the splits are disjoint."""
+    first = 0 if split == "train" else counts["train"]
+    return first + int(rng.integers(counts[split]))
+
+
+def look_at(
+    rng: np.random.Generator,
+    posture: Posture,
+    root: int,
+    elevation_deg: tuple[float, float],
+) -> View:
+    """Draws a camera and places a posture before it."""
+    rotation = view_rotation(*draw_view(rng, elevation_deg))
+    posture = posture.rotated(rotation, root)
+    return View(posture, rotation[:, 1], *frame_person(rng, posture.joints))
+
+
+def render_sample(
     index: int,
     *,
     split: str,
     seed: int,
-    elevation_deg: tuple[float, float],
-    motion: Motion | None,
-) -> _Plan:
-    rng = _generator(seed, split, index, _LANDMARKS)
+    size: int,
+    elevation_deg: tuple[float, float] = (-10.0, 30.0),
+    motion: Motion | None = None,
+    picture: bool = True,
+) -> Sample:
+    """Draws mannequin ``index`` of a split.
+
+    Args:
+        index: number of the sample, from 0. With a motion it must be below the
+            number of the split's frames, see :func:`.motion.frame_order`.
+        split: ``"train"`` or ``"val"``; their subjects are disjoint.
+        seed: of the whole data set.
+        size: side of the square picture in pixels.
+        elevation_deg: (low, high) of the camera's elevation, above is positive.
+        motion: motion capture from which to take the poses; by default they are
+            drawn from the repertoire of :mod:`.poses`.
+        picture: whether to draw it; the rest of the sample is the same without.
+
+    Returns:
+        The sample; it depends on the arguments alone.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    check_arguments(index, split, seed, size)
+
+    def generator(stream: int) -> np.random.Generator:
+        return np.random.default_rng((seed, SPLITS[split], index, stream))
+
+    rng = generator(_LANDMARKS)
     if motion is None:
-        first = 0 if split == "train" else NUM_SUBJECTS["train"]
-        subject = first + int(rng.integers(NUM_SUBJECTS[split]))
+        subject = draw_subject(rng, split)
         body = draw_body(seed, subject)
         action, angles = draw_pose(rng)
         posture = forward_kinematics(angles, body)
@@ -112,27 +163,14 @@ def _plan(
         subject, action = int(motion.subject[frame]), str(motion.action[frame])
         body = draw_body(seed, abs(subject))
         posture = posture_from_joints(motion.positions[frame].astype(np.float64))
-    azimuth, elevation, roll = draw_view(rng, elevation_deg)
-    rotation = view_rotation(azimuth, elevation, roll)
-    posture = posture.rotated(rotation)
-    scale, translation = frame_person(rng, posture.joints)
-    look = scene.draw_look(_generator(seed, split, index, _LOOK))
-    cones = build_figure(posture, body, look)
-    hidden = hidden_joints(cones, posture.joints, 1.25 * joint_radii(body) + 15.0)
-    return _Plan(
-        posture=posture,
-        body=body,
-        look=look,
-        cones=cones,
-        scale=scale,
-        translation=translation,
-        up=rotation[:, 1],
-        occlusion=np.where(hidden, 1, 2).astype(np.int8),
-        action=action,
-        subject=subject,
-        azimuth_deg=azimuth,
-        elevation_deg=elevation,
-    )
+    view = look_at(rng, posture, 0, elevation_deg)
+    image = np.zeros((0, 0, 3), np.uint8)
+    if picture:
+        look = scene.draw_look(generator(_LOOK))
+        cones = build_person(view.posture, body, look)
+        image = paint(generator(_PICTURE), cones, view, look=look, size=size)
+    positions = view.posture.joints.astype(np.float32)
+    return Sample(image, view.keypoints(size), positions, action, subject)
 
 
 def _frame_of(motion: Motion, split: str, seed: int, index: int) -> int:
@@ -145,113 +183,25 @@ def _frame_of(motion: Motion, split: str, seed: int, index: int) -> int:
     return int(order[index])
 
 
-def _landmarks(plan: _Plan, size: int) -> dict[str, Any]:
-    pixels = project(
-        plan.posture.joints,
-        scale=plan.scale * size,
-        translation=plan.translation * size,
-    )
-    return {
-        "keypoints": pixels.astype(np.float32),
-        "occlusion": plan.occlusion,
-        "positions_mm": plan.posture.joints.astype(np.float32),
-        "action": plan.action,
-        "subject": plan.subject,
-        "azimuth_deg": plan.azimuth_deg,
-        "elevation_deg": plan.elevation_deg,
-    }
-
-
-def project_landmarks(
-    index: int,
-    *,
-    split: str,
-    seed: int,
-    size: int,
-    elevation_deg: tuple[float, float] = (-10.0, 30.0),
-    motion: Motion | None = None,
-) -> MannequinLandmarks:
-    """The sample of :func:`render_sample` without its picture, exactly the same."""
-    _check(index, split, seed, size)
-    plan = _plan(
-        index, split=split, seed=seed, elevation_deg=elevation_deg, motion=motion
-    )
-    return MannequinLandmarks(**_landmarks(plan, size))
-
-
-def render_sample(
-    index: int,
-    *,
-    split: str,
-    seed: int,
-    size: int,
-    elevation_deg: tuple[float, float] = (-10.0, 30.0),
-    motion: Motion | None = None,
-) -> MannequinSample:
-    """Draws sample ``index`` of a split.
-
-    Args:
-        index: number of the sample, from 0. With a motion it must be below the
-            number of the split's frames, see :func:`.motion.frame_order`.
-        split: ``"train"`` or ``"val"``; their subjects are disjoint.
-        seed: of the whole data set.
-        size: side of the square picture in pixels.
-        elevation_deg: (low, high) of the camera's elevation, above is positive.
-        motion: motion capture from which to take the poses; by default they are
-            drawn from the repertoire of :mod:`.actions`.
-
-    Returns:
-        The sample; it depends on the arguments alone.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    _check(index, split, seed, size)
-    plan = _plan(
-        index, split=split, seed=seed, elevation_deg=elevation_deg, motion=motion
-    )
-    image = paint(
-        _generator(seed, split, index, _PICTURE),
-        plan.cones,
-        plan.posture.joints,
-        look=plan.look,
-        up=plan.up,
-        scale=plan.scale,
-        translation=plan.translation,
-        size=size,
-    )
-    return MannequinSample(image=image, **_landmarks(plan, size))
-
-
 def paint(
-    rng: np.random.Generator,
-    cones: Cones,
-    joints: np.ndarray,
-    *,
-    look: scene.Look,
-    up: np.ndarray,
-    scale: float,
-    translation: np.ndarray,
-    size: int,
+    rng: np.random.Generator, cones: Cones, view: View, *, look: scene.Look, size: int
 ) -> np.ndarray:
     """Draws cones in a room of their own: light, background, shadow, noise.
 
     Args:
         rng: the only source of chance.
-        cones: of the figure, camera frame, mm.
-        joints: (P, 3) camera frame, mm; they stand on the floor and cast the shadow.
+        cones: of the body, camera frame, mm.
+        view: its joints stand on the floor and cast the shadow.
         look: the paintings of shirt and face, where the cones ask for them.
-        up: (3,) the world's up in the camera frame.
-        scale: picture sides per mm.
-        translation: (2,) picture sides, where the camera frame's origin lands.
         size: side of the picture in pixels.
 
     Returns:
         (size, size, 3) uint8.
     """
+    joints, up = view.posture.joints, view.up
     light = scene.draw_light(rng)
-    lowest = translation[1] + scale * float(joints[:, 1].max())
-    scale, translation = scale * size, translation * size
+    lowest = view.translation[1] + view.scale * float(joints[:, 1].max())
+    scale, translation = view.scale * size, view.translation * size
     horizon = lowest - rng.uniform(0.02, 0.16) - 0.2 * max(up[2] * -1.0, 0.0)
     background, is_floor = scene.draw_background(rng, size, horizon)
     shadow = scene.ground_shadow(
@@ -259,10 +209,8 @@ def paint(
     )
     shadow *= is_floor[:, None] * np.float32(0.75 * (up[2] < 0.0))
     background *= 1.0 - shadow[:, :, None]
-    picture = render(
-        cones.to_pixels(scale, translation), background, look=look, light=light, up=up
-    )
-    picture += rng.uniform(0.0, 0.018) * rng.standard_normal(
-        picture.shape, dtype=np.float32
-    )
+    cones = cones.to_pixels(scale, translation)
+    picture = render(cones, background, look=look, light=light, up=up)
+    noise = rng.uniform(0.0, 0.018)
+    picture += noise * rng.standard_normal(picture.shape, dtype=np.float32)
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

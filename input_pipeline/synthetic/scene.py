@@ -6,91 +6,27 @@ import dataclasses
 
 import numpy as np
 
-_SKINS = np.array(
-    [
-        (255, 224, 196),
-        (241, 194, 160),
-        (224, 172, 130),
-        (198, 134, 92),
-        (150, 98, 64),
-        (110, 70, 48),
-        (80, 52, 38),
-    ]
+
+def _palette(text: str) -> np.ndarray:
+    """(n, 3) in 0..1 of hexadecimal colours."""
+    return np.array([[*bytes.fromhex(colour)] for colour in text.split()]) / 255.0
+
+
+_SKINS = _palette("ffe0c4 f1c2a0 e0ac82 c6865c 966240 6e4630 503426")
+_HAIRS = _palette("201a18 3a281e 623e26 926036 cea662 a84a28 969492 dedcd6")
+_CLOTHES = _palette(
+    "e63946 f18701 fac846 78aa50 2a9d8f 3a86ff 264682 8350b4 d66ea0 f0f0ec "
+    "b4bac0 5c626a 2c2e36 966e50 6e2832 cde1eb"
 )
-_HAIRS = np.array(
-    [
-        (32, 26, 24),
-        (58, 40, 30),
-        (98, 62, 38),
-        (146, 96, 54),
-        (206, 166, 98),
-        (168, 74, 40),
-        (150, 148, 146),
-        (222, 220, 214),
-    ]
+_TROUSERS = _palette(
+    "2d3e62 4a628c 2c2c32 605c5a 96866a c4b494 545c42 6e3234 e0ded8 3c646e"
 )
-_CLOTHES = np.array(
-    [
-        (230, 57, 70),
-        (241, 135, 1),
-        (250, 200, 70),
-        (120, 170, 80),
-        (42, 157, 143),
-        (58, 134, 255),
-        (38, 70, 130),
-        (131, 80, 180),
-        (214, 110, 160),
-        (240, 240, 236),
-        (180, 186, 192),
-        (92, 98, 106),
-        (44, 46, 54),
-        (150, 110, 80),
-        (110, 40, 50),
-        (205, 225, 235),
-    ]
+_WALLS = _palette(
+    "ded6c8 c4d0d8 cebeac a8bcb0 e8debe 96a4b8 d6bab4 7e868c bacee2 5c6874"
 )
-_TROUSERS = np.array(
-    [
-        (45, 62, 98),
-        (74, 98, 140),
-        (44, 44, 50),
-        (96, 92, 90),
-        (150, 134, 106),
-        (196, 180, 148),
-        (84, 92, 66),
-        (110, 50, 52),
-        (224, 222, 216),
-        (60, 100, 110),
-    ]
-)
-_WALLS = np.array(
-    [
-        (222, 214, 200),
-        (196, 208, 216),
-        (206, 190, 172),
-        (168, 188, 176),
-        (232, 222, 190),
-        (150, 164, 184),
-        (214, 186, 180),
-        (126, 134, 140),
-        (186, 206, 226),
-        (92, 104, 116),
-    ]
-)
-_FLOORS = np.array(
-    [
-        (164, 130, 98),
-        (126, 112, 100),
-        (176, 170, 160),
-        (110, 134, 92),
-        (146, 146, 150),
-        (196, 172, 138),
-        (92, 84, 82),
-        (128, 150, 118),
-    ]
-)
-HAIR_STYLES = ("short", "short", "short", "long", "ponytail", "bun", "bald", "cap")
-SHIRT_STYLES = ("plain", "plain", "stripes", "stripes", "zip", "block", "print")
+_FLOORS = _palette("a48262 7e7064 b0aaa0 6e865c 929296 c4ac8a 5c5452 809676")
+_HAIR_STYLES = ("short", "short", "short", "long", "ponytail", "bun", "bald", "cap")
+_SHIRT_STYLES = ("plain", "plain", "stripes", "stripes", "zip", "block", "print")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +36,7 @@ class Look:
     skin: np.ndarray
     hair: np.ndarray
     shirt: np.ndarray
-    shirt_accent: np.ndarray
+    accent: np.ndarray
     trousers: np.ndarray
     belt: np.ndarray
     shoes: np.ndarray
@@ -126,7 +62,7 @@ class Light:
 
 
 def _pick(rng: np.random.Generator, palette: np.ndarray, spread: float) -> np.ndarray:
-    colour = palette[rng.integers(len(palette))] / 255.0
+    colour = palette[rng.integers(len(palette))]
     return np.clip(colour + rng.normal(0.0, spread, 3), 0.02, 0.98)
 
 
@@ -140,13 +76,13 @@ def draw_look(rng: np.random.Generator) -> Look:
         skin=_pick(rng, _SKINS, 0.02),
         hair=_pick(rng, _HAIRS, 0.02),
         shirt=shirt,
-        shirt_accent=accent,
+        accent=accent,
         trousers=_pick(rng, _TROUSERS, 0.04),
         belt=_pick(rng, _HAIRS[:4], 0.02),
         shoes=_pick(rng, _CLOTHES, 0.03),
         socks=np.full(3, rng.uniform(0.2, 0.95)),
-        hair_style=HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
-        shirt_style=SHIRT_STYLES[rng.integers(len(SHIRT_STYLES))],
+        hair_style=_HAIR_STYLES[rng.integers(len(_HAIR_STYLES))],
+        shirt_style=_SHIRT_STYLES[rng.integers(len(_SHIRT_STYLES))],
         sleeves=float(rng.choice((0.15, 0.55, 0.75, 1.5, 1.93, 1.93))),
         legs=float(rng.choice((0.5, 0.75, 1.6, 1.9, 1.93, 1.93))),
         backpack=bool(rng.random() < 0.15),
@@ -197,21 +133,19 @@ def draw_background(
     column += is_floor[:, None] * floor * fade_floor[:, None]
     picture = np.repeat(column[:, None, :].astype(np.float32), size, axis=1)
     kind = rng.integers(4)
-    if kind == 0:
-        _panels(rng, picture, horizon)
+    if kind == 0:  # vertical panels on the wall
+        count, phase = rng.uniform(2.0, 9.0), rng.uniform()
+        even = (np.arange(size) / size * count + phase) % 1.0 < 0.5
+        band = np.where(even, 1.0, rng.uniform(0.82, 0.95)).astype(np.float32)
+        picture[: max(int(horizon * size), 0)] *= band[None, :, None]
     for _ in range(rng.integers(0, 6) if kind != 3 else rng.integers(5, 12)):
         _block(rng, picture, wall, horizon)
-    picture *= _uneven(rng, size)[:, :, None]
-    return picture, is_floor
-
-
-def _panels(rng: np.random.Generator, picture: np.ndarray, horizon: float) -> None:
-    """Vertical panels on the wall, in place."""
-    size = len(picture)
-    x = np.arange(size) / size
-    count, phase = rng.uniform(2.0, 9.0), rng.uniform()
-    band = np.where((x * count + phase) % 1.0 < 0.5, 1.0, rng.uniform(0.82, 0.95))
-    picture[: max(int(horizon * size), 0)] *= band.astype(np.float32)[None, :, None]
+    # Slow changes of brightness: a coarse grid, smoothly enlarged.
+    grid = rng.normal(1.0, 0.07, (5, 5)).astype(np.float32)
+    place = (np.arange(size, dtype=np.float32) + 0.5) / size * 4
+    distance = np.abs(place[:, None] - np.arange(5, dtype=np.float32))
+    weight = np.maximum(1.0 - distance, 0.0)
+    return picture * (weight @ grid @ weight.T)[:, :, None], is_floor
 
 
 def _block(
@@ -230,16 +164,6 @@ def _block(
     patch = picture[rows, columns]
     patch *= np.float32(1.0 - mix)
     patch += (mix * (0.6 * colour + 0.4 * wall)).astype(np.float32)
-
-
-def _uneven(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Slow changes of brightness (size, size): a coarse grid, smoothly enlarged."""
-    cells = 5
-    grid = rng.normal(1.0, 0.07, (cells, cells)).astype(np.float32)
-    place = (np.arange(size, dtype=np.float32) + 0.5) / size * (cells - 1)
-    distance = np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
-    weight = np.maximum(1.0 - distance, 0.0)
-    return weight @ grid @ weight.T
 
 
 def ground_shadow(

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from input_pipeline.synthetic.figure import FACE, SHIRT, Cones
+from input_pipeline.synthetic.cones import FACE, Cones
 from input_pipeline.synthetic.scene import Light, Look
 
 
@@ -39,17 +39,31 @@ def shade(
     little darkening towards the outline, which parts limbs of equal colour.
     """
     owner, share = buffers.cone[hit], buffers.share[hit]
-    start = cones.start.astype(np.float32)
     along = (cones.end - cones.start).astype(np.float32)
     offset = np.empty((len(owner), 3), np.float32)
     offset[:, 0], offset[:, 1] = hit[1] + 0.5, hit[0] + 0.5
     offset[:, 2] = buffers.depth[hit]
-    offset -= start[owner] + share[:, None] * along[owner]
-    normal = _normals(metric, owner, offset)
-    albedo = cones.colours.astype(np.float32)[
-        owner, (share > cones.split.astype(np.float32)[owner]).astype(np.intp)
-    ]
-    _paint(albedo, cones, owner, share, offset, look)
+    offset -= cones.start.astype(np.float32)[owner] + share[:, None] * along[owner]
+    normal = offset.copy()
+    flat = np.abs(metric - np.eye(3)).max(axis=(1, 2)) > 1e-9
+    uneven = np.nonzero(flat[owner])[0]  # the others are round: the offset itself
+    normal[uneven] = np.einsum(
+        "nij,nj->ni", metric.astype(np.float32)[owner[uneven]], offset[uneven]
+    )
+    length = np.sqrt(np.einsum("ni,ni->n", normal, normal))  # faster than norm
+    normal /= np.maximum(length, 1e-6)[:, None]
+    after = share > cones.split.astype(np.float32)[owner]
+    albedo = cones.colours.astype(np.float32)[owner, after.astype(np.intp)]
+    for index in np.nonzero(cones.pattern)[0]:
+        chosen = np.nonzero(owner == index)[0]
+        frame = (cones.frame[index] / cones.widths[index]).astype(np.float32)
+        local = offset[chosen] @ frame / np.float32(cones.radii[index].mean())
+        if cones.pattern[index] == FACE:
+            albedo[chosen] = face_colours(local, look)
+        else:
+            low, high = cones.height[index]
+            height = low + share[chosen] * (high - low)
+            albedo[chosen] = shirt_colours(local, height, look)
     lamp = normal @ light.direction.astype(np.float32)
     lamp = np.maximum((lamp + 0.25) / 1.25, 0.0)
     sky = 0.72 + 0.28 * (normal @ up.astype(np.float32))
@@ -57,43 +71,6 @@ def shade(
     brightness = sky[:, None] * light.ambient.astype(np.float32)
     brightness += lamp[:, None] * light.lamp.astype(np.float32)
     return np.minimum(albedo * brightness, 1.0)
-
-
-def _normals(metric: np.ndarray, owner: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Unit normals (n, 3) at offsets (n, 3) from the centres of the spheres."""
-    normal = offset.copy()
-    flat = np.abs(metric - np.eye(3)).max(axis=(1, 2)) > 1e-9
-    uneven = np.nonzero(flat[owner])[0]  # the others are round: the offset itself
-    normal[uneven] = np.einsum(
-        "nij,nj->ni", metric.astype(np.float32)[owner[uneven]], offset[uneven]
-    )
-    length = np.sqrt(np.einsum("ni,ni->n", normal, normal))
-    normal /= np.maximum(length, 1e-6)[:, None]
-    return normal
-
-
-def _paint(
-    albedo: np.ndarray,
-    cones: Cones,
-    owner: np.ndarray,
-    share: np.ndarray,
-    offset: np.ndarray,
-    look: Look,
-) -> None:
-    """Replaces plain colours by patterns, in place."""
-    kinds = cones.pattern[owner]
-    for index in np.nonzero(cones.pattern)[0]:
-        chosen = np.nonzero(owner == index)[0]
-        if len(chosen) == 0:
-            continue
-        frame = (cones.frame[index] / cones.widths[index]).astype(np.float32)
-        local = offset[chosen] @ frame / np.float32(cones.radii[index].mean())
-        if kinds[chosen[0]] == FACE:
-            albedo[chosen] = face_colours(local, look)
-        elif kinds[chosen[0]] == SHIRT:
-            low, high = cones.height[index]
-            height = low + share[chosen] * (high - low)
-            albedo[chosen] = shirt_colours(local, height, look)
 
 
 def face_colours(local: np.ndarray, look: Look) -> np.ndarray:
@@ -141,7 +118,7 @@ def shirt_colours(local: np.ndarray, height: np.ndarray, look: Look) -> np.ndarr
     """
     x, front = local[:, 0], local[:, 2]
     colours = np.repeat(look.shirt[None].astype(np.float32), len(local), axis=0)
-    accent, style = look.shirt_accent, look.shirt_style
+    accent, style = look.accent, look.shirt_style
     facing = front > 0.0
     if style == "stripes":
         colours[(height / look.stripe_mm) % 1.0 < 0.42] = accent

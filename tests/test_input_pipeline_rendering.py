@@ -1,0 +1,88 @@
+"""Drawing on all cores: order, independence of the workers, failures."""
+
+import functools
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline.sources import rendering
+from input_pipeline.sources.rendering import map_on_cores, render_jpeg
+from input_pipeline.synthetic import render_sample
+
+HERE = os.getpid()
+
+
+def square(index):
+    return index * index
+
+
+def fail(index):
+    if index == 20:
+        raise FileNotFoundError("motion.npz: gone")
+    return index
+
+
+def die_elsewhere(index, home):
+    if os.getpid() != home:
+        os._exit(1)
+    return index
+
+
+def test_results_come_in_order_whatever_the_number_of_workers(monkeypatch):
+    monkeypatch.setattr(rendering, "CHUNK", 3)
+    expected = [index**2 for index in range(32)]
+    for workers in (1, 2):
+        assert list(map_on_cores(square, 32, workers=workers)) == expected
+    assert list(map_on_cores(square, 0)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_drawing_itself_is_raised(workers, monkeypatch):
+    """An OSError of a worker is none of starting it."""
+    monkeypatch.setattr(rendering, "CHUNK", 8)
+    drawn = map_on_cores(fail, 40, workers=workers)
+    with pytest.raises(FileNotFoundError, match=r"motion\.npz: gone"):
+        list(drawn)
+
+
+def test_without_processes_drawing_goes_on_in_this_one(monkeypatch, caplog):
+    monkeypatch.setattr(rendering, "CHUNK", 4)
+    draw = functools.partial(die_elsewhere, home=HERE)
+    assert list(map_on_cores(draw, 12, workers=2)) == list(range(12))
+    assert "Drawing goes on in one process" in caplog.text
+
+    def no_process(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    caplog.clear()
+    monkeypatch.setattr(
+        rendering.concurrent.futures.ProcessPoolExecutor, "submit", no_process
+    )
+    assert list(map_on_cores(square, 12, workers=2)) == [i * i for i in range(12)]
+    assert "no more processes" in caplog.text
+
+
+def test_a_jpeg_is_the_picture_of_its_sample():
+    arguments = {"split": "val", "seed": 3, "size": 32, "elevation_deg": (0.0, 5.0)}
+    encoded, bare = render_jpeg(2, mocap_file="", **arguments)
+    sample = render_sample(2, **arguments)
+    with Image.open(io.BytesIO(encoded)) as picture:
+        difference = np.asarray(picture).astype(int) - sample.image
+    assert np.abs(difference).mean() < 3
+    assert bare.image.size == 0
+    np.testing.assert_array_equal(bare.positions_mm, sample.positions_mm)
+
+
+def test_a_missing_motion_is_named_by_the_worker():
+    with pytest.raises(ValueError, match="no such motion file"):
+        render_jpeg(
+            0,
+            split="val",
+            seed=0,
+            size=32,
+            elevation_deg=(0.0, 0.0),
+            mocap_file="absent.npz",
+        )
