@@ -28,8 +28,7 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from losses.metrics import dai_error
 from nrsfm_jax import train
-from nrsfm_jax.first_pose import em_options
-from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
+from nrsfm_jax.em import em_options, expected_pose, fit_shapes
 
 # Published by Dai et al., for the block matrix method.
 PUBLISHED = {"drink": 0.0266, "pickup": 0.1731, "yoga": 0.1150, "stretch": 0.1034}

@@ -45,8 +45,7 @@ from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from nrsfm_jax import teacher, train
-from nrsfm_jax.first_pose import mirror_of
-from nrsfm_jax.gaussian_mixture import GaussianMixture, expected_pose, fit_shapes
+from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, mirror_of
 from nrsfm_jax.loss import Objective, member_terms
 
 UNITS = {

@@ -5,17 +5,7 @@ by name; what is exported here is mathematics and the teacher's files.
 """
 
 from nrsfm_jax.camera import estimate_camera, orthonormal_projection
-from nrsfm_jax.gaussian_mixture import (
-    GaussianMixture,
-    expected_depth,
-    fit_gaussian_mixture,
-    fit_shapes,
-)
-from nrsfm_jax.gaussian_shape import (
-    GaussianShape,
-    fit_gaussian_shape,
-    posterior_depth,
-)
+from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, posterior_of
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.model import (
     estimate_code,
@@ -36,7 +26,6 @@ from nrsfm_jax.teacher import (
 
 __all__ = [
     "GaussianMixture",
-    "GaussianShape",
     "Objective",
     "Reconstruction",
     "Teacher",
@@ -44,9 +33,7 @@ __all__ = [
     "encode",
     "estimate_camera",
     "estimate_code",
-    "expected_depth",
-    "fit_gaussian_mixture",
-    "fit_gaussian_shape",
+    "expected_pose",
     "fit_shapes",
     "from_params",
     "init",
@@ -55,7 +42,7 @@ __all__ = [
     "load_reconstruction",
     "mirror_depth",
     "orthonormal_projection",
-    "posterior_depth",
+    "posterior_of",
     "reconstruct",
     "save",
     "shrink",

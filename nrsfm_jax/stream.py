@@ -15,8 +15,7 @@ import numpy as np
 
 from nrsfm_jax import landmark_folder
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.first_pose import first_pose
-from nrsfm_jax.gaussian_mixture import GaussianMixture
+from nrsfm_jax.em import GaussianMixture, pose_or_flat
 from nrsfm_jax.loss import Batch, Objective, check_seen, complete_batch
 from nrsfm_jax.train import (
     SPLITS,
@@ -203,7 +202,7 @@ def _em_pose(
                 parts = landmark_folder.pose_parts(
                     records,
                     records.shard_range(i),
-                    lambda W, labelled: first_pose(shape, W, labelled),
+                    lambda W, labelled: pose_or_flat(shape, W, labelled),
                 )
                 size = (records.counts[i], joints, 3)
                 landmark_shards.write_array(paths[i], parts, size, np.float32)

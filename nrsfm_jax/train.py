@@ -23,8 +23,14 @@ from jaxtyping import Array, Bool, Float, Key
 
 from nrsfm_jax import evaluate, model
 from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.first_pose import em_options, first_pose, kept_shapes, mirror_of
-from nrsfm_jax.gaussian_mixture import GaussianMixture
+from nrsfm_jax.em import (
+    GaussianMixture,
+    em_options,
+    mirror_of,
+    pose_or_flat,
+    posterior_of,
+    read_or_fit,
+)
 from nrsfm_jax.landmark_folder import draw_rows
 from nrsfm_jax.loss import (
     Batch,
@@ -36,7 +42,6 @@ from nrsfm_jax.loss import (
     over_members,
 )
 from nrsfm_jax.model import Params
-from nrsfm_jax.posterior import depth_posterior
 from runtime import processes, run_files
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel, sharing
@@ -188,7 +193,7 @@ def fit(
 
     Args:
         W: (N, P, 2) centred landmarks in patch units; missing ones are 0 or, better,
-            what the EM expects (`gaussian_mixture.expected_pose`).
+            what the EM expects (`em.expected_pose`).
         labelled: (N, P) joints that have a landmark.
         key: seeds the networks and the batches.
         dictionary_sizes: K_1 ... K_n.
@@ -355,7 +360,7 @@ def _train_in_memory(config: Any, workdir: Path, settings: dict[str, Any]) -> No
     if extra is not None:
         landmarks["extra"] = extra
     pose = {
-        split: first_pose(shape, marks.centred[0], marks.labelled)
+        split: pose_or_flat(shape, marks.centred[0], marks.labelled)
         for split, marks in landmarks.items()
     }
 
@@ -398,8 +403,12 @@ def save_posterior(
     folder: Path, split: str, shape: GaussianMixture, marks: Any
 ) -> None:
     """What students of the modes ``posterior`` and ``posterior_teacher`` read."""
-    depth, covariance = depth_posterior(shape, marks.centred[0], marks.labelled)
-    arrays = {"depth": depth, "covariance": covariance, "sample_ids": marks.sample_ids}
+    found = posterior_of(shape, marks.centred[0], marks.labelled)
+    arrays = {
+        "depth": found.pose[..., 2],
+        "covariance": found.covariance,
+        "sample_ids": marks.sample_ids,
+    }
     teacher_files.save_arrays(folder / f"{split}_posterior.safetensors", arrays)
 
 
@@ -439,7 +448,7 @@ def fit_or_read_shapes(
         return None
 
     def shapes() -> GaussianMixture:
-        return kept_shapes(
+        return read_or_fit(
             workdir / "teacher" / "em.safetensors",
             W,
             labelled,

@@ -10,7 +10,7 @@ import pytest
 
 from losses.camera_frame import rotation_from_camera
 from nrsfm_jax import model, stream, teacher, train
-from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
+from nrsfm_jax.em import expected_pose, fit_shapes
 from nrsfm_jax.loss import Objective, batch_loss, choose_member
 
 SIZES = (24, 8)

@@ -1,0 +1,34 @@
+"""EM for Gaussian shapes seen from unknown views: a first, coherent depth."""
+
+from nrsfm_jax.em.fit import (
+    em_options,
+    fit_gaussian,
+    fit_mixture,
+    fit_shapes,
+    read_or_fit,
+    refit,
+    run_em,
+)
+from nrsfm_jax.em.gaussians import GaussianMixture
+from nrsfm_jax.em.posterior import Posterior, expected_pose, pose_or_flat, posterior_of
+from nrsfm_jax.em.samples import Samples, mirror_of
+from nrsfm_jax.em.views import rotation_views, upright_views
+
+__all__ = [
+    "GaussianMixture",
+    "Posterior",
+    "Samples",
+    "em_options",
+    "expected_pose",
+    "fit_gaussian",
+    "fit_mixture",
+    "fit_shapes",
+    "mirror_of",
+    "pose_or_flat",
+    "posterior_of",
+    "read_or_fit",
+    "refit",
+    "rotation_views",
+    "run_em",
+    "upright_views",
+]

@@ -1,0 +1,582 @@
+"""The fit of the mixture: starts, stages, choice.
+
+A single Gaussian is fitted first, with level views and falling noise; then on the grid
+of elevations, from that fit and from its mirror image, of which the likelier is kept;
+then it is split into several, narrower ones. Poses of one body are not Gaussian, and a
+picture that fits two views of one broad Gaussian often fits only one of several narrow
+ones; the body frame, and with it the sign of depth, stay those of the single Gaussian.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nrsfm_jax import teacher as teacher_files
+from nrsfm_jax.em import missing
+from nrsfm_jax.em.gaussians import (
+    HIGHEST,
+    GaussianMixture,
+    PairSums,
+    PairTerms,
+    einsum,
+    features_of,
+    log_joints,
+    maximise,
+    mirrored,
+    pair_terms,
+    single_gaussian,
+    sums_of,
+)
+from nrsfm_jax.em.posterior import expected_pose
+from nrsfm_jax.em.samples import (
+    Samples,
+    beside_mirrored,
+    check_landmarks,
+    choose_samples,
+    gap_steps,
+)
+from nrsfm_jax.em.views import rotation_views, upright_views
+
+# Added to Sigma in every step, so that it stays positive in float32. What landmarks
+# say little about changes slowly, and more of it would add up there.
+RIDGE = 1e-6
+# The components start with this share of the single Gaussian's covariance.
+_FIRST_SPREAD = 0.5
+# Where landmarks are missing: steps of the exact EM at the end, and after how many the
+# likeliest pairs of component and view are looked for again.
+_EXACT_STEPS, _EXACT_REFRESH = 30, 15
+# Also there: how many times as many samples, where there are so many; and from how many
+# random starts so many steps are made before the likeliest goes on.
+_MORE_INCOMPLETE = 2
+_STARTS, _TRIAL_STEPS = 6, 10
+# Below it, rounding in float32 is seen in the likelihood (`gaussians.log_joints`).
+_LEAST_SIGMA = 0.001
+
+
+# --- steps ------------------------------------------------------------------------
+
+
+def em_step(
+    mixture: GaussianMixture,
+    samples: Samples,
+    centre: Float[Array, " e"],
+    features: Float[Array, "n f"],
+    pooling: Float[Array, ""],
+    *,
+    gaps: int = 0,
+) -> tuple[GaussianMixture, Float[Array, "n f"], Float[Array, ""]]:
+    """One step of EM, for any number of components.
+
+    Responsibilities r_ic = softmax_c log p(w_i, c). Where landmarks are missing they
+    and the likelihood are those of a lower bound, see `missing.complete`.
+
+    Args:
+        mixture: the present one.
+        samples: landmarks about ``centre``.
+        centre: the mean of the landmarks: differences of small numbers lose less.
+        features: of the samples, as they are expected where landmarks are missing.
+        pooling: see `gaussians.maximise`.
+        gaps: at least the number of missing joints of any sample.
+
+    Returns:
+        The next mixture, the features expected under the present one, and the mean
+        log-likelihood of the present one.
+    """
+    terms = pair_terms(mixture, centre)
+    log_joint = log_joints(features, terms)
+    log_p = jax.nn.logsumexp(log_joint, axis=1)
+    r = jnp.exp(log_joint - log_p[:, None])
+    if samples.labelled is not None:
+        w = jnp.asarray(samples.W).reshape(len(features), -1)
+        labelled = jnp.asarray(samples.labelled)
+        features, entropy = missing.complete(w, labelled, r, terms, gaps=gaps)
+        log_p = log_p + entropy
+    new = maximise(mixture, terms, sums_of(features, r, log_p, terms), pooling)
+    return new, features, jnp.mean(log_p)
+
+
+def run_em(
+    mixture: GaussianMixture,
+    samples: Samples,
+    *,
+    steps: int,
+    first_sigma: float | None = None,
+    pooling: float = 0.0,
+    filled: Float[Array | np.ndarray, "n e"] | None = None,
+) -> GaussianMixture:
+    """Steps of EM from a given mixture, on its views.
+
+    Args:
+        mixture: where to start; its sigma is the noise at the end.
+        samples: of the fit.
+        steps: how many.
+        first_sigma: the noise at the start, which then falls geometrically; None: the
+            mixture's own throughout.
+        pooling: see `gaussians.maximise`.
+        filled: the landmarks with a guess of the missing ones, to begin with; None:
+            each joint as it is on average.
+
+    Returns:
+        The outcome with its log-likelihood, a lower bound where landmarks are missing.
+    """
+    sigma = float(mixture.sigma)
+    return _run_em(
+        mixture,
+        samples,
+        None if filled is None else jnp.asarray(filled),
+        jnp.float32(sigma if first_sigma is None else first_sigma),
+        jnp.int32(steps),
+        jnp.float32(pooling),
+        gaps=_most_gaps(samples),
+    )
+
+
+def _most_gaps(samples: Samples) -> int:
+    if samples.labelled is None:
+        return 0
+    steps = gap_steps(samples.W.shape[1])
+    return steps[np.searchsorted(steps, (~samples.mask).sum(1).max())]
+
+
+@functools.partial(jax.jit, static_argnames="gaps")
+def _run_em(
+    mixture: GaussianMixture,
+    samples: Samples,
+    filled: Float[Array, "n e"] | None,
+    first_sigma: Float[Array, ""],
+    steps: Int[Array, ""],
+    pooling: Float[Array, ""],
+    *,
+    gaps: int,
+) -> GaussianMixture:
+    samples, centre = _about_centre(samples)
+    w = jnp.asarray(samples.W).reshape(len(samples.W), -1)
+    features = features_of(w if filled is None else filled - centre[None])
+    floor = RIDGE * centring(samples.W.shape[1])[None]
+    last_sigma = mixture.sigma
+
+    def step(t, state):
+        (mixture, _), features, _ = state
+        left = jnp.maximum(1 - t / jnp.maximum(steps - 1, 1), 0)
+        sigma = last_sigma * jnp.power(first_sigma / last_sigma, left)
+        mixture = mixture._replace(sigma=sigma)
+        new, features, log_p = em_step(
+            mixture, samples, centre, features, pooling, gaps=gaps
+        )
+        new = new._replace(Sigma=new.Sigma + floor)
+        return (new, mixture), features, log_p
+
+    # One step more than asked for: it scores the last mixture and is then dropped.
+    # The steps are no constant of the program, which is compiled once for all stages.
+    start = (mixture, mixture), features, jnp.zeros((), features.dtype)
+    (_, mixture), _, log_p = jax.lax.fori_loop(0, steps + 1, step, start)
+    return mixture._replace(log_likelihood=log_p)
+
+
+def _about_centre(samples: Samples) -> tuple[Samples, Float[Array, " e"]]:
+    """The landmarks minus their mean, still 0 where missing; and the mean."""
+    W = jnp.asarray(samples.W)
+    if samples.labelled is None:
+        centre = jnp.mean(W, axis=0)
+        return Samples(W - centre[None], None), centre.reshape(-1)
+    labelled = jnp.asarray(samples.labelled)[..., None]
+    count = jnp.maximum(jnp.sum(labelled.astype(W.dtype), axis=0), 1)
+    centre = jnp.sum(jnp.where(labelled, W, 0), axis=0) / count
+    W = jnp.where(labelled, W - centre[None], 0)
+    return Samples(W, samples.labelled), centre.reshape(-1)
+
+
+def run_exact(
+    mixture: GaussianMixture, samples: Samples, *, steps: int, pooling: float = 0.0
+) -> GaussianMixture:
+    """Steps of the exact EM of incomplete samples, see `missing.add_sums`.
+
+    Returns:
+        The outcome, with the mean log-likelihood before the last step.
+    """
+    w = np.reshape(samples.W, (len(samples.W), -1))
+    groups = missing.groups_of(w, samples.mask)
+    pairs: list[Array] = []
+    for step in range(steps):
+        terms = _terms(mixture)
+        if step % _EXACT_REFRESH == 0:
+            pairs = [
+                missing.likeliest_pairs(terms, g.w, g.labelled, gaps=g.gaps)
+                for g in groups
+            ]
+        sums = missing.no_sums(terms)
+        for (*group, gaps), own in zip(groups, pairs, strict=True):
+            sums = missing.add_sums(sums, terms, *group, own, gaps=gaps)
+        mixture = _maximise(mixture, terms, sums, jnp.float32(pooling))
+    return mixture
+
+
+@jax.jit
+def _terms(mixture: GaussianMixture) -> PairTerms:
+    return pair_terms(mixture)
+
+
+@jax.jit
+def _maximise(
+    mixture: GaussianMixture,
+    terms: PairTerms,
+    sums: PairSums,
+    pooling: Float[Array, ""],
+) -> GaussianMixture:
+    new = maximise(mixture, terms, sums, pooling)
+    floor = RIDGE * centring(mixture.mu.shape[1] // 3)[None]
+    log_p = sums.log_p / jnp.sum(sums.N)
+    return new._replace(Sigma=new.Sigma + floor, log_likelihood=log_p)
+
+
+def centring(P: int) -> Float[Array, "d d"]:
+    """Projection of vec S that removes the mean over the joints."""
+    J = np.eye(P) - 1.0 / P
+    return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
+
+
+def likeliest(fits: Iterable[GaussianMixture]) -> GaussianMixture:
+    """The fit of the highest log-likelihood; one that is not a number never."""
+    return max(
+        fits, key=lambda fit: np.nan_to_num(float(fit.log_likelihood), nan=-np.inf)
+    )
+
+
+# --- starts -----------------------------------------------------------------------
+
+
+def _profiles(
+    x: Float[np.ndarray, "n p"], labelled: Bool[np.ndarray, "n p"], *, count: int
+) -> Float[np.ndarray, "p k"]:
+    """Main directions of the rows, each with the length it has on average."""
+    together = np.maximum(labelled.T.astype(np.float64) @ labelled, 1)
+    values, vectors = np.linalg.eigh(x.T.astype(np.float64) @ x / together)
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def upright_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
+    """Mean shape of a body that turns about its vertical axis.
+
+    x and z: the two main profiles s v / sqrt(n) of the image's x, times sqrt(2),
+    since a turning point shows each with a mean square of one half. y: minus the
+    mean of the image's y.
+    """
+    W, labelled = np.asarray(samples.W), samples.mask
+    side = np.sqrt(2) * _profiles(W[..., 0], labelled, count=2)
+    height = -W[..., 1].sum(0) / np.maximum(labelled.sum(0), 1)
+    return np.stack([side[:, 0], height, side[:, 1]], axis=1)
+
+
+def free_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
+    """Mean shape of a body in any rotation: main profiles of x and y together."""
+    W, labelled = np.asarray(samples.W), samples.mask
+    both = np.concatenate([W[..., 0], W[..., 1]])
+    return np.sqrt(3) * _profiles(both, np.concatenate([labelled, labelled]), count=3)
+
+
+# --- stages -----------------------------------------------------------------------
+
+
+def fit_gaussian(
+    W: Float[Array | np.ndarray, "n p 2"],
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    key: Key[Array, ""],
+    num_samples: int = 4000,
+    elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
+    num_yaws: int = 24,
+    views: Float[Array | np.ndarray, "g 3 3"] | None = None,
+    level_steps: int = 60,
+    grid_steps: int = 40,
+    first_sigma: float = 0.15,
+    last_sigma: float = 0.005,
+    depth_noise: float = 0.05,
+) -> GaussianMixture:
+    """Fits a single Gaussian to 2D landmarks alone.
+
+    First with level views, where the noise falls; then :func:`refit` on the grid.
+
+    Args:
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known. With ``num_samples`` complete ones,
+            only these are used; else missing landmarks are latent as well.
+        key: chooses the samples and the noise on the first depths.
+        num_samples: size of the random subset that is used.
+        elevations_deg: elevations of the camera, positive: looks down.
+        num_yaws: even rotations about the vertical axis.
+        views: a grid to use instead, such as `rotation_views`: the first stage then
+            runs on it, from the start of an upright body and from that of one that
+            turns in any way, and the likelier is kept; the second stage is left out,
+            and the sign of depth is arbitrary.
+        level_steps: steps of the first stage.
+        grid_steps: steps of the second stage.
+        first_sigma: noise at the start, patch units.
+        last_sigma: noise at the end and in the second stage, patch units. Exact
+            landmarks allow a small one; below the error of the annotation it is no use.
+        depth_noise: standard deviation of the noise on the first z, patch units.
+
+    Returns:
+        The likelier fit, a mixture of one component.
+
+    Raises:
+        ValueError: fewer than 2 samples with a landmark, or W not finite.
+    """
+    landmarks, mask = check_landmarks(W, labelled)
+    choose, noise = jax.random.split(key)
+    samples = choose_samples(landmarks, mask, key=choose, num_samples=num_samples)
+    jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
+    starts = [upright_start(samples)]
+    if views is not None:
+        # Which one is near depends on how the object turns: about one axis or all.
+        starts.append(free_start(samples))
+    first = upright_views((0.0,), num_yaws) if views is None else np.asarray(views)
+
+    def from_start(S):
+        S = S - S.mean(0) + jitter[:, None] * (0, 0, 1)
+        mu = (S - S.mean(0)).reshape(-1)
+        start = single_gaussian(mu, 0.01 * centring(len(S)), last_sigma, first)
+        return run_em(start, samples, steps=level_steps, first_sigma=first_sigma)
+
+    fitted = likeliest(from_start(S) for S in starts)
+    if views is not None:
+        return fitted
+    grid = upright_views(elevations_deg, num_yaws)
+    fitted = single_gaussian(fitted.mu[0], fitted.Sigma[0], last_sigma, grid)
+    return refit(fitted, samples, steps=grid_steps)
+
+
+def refit(mixture: GaussianMixture, samples: Samples, *, steps: int) -> GaussianMixture:
+    """EM from a mixture and from its mirror image in the body's z: the likelier.
+
+    Level views cannot tell a shape from its mirror image; a grid of elevations can, as
+    far as it is right that the camera looks down on average. Elevations symmetric about
+    0 leave the sign of depth to chance.
+    """
+    return likeliest(
+        run_em(start, samples, steps=steps) for start in (mixture, mirrored(mixture))
+    )
+
+
+def fit_mixture(
+    single: GaussianMixture,
+    W: Float[Array | np.ndarray, "n p 2"],
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    key: Key[Array, ""],
+    components: int = 10,
+    num_samples: int = 4000,
+    steps: int = 40,
+    pooling: float = 100.0,
+    mirror: Int[np.ndarray, " p"] | None = None,
+) -> GaussianMixture:
+    """Splits a fitted Gaussian into several and fits these.
+
+    Where landmarks are missing the outcome depends more on the random first means:
+    there the likeliest of several starts goes on, and the last steps are exact.
+
+    Args:
+        single: from :func:`fit_gaussian`.
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known.
+        key: chooses the samples and the first means.
+        components: K.
+        num_samples: size of the random subset that is used.
+        steps: of EM.
+        pooling: how many samples of the average covariance each component gets on
+            top of its own, so that rare poses make no component of few directions.
+        mirror: joint p of a mirrored picture was joint ``mirror[p]``. Where landmarks
+            are missing, the mirror images of the samples then count as well.
+
+    Returns:
+        The mixture, in the body frame and at the noise of ``single``.
+
+    Raises:
+        ValueError: no component, or landmarks that cannot be used.
+    """
+    if components < 1:
+        raise ValueError(f"components={components}: give at least one")
+    choose, pick = jax.random.split(key)
+    samples = choose_samples(
+        *check_landmarks(W, labelled),
+        key=choose,
+        num_samples=num_samples,
+        num_incomplete=_MORE_INCOMPLETE * num_samples,
+    )
+    if samples.labelled is not None:
+        samples = beside_mirrored(samples, mirror)
+    w = np.asarray(samples.W)
+    if samples.labelled is not None:
+        w = expected_pose(single, w, samples.labelled)[0][..., :2]
+    w = jnp.asarray(w.reshape(len(w), -1))
+    run = functools.partial(run_em, samples=samples, pooling=pooling, filled=w)
+    start = split(single, w, key=pick, components=components)
+    if samples.labelled is None:
+        return run(start, steps=steps)
+    keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
+    starts = [start, *(split(single, w, key=k, components=components) for k in keys)]
+    starts = starts if components > 1 else [start]
+    start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
+    fitted = run(start, steps=steps)
+    if not _is_finite(fitted):
+        return fitted
+    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=pooling)
+
+
+def split(
+    single: GaussianMixture,
+    w: Float[Array, "n e"],
+    *,
+    key: Key[Array, ""],
+    components: int,
+) -> GaussianMixture:
+    """Means: posterior shapes of random samples; covariances: narrower ones."""
+    if components == 1:
+        return single
+    count = min(components, len(w))
+    rows = jax.random.choice(key, len(w), (count,), replace=False)
+    return single._replace(
+        mu=_posterior_shapes(single, w[rows]),
+        Sigma=jnp.tile(_FIRST_SPREAD * single.Sigma, (count, 1, 1)),
+        log_weight=jnp.full(count, -np.log(count), w.dtype),
+    )
+
+
+@jax.jit
+def _posterior_shapes(
+    single: GaussianMixture, w: Float[Array, "n e"]
+) -> Float[Array, "n d"]:
+    """mu + K_g (w - A_g mu) at the likeliest view of each sample."""
+    terms = pair_terms(single)
+
+    def one(w):
+        every = jnp.ones(len(w) // 2, bool)
+        given = missing.condition(terms, w, every, gaps=0)
+        g = jnp.argmax(given.log_joint)
+        error = jnp.dot(terms.precision[g], given.error[g], precision=HIGHEST)
+        back = einsum("pi,ai->pa", error.reshape(-1, 2), single.views[g, :, :2])
+        return single.mu[0] + jnp.dot(single.Sigma[0], back.ravel(), precision=HIGHEST)
+
+    return jax.vmap(one)(w)
+
+
+# --- all of it --------------------------------------------------------------------
+
+
+def fit_shapes(
+    W: Float[Array | np.ndarray, "n p 2"],
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    key: Key[Array, ""],
+    components: int = 10,
+    num_samples: int = 4000,
+    last_sigma: float = 0.005,
+    mirror: Int[np.ndarray, " p"] | None = None,
+    **options: Any,
+) -> GaussianMixture:
+    """One Gaussian, then several: :func:`fit_gaussian` and :func:`fit_mixture`.
+
+    Mirror images that the single Gaussian cannot explain at all are left out.
+
+    Args:
+        W: landmarks centred over the labelled joints, patch units, y down.
+        labelled: True where a landmark is known.
+        key: for all that is random.
+        components: K.
+        num_samples: size of the random subsets that are used.
+        last_sigma: noise of the landmarks, patch units.
+        mirror: see :func:`fit_mixture`.
+        options: further ones of :func:`fit_gaussian`, such as the views.
+
+    Raises:
+        ValueError: also where a fit did not end in finite numbers.
+    """
+    if last_sigma < _LEAST_SIGMA:
+        warnings.warn(
+            f"noise {last_sigma} of the landmarks: below {_LEAST_SIGMA} rounding in "
+            "float32 is seen in the likelihood of the EM",
+            stacklevel=2,
+        )
+    first, second = jax.random.split(key)
+    given: dict[str, Any] = {"num_samples": num_samples}
+    single = fit_gaussian(
+        W, labelled, key=first, last_sigma=last_sigma, **given, **options
+    )
+    _check_finite(single, W)
+    fit = functools.partial(
+        fit_mixture, single, W, labelled, key=second, components=components, **given
+    )
+    mixture = fit(mirror=mirror)
+    if mirror is not None and not _is_finite(mixture):
+        mixture = fit()
+    _check_finite(mixture, W)
+    return mixture
+
+
+def _is_finite(fitted: GaussianMixture) -> bool:
+    return all(bool(np.isfinite(x).all()) for x in fitted)
+
+
+def _check_finite(
+    fitted: GaussianMixture, W: Float[Array | np.ndarray, "n p 2"]
+) -> None:
+    if _is_finite(fitted):
+        return
+    n, P, _ = W.shape
+    raise ValueError(
+        f"the EM on {n} samples of {P} landmarks ended in numbers that are not finite: "
+        "too few samples, or too few views (config.teacher.em.num_yaws, elevations_deg)"
+        " for landmarks that are missing; give more, or train without it "
+        "(config.teacher.em.guide_fraction=0)"
+    )
+
+
+def read_or_fit(
+    path: Path,
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    **options: Any,
+) -> GaussianMixture:
+    """:func:`fit_shapes`, kept on disk so that a resumed run need not fit again."""
+    if path.exists():
+        arrays = teacher_files.load_arrays(path)
+        return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
+    shapes = fit_shapes(W, labelled, key=key, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    teacher_files.save_arrays(path, shapes._asdict())
+    return shapes
+
+
+def em_options(settings: Any) -> dict[str, Any]:
+    """What :func:`fit_shapes` takes, from ``config.teacher.em``.
+
+    Raises:
+        ValueError: views of an unknown kind.
+    """
+    if settings.views not in ("upright", "free"):
+        raise ValueError(
+            f"config.teacher.em.views = {settings.views!r}; it must be 'upright' "
+            "(elevations_deg with num_yaws each) or 'free' (num_rotations)"
+        )
+    options: dict[str, Any] = {
+        "components": settings.components,
+        "num_samples": settings.num_samples,
+        "last_sigma": settings.noise,
+    }
+    if settings.views == "free":
+        return options | {"views": rotation_views(settings.num_rotations)}
+    return options | {
+        "elevations_deg": tuple(settings.elevations_deg),
+        "num_yaws": settings.num_yaws,
+    }

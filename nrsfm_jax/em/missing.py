@@ -1,0 +1,276 @@
+"""Missing landmarks in the EM: latent like the view, at the price of complete ones.
+
+A covariance for every pattern of missing joints and every pair of component and view
+would be exact, and too slow where nearly every sample has a pattern of its own. Both
+ways here start from the covariances of the complete picture, which all samples share:
+in most of the fit the missing coordinates of a sample are independent of the pair
+(:func:`complete`), in the last steps and afterwards they are not (:func:`condition`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from nrsfm_jax.em.gaussians import (
+    HIGHEST,
+    PairSums,
+    PairTerms,
+    einsum,
+    packed_index,
+    sweep,
+)
+from nrsfm_jax.em.samples import equal_gaps
+
+# Samples handled at once, and the pairs that the exact EM keeps for each of them.
+_TOGETHER, _KEPT = 64, 8
+
+
+class Conditioned(NamedTuple):
+    """One sample and several pairs, given the labelled landmarks."""
+
+    log_joint: Float[Array, " c"]  # log p of the labelled coordinates and the pair
+    error: Float[Array, "c e"]  # w - A_g mu, as expected where missing
+    index: Int[Array, " m"]  # the missing coordinates, then others
+    spread: Float[Array, "c m m"]  # their covariance, 0 for the others
+
+
+def condition(
+    terms: PairTerms,
+    w: Float[Array, " e"],
+    labelled: Bool[Array, " p"],
+    *,
+    gaps: int,
+) -> Conditioned:
+    """The exact posterior of what is missing of one sample.
+
+    With Q = C^-1, e the error of the labelled coordinates and 0 elsewhere:
+        missing error  -Q_mm^-1 (Q e)_m  with covariance Q_mm^-1,
+        det C_oo = det C det Q_mm,
+        e_o' C_oo^-1 e_o = e' Q e - (Q e)_m' Q_mm^-1 (Q e)_m.
+
+    Args:
+        terms: of the pairs, all joints labelled.
+        w: landmarks, 0 where missing.
+        labelled: joints that have a landmark.
+        gaps: at least the number of missing joints; 0 for a complete sample.
+    """
+    index, real = _missing_first(labelled, gaps=gaps)
+    # The errors are taken before anything is squared: no large numbers cancel.
+    error = jnp.where(jnp.repeat(labelled, 2)[None], w[None] - terms.mean, 0)
+    pulled = einsum("cab,cb->ca", terms.precision, error)
+    square = jnp.sum(error * pulled, axis=1)
+    T = jax.vmap(_system, (0, 0, None, None, 0))(
+        terms.precision, pulled, index, real, square
+    )
+    T, log_det = sweep(jnp.moveaxis(T, 0, -1), pivots=2 * gaps)
+    kept = jnp.append(real, 1)
+    T = jnp.moveaxis(T, -1, 0) * (kept[:, None] * kept[None, :])[None]
+    freed = 0.5 * (jnp.sum(real) * np.log(2 * np.pi) - log_det)
+    return Conditioned(
+        terms.constant + freed.astype(w.dtype) - 0.5 * T[:, -1, -1],
+        error.at[:, index].add(-T[:, :-1, -1]),
+        index,
+        T[:, :-1, :-1],
+    )
+
+
+def _missing_first(
+    labelled: Bool[Array, " p"], *, gaps: int
+) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
+    """Missing coordinates, then labelled ones up to the length; 1 where missing."""
+    joints = jnp.argsort(labelled.astype(jnp.int32))[:gaps]
+    index = (2 * joints[:, None] + jnp.arange(2)[None]).reshape(-1)
+    return index, 1 - labelled[index // 2].astype(jnp.float32)
+
+
+def _system(
+    Q: Float[Array, "e e"],
+    pulled: Float[Array, " e"],
+    index: Int[Array, " m"],
+    real: Float[Array, " m"],
+    square: Float[Array, ""],
+) -> Float[Array, "m1 m1"]:
+    """[Q_mm, pulled_m; pulled_m', square] for :func:`sweep`."""
+    # A coordinate that is not missing becomes an independent unit one: no effect.
+    block = Q[index[:, None], index[None, :]] * (real[:, None] * real[None, :])
+    block, side = block + jnp.diag(1 - real), pulled[index] * real
+    return jnp.block([[block, side[:, None]], [side[None, :], square[None, None]]])
+
+
+# --- independent of the pair --------------------------------------------------------
+
+
+def complete(
+    w: Float[Array, "n e"],
+    labelled: Bool[Array, "n p"],
+    r: Float[Array, "n c"],
+    terms: PairTerms,
+    *,
+    gaps: int,
+) -> tuple[Float[Array, "n f"], Float[Array, " n"]]:
+    """What `gaussians.features_of` is expected to be where landmarks are missing.
+
+    The missing coordinates of a sample are latent, normal and, so that all samples
+    still share one covariance per pair, independent of the pair:
+        q(w_m) = N(V (b - P w)_m, V),
+        P = sum_c r_c C_c^-1,  b = sum_c r_c C_c^-1 A_g mu,
+    V the inverse of the block P_mm: the best such q for the responsibilities r.
+
+    Args:
+        w: landmarks, 0 where missing.
+        labelled: joints that have a landmark.
+        r: responsibilities of the pairs.
+        terms: of the pairs, all joints labelled.
+        gaps: at least the number of missing joints of any sample.
+
+    Returns:
+        The expected features, and the entropy of q in nats.
+    """
+    a, b = np.triu_indices(w.shape[1])
+    packed = jnp.matmul(r, terms.precision[:, a, b], precision=HIGHEST)
+    pull = einsum("cab,cb->ca", terms.precision, terms.mean)
+    pull = jnp.matmul(r, pull, precision=HIGHEST)
+
+    def together(chunk):
+        w, labelled, packed, pull = chunk
+        index, real = jax.vmap(functools.partial(_missing_first, gaps=gaps))(labelled)
+        P = packed[:, packed_index(w.shape[1])]
+        pulled = einsum("nab,nb->na", P, w) - pull
+        T = jax.vmap(_system)(P, pulled, index, real, jnp.zeros(len(w), w.dtype))
+        T, log_det = sweep(jnp.moveaxis(T, 0, -1), pivots=2 * gaps)
+        features = jax.vmap(_expected_features)(w, jnp.moveaxis(T, -1, 0), index, real)
+        entropy = 0.5 * (jnp.sum(real, axis=1) * (1 + np.log(2 * np.pi)) - log_det)
+        return features, entropy.astype(w.dtype)
+
+    # Few at a time: the matrices of all samples together do not fit any cache.
+    n, rows = len(w), jnp.arange(-(-len(w) // _TOGETHER) * _TOGETHER) % len(w)
+    chunks = jax.tree.map(
+        lambda x: x[rows].reshape(-1, _TOGETHER, *x.shape[1:]),
+        (w, labelled, packed, pull),
+    )
+    done = jax.lax.map(together, chunks)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], done)
+
+
+def _expected_features(
+    w: Float[Array, " e"],
+    T: Float[Array, "m1 m1"],
+    index: Int[Array, " m"],
+    real: Float[Array, " m"],
+) -> Float[Array, " f"]:
+    """E[w] and E[w_a w_b] from V and V (P w - b)_m, the blocks of T."""
+    a, b = np.triu_indices(w.shape[0])
+    w = w.at[index].add(-T[:-1, -1] * real)
+    V = jnp.zeros((w.shape[0],) * 2, w.dtype)
+    V = V.at[index[:, None], index[None, :]].set(
+        T[:-1, :-1] * (real[:, None] * real[None, :])
+    )
+    return jnp.concatenate([w, w[a] * w[b] + V[a, b]])
+
+
+# --- exact: a posterior for every sample and pair -----------------------------------
+
+
+class Group(NamedTuple):
+    """Samples with about as many missing joints, in chunks.
+
+    Attributes:
+        w: (T, B, 2P) landmarks, 0 where missing.
+        labelled: (T, B, P).
+        weight: (T, B) 1 for a sample, 0 for padding.
+        gaps: at least the number of missing joints.
+    """
+
+    w: Float[Array | np.ndarray, "t b e"]
+    labelled: Bool[Array | np.ndarray, "t b p"]
+    weight: Float[Array | np.ndarray, "t b"]
+    gaps: int
+
+
+def groups_of(
+    w: Float[Array | np.ndarray, "n e"], labelled: Bool[np.ndarray, "n p"]
+) -> list[Group]:
+    """The samples, sorted by the number of missing joints."""
+    w = np.asarray(w)
+    groups = []
+    for rows, gaps in equal_gaps(labelled, chunk=2 * len(w)):
+        rows = np.unique(rows)  # without the repeated ones
+        chunks = -(-len(rows) // _TOGETHER)
+        weight = np.arange(chunks * _TOGETHER) < len(rows)
+        rows = np.resize(rows, (chunks, _TOGETHER))
+        weight = weight.reshape(rows.shape).astype(np.float32)
+        groups.append(Group(w[rows], labelled[rows], weight, gaps))
+    return groups
+
+
+@functools.partial(jax.jit, static_argnames=("gaps", "kept"))
+def likeliest_pairs(
+    terms: PairTerms,
+    w: Float[Array | np.ndarray, "t b e"],
+    labelled: Bool[Array | np.ndarray, "t b p"],
+    *,
+    gaps: int,
+    kept: int = _KEPT,
+) -> Int[Array, "t b k"]:
+    """The pairs that explain each sample best.
+
+    The sums over all pairs would be too slow, and few of them explain a sample: the
+    likeliest are chosen anew every few steps, and the others are left out in between.
+    """
+
+    def one(sample):
+        log_joint = condition(terms, *sample, gaps=gaps).log_joint
+        return jax.lax.top_k(log_joint, min(kept, len(log_joint)))[1]
+
+    samples = jnp.asarray(w), jnp.asarray(labelled)
+    samples = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), samples)
+    return jax.lax.map(one, samples).reshape(*w.shape[:2], -1)
+
+
+def no_sums(terms: PairTerms) -> PairSums:
+    """Of no samples."""
+    mean, precision, constant = (jnp.zeros_like(x) for x in terms)
+    return PairSums(N=constant, first=mean, second=precision, log_p=constant[0])
+
+
+@functools.partial(jax.jit, static_argnames="gaps")
+def add_sums(
+    sums: PairSums,
+    terms: PairTerms,
+    w: Float[Array | np.ndarray, "t b e"],
+    labelled: Bool[Array | np.ndarray, "t b p"],
+    weight: Float[Array | np.ndarray, "t b"],
+    pairs: Int[Array, "t b k"],
+    *,
+    gaps: int,
+) -> PairSums:
+    """The sums with those of a :class:`Group` added, over the pairs of each sample."""
+
+    def of_sample(w, labelled, pairs):
+        own = jax.tree.map(lambda x: x[pairs], terms)
+        given = condition(own, w, labelled, gaps=gaps)
+        log_p = jax.nn.logsumexp(given.log_joint)
+        second = given.error[:, :, None] * given.error[:, None, :]
+        a, b = given.index[:, None], given.index[None, :]
+        second = second.at[:, a, b].add(given.spread)
+        return jnp.exp(given.log_joint - log_p), given.error, second, log_p
+
+    def add_chunk(sums, chunk):
+        w, labelled, weight, pairs = chunk
+        r, first, second, log_p = jax.vmap(of_sample)(w, labelled, pairs)
+        r = r * weight[:, None]
+        new = PairSums(
+            sums.N.at[pairs].add(r),
+            sums.first.at[pairs].add(r[..., None] * first),
+            sums.second.at[pairs].add(r[..., None, None] * second),
+            sums.log_p + jnp.dot(weight, log_p),
+        )
+        return new, None
+
+    return jax.lax.scan(add_chunk, sums, (w, labelled, weight, pairs))[0]
