@@ -1,25 +1,48 @@
-"""What every benchmark shares: its flags, its rows, the table and the JSON file."""
+"""What the benchmarks share: flags, rows, the table, processes, measuring in turns."""
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
 import dataclasses
+import importlib
+import importlib.util
 import json
 import os
 import platform
+import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 DATA = Path(os.environ.get("NRSFM_DATA", "../shared/data"))
+
+
+# --- flags, rows and the table --------------------------------------------------------
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the page of a benchmark as it is written."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def parse_args(
+    description: str | None, add: Callable[[argparse.ArgumentParser], None]
+) -> argparse.Namespace:
+    """The flags of all benchmarks, and those that ``add`` puts beside them."""
+    parser = make_parser(description)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--quick", action="store_true", help="a reduced form")
+    add(parser)
+    return parser.parse_args()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,38 +59,18 @@ class Row:
     high: float
     n: int
 
-
-def parse_args(
-    description: str | None, add: Callable[[argparse.ArgumentParser], None]
-) -> argparse.Namespace:
-    """The flags of all benchmarks, and those that ``add`` puts beside them."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument(
-        "--quick", action="store_true", help="a reduced form, under 10 min on 2 cores"
-    )
-    add(parser)
-    return parser.parse_args()
+    def __str__(self) -> str:
+        spread = f" [{self.low:.4g}, {self.high:.4g}]" if self.low != self.high else ""
+        return f"{self.value:.4g}{spread}"
 
 
-def summarise(
+def mean_row(
     benchmark: str, case: str, method: str, metric: str, unit: str, values: Iterable
 ) -> Row:
     """The mean of ``values`` with their range."""
     v = np.asarray(list(values), float)
-    return Row(
-        benchmark,
-        case,
-        method,
-        metric,
-        float(v.mean()),
-        unit,
-        float(v.min()),
-        float(v.max()),
-        len(v),
-    )
+    span = float(v.min()), float(v.max()), len(v)
+    return Row(benchmark, case, method, metric, float(v.mean()), unit, *span)
 
 
 def median_row(
@@ -78,30 +81,29 @@ def median_row(
     return Row(benchmark, case, method, metric, middle, unit, low, high, len(values))
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
 def finish(
-    rows: Sequence[Row],
-    path: Path | None,
-    *,
-    spread: str = "mean [lowest, highest]",
-    footer: str = "",
+    rows: Sequence[Row], path: Path | None, *, spread: str, footer: str = ""
 ) -> None:
     """Prints the table (methods down, metrics across) and writes the JSON rows."""
-    metrics = list(dict.fromkeys((r.metric, r.unit) for r in rows))
-    table = Table(title=f"{rows[0].benchmark}: {spread}")
-    for name in ("case", "method", "n", *(f"{m} ({u})" for m, u in metrics)):
-        table.add_column(
-            name, justify="left" if name in ("case", "method") else "right"
-        )
-    for case, method in dict.fromkeys((r.case, r.method) for r in rows):
-        mine = {r.metric: r for r in rows if (r.case, r.method) == (case, method)}
-        cells = [_cell(mine[m]) if m in mine else "" for m, _ in metrics]
-        table.add_row(case, method, str(max(r.n for r in mine.values())), *cells)
-    console = Console(width=None if os.isatty(1) else 180)
-    console.print(table)
-    if footer:
-        console.print(footer, highlight=False)
+    metrics = dict.fromkeys((r.metric, r.unit) for r in rows)
+    table: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        table.setdefault((row.case, row.method), {})[row.metric] = row
+    head = ["case", "method", "n", *(f"{m} ({u})" if u else m for m, u in metrics)]
+    body = (
+        [*key, str(max(r.n for r in mine.values()))]
+        + [str(mine.get(metric, "")) for metric, _ in metrics]
+        for key, mine in table.items()
+    )
     device = jax.devices()[0]
-    console.print(
+    print(f"{rows[0].benchmark}: {spread}", *markdown(head, body), footer, sep="\n")
+    print(
         f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, jax {jax.__version__}, "
         f"numpy {np.__version__}"
@@ -110,15 +112,51 @@ def finish(
         path.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
 
 
-def _cell(row: Row) -> str:
-    if row.low == row.high:
-        return f"{row.value:.4g}"
-    return f"{row.value:.4g} [{row.low:.4g}, {row.high:.4g}]"
-
-
 # --- results that are kept, each from a process of its own ----------------------------
 
-Key = tuple[str, int]
+Key = tuple[str, int]  # method, seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command that is run where ``done`` is false; its output goes to ``log``."""
+
+    name: str
+    command: Sequence[str]
+    done: Callable[[], bool]
+    log: Path
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def run_jobs(wanted: Iterable[Job], *, jobs: int = 1, cores: str = "") -> None:
+    """A process for every job that is not done, ``jobs`` at a time.
+
+    Each has cores of its own, of those named (``"0,1,2"``; all by default). Jobs that
+    fail are named on the error output.
+    """
+    ours = [int(core) for core in cores.split(",") if core]
+    ours = ours or sorted(os.sched_getaffinity(0))
+    if jobs > len(ours):
+        sys.exit(f"error: --jobs={jobs}, but there are {len(ours)} cores")
+    free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+    for i in range(jobs):
+        free.put(set(ours[i::jobs]))
+
+    def run(job: Job) -> None:
+        if job.done():
+            return
+        own = free.get()
+        os.sched_setaffinity(0, own)  # of this thread, and of the process it starts
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("a") as log:
+            env = {**job.env, **os.environ}
+            subprocess.run(job.command, stdout=log, stderr=log, env=env, check=False)
+        free.put(own)
+        state = "done" if job.done() else f"failed, see {job.log}"
+        print(f"{job.name}: {state}", file=sys.stderr, flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, wanted))
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
@@ -134,9 +172,8 @@ def read_lines(path: Path, protocol: dict[str, Any]) -> dict[Key, dict[str, Any]
     A line that an interruption cut short is left out.
     """
     kept: dict[Key, dict[str, Any]] = {}
-    if not path.exists():
-        return kept
-    for line in path.read_text("utf-8").splitlines():
+    lines = path.read_text("utf-8").splitlines() if path.exists() else ()
+    for line in lines:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
@@ -146,7 +183,7 @@ def read_lines(path: Path, protocol: dict[str, Any]) -> dict[Key, dict[str, Any]
     return kept
 
 
-def run_jobs(
+def kept_results(
     script: Path,
     protocol: dict[str, Any],
     wanted: Sequence[Key],
@@ -154,41 +191,92 @@ def run_jobs(
     *,
     jobs: int = 1,
 ) -> list[dict[str, Any]]:
-    """A process for every wanted result that is not kept yet, ``jobs`` at a time.
+    """The results of all ``wanted``; those that the file lacks are made.
 
-    Each is ``script --worker=METHOD --first-seed=SEED --runs=PATH`` with the fields of
-    the protocol as flags, and appends its own result. Compiled programs are kept
-    beside the file: one seed of a method compiles, the others need not.
+    Each by ``script --worker=METHOD --first-seed=SEED --runs=PATH`` with the fields of
+    the protocol as flags, which appends its own result.
 
     Returns:
-        The results, in the order of ``wanted``; those that failed are named on the
-        error output and left out.
+        The results, in the order of ``wanted``, without those that failed.
     """
-    common = [f"--runs={path}"]
+    flags = [f"--runs={path}"]
     for name, value in protocol.items():
-        if value is True:
-            common.append(f"--{name}")
-        elif value not in (None, False, ""):
-            common.append(f"--{name}={value}")
+        if value not in (None, False, ""):
+            flags.append(f"--{name}" if value is True else f"--{name}={value}")
 
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(path.parent.absolute() / "compiled")}
+    # Compiled programs are kept beside the results: only the first seed compiles.
+    env = {"JAX_COMPILATION_CACHE_DIR": str(path.parent.absolute() / "compiled")}
 
-    def run(key: Key) -> None:
-        method, seed = key
-        if key in read_lines(path, protocol):
-            return
-        own = [f"--worker={method}", f"--first-seed={seed}"]
-        command = [sys.executable, str(script), *common, *own]
-        done = subprocess.run(command, check=False, env=cache | dict(os.environ))
-        record = read_lines(path, protocol).get(key)
-        if done.returncode or record is None:
-            print(f"{method}, seed {seed}: failed", file=sys.stderr, flush=True)
-            return
-        figures = (f"{k} {v:.4g}" for k, v in record["metrics"].items())
-        print(f"{method}, seed {seed}:", *figures, flush=True)
+    def job(key: Key) -> Job:
+        own = [f"--worker={key[0]}", f"--first-seed={key[1]}"]
+        return Job(
+            name=f"{key[0]}, seed {key[1]}",
+            command=[sys.executable, str(script), *flags, *own],
+            done=lambda: key in read_lines(path, protocol),
+            log=path.with_suffix(".log"),
+            env=env,
+        )
 
     # The last methods first: what they give on the way need not be run again.
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, reversed(wanted)))
+    run_jobs(map(job, reversed(wanted)), jobs=jobs)
     kept = read_lines(path, protocol)
     return [kept[key] for key in wanted if key in kept]
+
+
+# --- measuring in one process ---------------------------------------------------------
+
+
+def in_turns(
+    candidates: Mapping[str, Callable[[], Any]], *, rounds: int
+) -> dict[str, np.ndarray]:
+    """(2, rounds) clock and processor seconds; a random order in every round.
+
+    Whatever else the machine does meets all alike.
+    """
+    rng = np.random.default_rng(0)
+    spent: dict[str, list[list[float]]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name in rng.permutation(list(candidates)):
+            start = time.perf_counter(), time.process_time()
+            candidates[name]()
+            now = time.perf_counter(), time.process_time()
+            spent[name].append([b - a for a, b in zip(start, now, strict=True)])
+    return {name: np.array(values).T for name, values in spent.items()}
+
+
+def working(candidates: Mapping[str, Callable]) -> dict[str, Callable]:
+    """Those that get through a first call; why the others do not is printed."""
+    kept = {}
+    for name, step in candidates.items():
+        try:
+            step()
+        except Exception as error:  # whatever a compiler of another library raises
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            print(f"{name} is left out: {line[:120]}")
+            continue
+        kept[name] = step
+    return kept
+
+
+def installed(name: str) -> bool:
+    """Whether a library that is compared with is here; says so where it is not."""
+    if importlib.util.find_spec(name):
+        return True
+    print(f"{name} is not installed: not timed")
+    return False
+
+
+def limit_threads(count: int) -> None:
+    """The same number of threads for every library.
+
+    They look at the cores when they are imported, so the program starts once more.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if count > len(cores):
+        raise ValueError(f"--threads={count}, but this process may use {len(cores)}")
+    if count < len(cores):
+        os.sched_setaffinity(0, cores[:count])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if importlib.util.find_spec("torch"):
+        importlib.import_module("torch").set_num_threads(count)

@@ -5,47 +5,51 @@
 A step is forward, gradient and Adam of the network of ``configs/paper.py`` on 17
 landmarks: ours as ``nrsfm_jax.train.fit`` runs it, several to a call, the choice of
 the batch included; the others on a batch that stays where it is. All methods run in
-one process on the same number of threads, in turns: a round gives each of them one
-measurement, so that whatever else the machine does meets all alike. Figures are
-medians with the quartiles. ``share of peak`` is the arithmetic of the step's matrix
-products over its time, as a share of what a large square float32 product reached in
-the same turns. PyTorch and TensorFlow are timed where they are installed; neither is
-a requirement. ``population`` is one step of 16 teachers in one program, ``cost`` its
-time in steps of one teacher.
+one process on the same number of threads, in turns. Figures are medians with the
+quartiles. ``share of peak`` is the arithmetic of the step's matrix products over its
+time, as a share of what a large square float32 product reached in the same turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import importlib
-import importlib.util
 import itertools
-import os
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks import teacher_speed_peers as peers
-from benchmarks.common import Row, finish, median_row, parse_args
+from benchmarks.common import (
+    Row,
+    finish,
+    in_turns,
+    installed,
+    limit_threads,
+    median_row,
+    parse_args,
+    working,
+)
 from configs import paper
 from nrsfm_jax import train
 from nrsfm_jax.loss import Objective
 from runtime.devices import DataParallel
 
-NAME = "teacher_speed"
-LANDMARKS, POPULATION, SQUARE = 17, 16, 2048
+LANDMARKS, SQUARE = 17, 2048
 STEPS = 4  # to a measurement
-# The guide's weight stays 1: what the peers compute.
-OBJECTIVE = Objective(
-    steps=10**6, guide_floor=1.0, learning_rate=1e-3, warmup_fraction=0.0
-)
-Timed = Mapping[str, Callable[[], Any]]
+
+
+def objective(batch_size: int) -> Objective:
+    """The guide's weight stays 1: what the peers compute."""
+    return Objective(
+        steps=10**6,
+        guide_floor=1.0,
+        learning_rate=1e-3,
+        warmup_fraction=0.0,
+        batch_size=batch_size,
+    )
 
 
 def dictionary_sizes() -> tuple[int, ...]:
@@ -74,22 +78,19 @@ def make_batch(size: int) -> peers.Arrays:
     return {"W": W, "labelled": np.ones(z.shape, bool), "em_depth": z}
 
 
-def our_step(
-    batch: peers.Arrays, population: int = 1, batch_size: int = 0
-) -> tuple[Callable, Any]:
+def our_step(batch: peers.Arrays) -> tuple[Callable, Any]:
     """``STEPS`` steps of :func:`train.fit`; and the parameters they start from."""
-    batch_size = batch_size or len(batch["W"])
-    objective = dataclasses.replace(OBJECTIVE, batch_size=batch_size)
+    goal = objective(len(batch["W"]))
     state = train.init_state(
         jax.random.key(0),
         num_landmarks=LANDMARKS,
         dictionary_sizes=dictionary_sizes(),
-        population=population,
-        objective=objective,
+        population=1,
+        objective=goal,
     )
-    bound = functools.partial(train._resident_steps, objective=objective)
+    bound = functools.partial(train._resident_steps, objective=goal)
     run = DataParallel(bound, mode="jit", devices=jax.devices()[:1])
-    slots = run.shard(np.arange(objective.batch_size, dtype=np.int32))
+    slots = run.shard(np.arange(goal.batch_size, dtype=np.int32))
     data, key = run.replicate((batch, jax.random.key(1)))
     holder = [run.replicate(state)]
 
@@ -101,112 +102,42 @@ def our_step(
     return steps, jax.tree.map(lambda x: x[0], state.params)
 
 
-def repeated(step: Callable) -> Callable[[], None]:
-    """``STEPS`` steps of a peer."""
-
-    def steps() -> None:
-        for _ in range(STEPS):
-            step()
-
-    return steps
-
-
-def methods(batch: peers.Arrays, *, tensorflow: bool = True) -> dict[str, Callable]:
-    """Every way to make the step that is installed here."""
+def methods(batch: peers.Arrays) -> dict[str, Callable]:
+    """Every way to make ``STEPS`` steps that is installed here."""
     ours, params = our_step(batch)
-    options = {"sparsity_weight": OBJECTIVE.sparsity_weight, "rate": 1e-3}
     found: dict[str, Callable] = {"ours": ours}
-    if importlib.util.find_spec("torch"):
-        for name, compiled in (("torch eager", False), ("torch.compile", True)):
-            step, _ = peers.torch_step(params, batch, compiled=compiled, **options)
-            found[name] = repeated(step)
-    if tensorflow and importlib.util.find_spec("tensorflow"):
-        for name, conv in (("tf.function", False), ("tf.function, conv.", True)):
-            step, _ = peers.tensorflow_step(params, batch, convolutions=conv, **options)
-            found[name] = repeated(lambda step=step: step().numpy())
+    weight = objective(1).sparsity_weight
+    makers: dict[str, Callable] = {}
+    if installed("torch"):
+        makers["torch eager"] = functools.partial(peers.torch_step, compiled=False)
+        makers["torch.compile"] = functools.partial(peers.torch_step, compiled=True)
+    if installed("tensorflow"):
+        makers["tf.function"] = peers.tensorflow_step
+    for name, make in makers.items():
+        step = make(params, batch, sparsity_weight=weight, rate=1e-3)
+        found[name] = lambda step=step: [float(step()) for _ in range(STEPS)]
     return found
-
-
-def working(candidates: Timed) -> dict[str, Callable]:
-    """Those that get through a first call; why the others do not is printed."""
-    kept = {}
-    for name, step in candidates.items():
-        try:
-            step()
-        except Exception as error:  # whatever a compiler of another library raises
-            line = (str(error).strip() or repr(error)).splitlines()[0]
-            print(f"{name} is left out: {line[:120]}")
-            continue
-        kept[name] = step
-    return kept
-
-
-def in_turns(candidates: Timed, *, rounds: int) -> dict[str, np.ndarray]:
-    """(rounds,) seconds of each call; a random order in every round."""
-    rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name in rng.permutation(list(candidates)):
-            start = time.perf_counter()
-            candidates[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def square_product() -> Callable[[], Any]:
-    """The best float32 product of two large matrices that is at hand: NumPy's."""
-    matrix = np.random.default_rng(0).normal(size=(SQUARE, SQUARE)).astype(np.float32)
-    return lambda: matrix @ matrix
 
 
 def step_rows(batch_size: int, *, rounds: int) -> list[Row]:
     """Milliseconds, samples per second, share of the peak and ratio to ours."""
     case = f"batch {batch_size}"
-    peak = {"product": square_product()}
-    timed = in_turns(working(methods(make_batch(batch_size))) | peak, rounds=rounds)
-    best = 2 * SQUARE**3 / np.median(timed.pop("product"))
-    timed = {name: seconds / STEPS for name, seconds in timed.items()}
+    matrix = np.random.default_rng(0).normal(size=(SQUARE, SQUARE)).astype(np.float32)
+    candidates = working(methods(make_batch(batch_size)))
+    timed = in_turns(candidates | {"product": lambda: matrix @ matrix}, rounds=rounds)
+    best = 2 * SQUARE**3 / np.median(timed.pop("product")[0])
     rows = []
-    for name, seconds in timed.items():
-        row = functools.partial(median_row, NAME, case, name)
-        share = 100 * step_flops(batch_size) / seconds / best
+    for name, (clock, _) in timed.items():
+        seconds = clock / STEPS
+        row = functools.partial(median_row, "teacher_speed", case, name)
         rows += [
             row("step", "ms", 1e3 * seconds),
             row("speed", "samples/s", batch_size / seconds),
-            row("share of peak", "%", share),
-            row("time against ours", "x", seconds / timed["ours"]),
+            row("share of peak", "%", 100 * step_flops(batch_size) / seconds / best),
+            row("time against ours", "x", clock / timed["ours"][0]),
         ]
     print(f"{case}: a product of {SQUARE}^3 reaches {best / 1e9:.1f} GFLOP/s")
     return rows
-
-
-def population_rows(batch_size: int, *, rounds: int) -> list[Row]:
-    """What ``POPULATION`` restarts in one program cost, in steps of one."""
-    batch = make_batch(batch_size)
-    steps = {str(n): our_step(batch, n)[0] for n in (1, POPULATION)}
-    timed = in_turns(working(steps), rounds=rounds)
-    one, many = (timed[name] / STEPS for name in steps)
-    row = functools.partial(
-        median_row, NAME, f"batch {batch_size}", f"population {POPULATION}"
-    )
-    return [row("step", "ms", 1e3 * many), row("cost", "steps of one", many / one)]
-
-
-def limit_threads(count: int) -> None:
-    """The same number of threads for every library.
-
-    They look at the cores when they are imported, so the program starts once more.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    if count > len(cores):
-        raise ValueError(f"--threads={count}, but this process may use {len(cores)}")
-    if count < len(cores):
-        os.sched_setaffinity(0, cores[:count])
-        again = [sys.executable, *sys.orig_argv[1:]]
-        os.execv(sys.executable, again)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if importlib.util.find_spec("torch"):
-        importlib.import_module("torch").set_num_threads(count)
 
 
 def main() -> None:
@@ -215,20 +146,10 @@ def main() -> None:
         parser.add_argument("--rounds", type=int, default=40)
 
     args = parse_args(__doc__, add)
-    rounds = 10 if args.quick else args.rounds
     limit_threads(args.threads)
-    finish(all_step_rows(rounds=rounds), args.json, spread="median [quartiles]")
-
-
-def all_step_rows(*, rounds: int) -> list[Row]:
-    """Both batch sizes, and the population."""
-    for name in ("torch", "tensorflow"):
-        if not importlib.util.find_spec(name):
-            print(f"{name} is not installed: not timed")
-    rows = []
-    for batch_size in (128, 1024):
-        rows += step_rows(batch_size, rounds=rounds)
-    return rows + population_rows(128, rounds=max(3, rounds // 4))
+    rounds = 10 if args.quick else args.rounds
+    rows = [row for size in (128, 1024) for row in step_rows(size, rounds=rounds)]
+    finish(rows, args.json, spread="median [quartiles]")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ Step = Callable[[], Any]
 
 def torch_step(
     params: Any, batch: Arrays, *, compiled: bool, sparsity_weight: float, rate: float
-) -> tuple[Step, Any]:
-    """A training step in PyTorch, eager or by ``torch.compile``; and its tensors."""
+) -> Step:
+    """A training step in PyTorch, eager or by ``torch.compile``."""
     torch: Any = importlib.import_module("torch")
     tensors = jax.tree.map(lambda x: torch.tensor(np.asarray(x)), params)
     leaves = [x.requires_grad_() for x in jax.tree.leaves(tensors)]
@@ -41,7 +41,7 @@ def torch_step(
         adam.step()
         return loss.detach()
 
-    return step, tensors
+    return step
 
 
 def _torch_loss(torch: Any, params: Any, W: Any, z_em: Any, weight: float) -> Any:
@@ -72,100 +72,50 @@ def _torch_loss(torch: Any, params: Any, W: Any, z_em: Any, weight: float) -> An
 
 
 def tensorflow_step(
-    params: Any,
-    batch: Arrays,
-    *,
-    convolutions: bool,
-    sparsity_weight: float,
-    rate: float,
-) -> tuple[Step, Any]:
-    """A training step in TensorFlow as one graph; and its variables.
-
-    With ``convolutions`` every layer of camera and code is a (transposed)
-    convolution over the cells, the form in which the method was first published.
-    """
+    params: Any, batch: Arrays, *, sparsity_weight: float, rate: float
+) -> Step:
+    """A training step in TensorFlow as one graph."""
     tf: Any = importlib.import_module("tensorflow")
     variables = jax.tree.map(lambda x: tf.Variable(np.asarray(x)), params)
     leaves = jax.tree.leaves(variables)
     W, z_em = (tf.constant(batch[name]) for name in ("W", "em_depth"))
     adam = tf.keras.optimizers.Adam(rate, epsilon=1e-8)
     adam.build(leaves)
-    layers = _convolutions(tf) if convolutions else _products(tf)
 
     @tf.function
     def step() -> Any:
         with tf.GradientTape() as tape:
-            loss = _tensorflow_loss(tf, layers, variables, W, z_em, sparsity_weight)
+            loss = _tensorflow_loss(tf, variables, W, z_em, sparsity_weight)
         gradients = tape.gradient(loss, leaves, unconnected_gradients="zero")
         adam.apply_gradients(zip(gradients, leaves, strict=True))
         return loss
 
-    return step, variables
+    return step
 
 
-def _products(tf: Any) -> tuple[Callable, Callable, Callable]:
-    """First layer of the camera, a layer up and a layer down, as matrix products."""
-
-    def blocks(W, first):
-        joints, atoms = W.shape[1], first.shape[1]
-        cells = tf.reshape(tf.transpose(W, (0, 2, 1)), (-1, joints))
-        return tf.reshape(cells @ tf.reshape(first, (joints, -1)), (-1, atoms))
-
-    def down(x, D):
-        return tf.matmul(x, D, transpose_b=True)
-
-    return blocks, tf.matmul, down
-
-
-def _convolutions(tf: Any) -> tuple[Callable, Callable, Callable]:
-    """The same as transposed and 1x1 convolutions over pictures of 3x2 or 1x1 cells."""
-
-    def blocks(W, first):
-        joints, atoms = W.shape[1], first.shape[1]
-        picture = tf.transpose(W, (0, 2, 1))[:, None]
-        kernel = tf.transpose(tf.reshape(first, (joints, 3, 1, atoms)), (1, 2, 3, 0))
-        shape = (W.shape[0], 3, 2, atoms)
-        return tf.nn.conv2d_transpose(picture, kernel, shape, 1, "VALID")
-
-    def up(x, D):
-        picture = x if len(x.shape) == 4 else x[:, None, None]
-        out = tf.nn.conv2d(picture, D[None, None], 1, "VALID")
-        return out if len(x.shape) == 4 else out[:, 0, 0]
-
-    def down(x, D):
-        picture, shape = x[:, None, None], (x.shape[0], 1, 1, D.shape[0])
-        kernel = D[None, None]
-        return tf.nn.conv2d_transpose(picture, kernel, shape, 1, "VALID")[:, 0, 0]
-
-    return blocks, up, down
-
-
-def _tensorflow_loss(
-    tf: Any, layers: Any, params: Any, W: Any, z_em: Any, weight: float
-) -> Any:
-    blocks, up, down = layers
+def _tensorflow_loss(tf: Any, params: Any, W: Any, z_em: Any, weight: float) -> Any:
     first, *deeper = params["dictionaries"]
-    cells = tf.nn.relu(blocks(W, first) - params["camera"][0])
+    (count, joints, _), atoms = W.shape, first.shape[1]
+    cells = tf.reshape(tf.transpose(W, (0, 2, 1)), (-1, joints))
+    cells = tf.reshape(cells @ tf.reshape(first, (joints, -1)), (-1, atoms))
+    cells = tf.nn.relu(cells - params["camera"][0])
     for D, threshold in zip(deeper, params["camera"][1:], strict=True):
-        cells = tf.nn.relu(up(cells, D) - threshold)
+        cells = tf.nn.relu(cells @ D - threshold)
     A = tf.linalg.matvec(cells, tf.convert_to_tensor(params["mix"]))
-    if len(cells.shape) == 4:  # (B, 3, 2): the convolutions keep the picture
-        a_1, a_2 = tf.unstack(A, axis=2)
-    else:
-        a_1, a_2 = tf.unstack(tf.reshape(A, (-1, 2, 3)), axis=1)
+    a_1, a_2 = tf.unstack(tf.reshape(A, (-1, 2, 3)), axis=1)
     n = tf.linalg.l2_normalize(tf.linalg.cross(a_1, a_2), -1)
     m_1 = tf.linalg.l2_normalize(a_1 + tf.linalg.cross(a_2, n), -1)
     M = tf.stack([m_1, tf.linalg.cross(n, m_1)], -1)
-    turned = tf.reshape(tf.matmul(W, M, transpose_b=True), (W.shape[0], -1))
-    phi = tf.nn.relu(up(turned, first) - params["encoder"][0])
+    phi = tf.reshape(tf.matmul(W, M, transpose_b=True), (count, -1)) @ first
+    phi = tf.nn.relu(phi - params["encoder"][0])
     for D, threshold in zip(deeper, params["encoder"][1:], strict=True):
-        phi = tf.nn.relu(up(phi, D) - threshold)
+        phi = tf.nn.relu(phi @ D - threshold)
     pairs = list(zip(deeper, params["decoder"], strict=True))
     for D, threshold in reversed(pairs):
-        phi = tf.nn.relu(down(phi, D) - threshold)
-    S = tf.reshape(down(phi, first), (W.shape[0], -1, 3))
+        phi = tf.nn.relu(tf.matmul(phi, D, transpose_b=True) - threshold)
+    S = tf.reshape(tf.matmul(phi, first, transpose_b=True), (count, -1, 3))
     z = tf.linalg.matvec(S, n) - z_em
     depth = tf.norm(z - tf.reduce_mean(z, 1, keepdims=True), axis=1)
-    error = tf.norm(tf.reshape(S @ M - W, (W.shape[0], -1)), axis=1)
+    error = tf.norm(tf.reshape(S @ M - W, (count, -1)), axis=1)
     sparsity = tf.reduce_sum(phi * tf.norm(first, axis=0), 1)
     return tf.reduce_mean(error + weight * sparsity + depth)
