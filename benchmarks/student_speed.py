@@ -31,14 +31,11 @@ import argparse
 import contextlib
 import functools
 import importlib
-import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,41 +43,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import student_speed_peers as peers
-from benchmarks.common import Row, finish, median_row, parse_args
+from benchmarks.common import (
+    Row,
+    finish,
+    in_turns,
+    installed,
+    median_row,
+    parse_args,
+)
 from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
 from pose_jax.state import TrainState, state_shapes
 from pose_jax.step import make_train_step
 from runtime.devices import AXIS, data_parallel, keep_freed_memory
 
-NAME = "student_speed"
 JOINTS = 17
+SMALL = {"resnet_layers": 10, "stem": "small", "num_deconv": 1}
 # Name -> (side of the pictures, the fields of PoseNet).
 NETS: dict[str, tuple[int, dict[str, Any]]] = {
     "paper": (256, {}),
     "quickstart": (
         64,
-        {
-            "resnet_layers": 10,
-            "width": 0.25,
-            "stem": "small",
-            "heatmap_size": 8,
-            "depth_bins": 8,
-            "deconv_channels": 64,
-            "num_deconv": 1,
-        },
+        SMALL
+        | {"width": 0.25, "heatmap_size": 8, "depth_bins": 8, "deconv_channels": 64},
     ),
     "tiny": (
         32,
-        {
-            "resnet_layers": 10,
-            "width": 0.125,
-            "stem": "small",
-            "heatmap_size": 4,
-            "depth_bins": 4,
-            "deconv_channels": 8,
-            "num_deconv": 1,
-        },
+        SMALL
+        | {"width": 0.125, "heatmap_size": 4, "depth_bins": 4, "deconv_channels": 8},
     ),
 }
 TASKS = ("train", "predict")
@@ -103,8 +93,6 @@ def make_case(spec: Mapping[str, Any]) -> tuple[PoseNet, np.ndarray, np.ndarray]
     """Network, pictures and target of a spec."""
     size, fields = NETS[spec["net"]]
     dtype = jnp.dtype(spec["dtype"])
-    if spec["resnet_layers"]:
-        fields = fields | {"resnet_layers": spec["resnet_layers"]}
     net = PoseNet(JOINTS, dtype=dtype, axis_name=AXIS, **fields)
     rng = np.random.default_rng(0)
     batch = spec["batch"]
@@ -174,7 +162,7 @@ def torch_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
 
 def product_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
     """A large square product, in JAX or in PyTorch."""
-    side = SQUARE[spec["device"]] if spec["net"] != "tiny" else 64
+    side = side_of(spec)
     matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
     if spec["method"] == "ours":
         a = jnp.asarray(matrix, spec["dtype"])
@@ -182,70 +170,52 @@ def product_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
         return lambda: product(a).block_until_ready()
     torch: Any = importlib.import_module("torch")
     b = torch.tensor(matrix, device=spec["device"], dtype=getattr(torch, spec["dtype"]))
+    return lambda: (b @ b)[0, 0].item()
 
-    def call() -> None:
-        b @ b
-        if spec["device"] == "cuda":
-            torch.cuda.synchronize()
 
-    return call
+def side_of(spec: Mapping[str, Any]) -> int:
+    return 64 if spec["net"] == "tiny" else SQUARE[spec["device"]]
 
 
 def work(spec: Mapping[str, Any]) -> None:
     """Answers every line of the input with a measurement; the end with the memory."""
+    ours = spec["method"] == "ours"
     if spec["device"] == "cpu":
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: spec["threads"]])
-    ours = spec["method"] == "ours"
     as_main = ours and spec["net"] == "paper" and spec["keep_freed_memory"] == "ours"
     if as_main or spec["keep_freed_memory"] == "all":
         keep_freed_memory()
     if not ours:
         importlib.import_module("torch").set_num_threads(spec["threads"])
-    before = resident_bytes()
-    if spec["task"] == "product":
-        call = product_call(spec)
-    else:
-        call = our_call(spec) if ours else torch_call(spec)
+    before = memory_of_process("VmRSS")
+    make = (
+        product_call if spec["task"] == "product" else our_call if ours else torch_call
+    )
+    call = make(spec)
     call()
     call()
-    forget_peak()
+    # What compilers took before the measurements does not count.
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
     answer({"ready": True})
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        answer(measured(call, spec["repeat"]))
-    answer({"memory": peak_memory(spec) or peak_resident_bytes() - before})
-
-
-def measured(call: Callable[[], Any], repeat: int) -> dict[str, float]:
-    """Seconds of a call on the clock and of the processor."""
-    cpu, start = time.process_time(), time.perf_counter()
-    for _ in range(repeat):
-        call()
-    wall = time.perf_counter() - start
-    return {"wall": wall / repeat, "cpu": (time.process_time() - cpu) / repeat}
+        ((wall, cpu),) = in_turns({"": call}, rounds=1)[""].T.tolist()
+        answer({"wall": wall, "cpu": cpu})
+    answer({"memory": peak_memory(spec) or memory_of_process("VmHWM") - before})
 
 
 def answer(record: Mapping[str, Any]) -> None:
     print("@" + json.dumps(record), flush=True)
 
 
-def resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def peak_resident_bytes() -> int:
+def memory_of_process(name: str) -> int:
+    """Bytes that the process has (``"VmRSS"``) or had at most (``"VmHWM"``)."""
     with open("/proc/self/status", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
-    return int(lines["VmHWM"].split()[0]) * 1024
-
-
-def forget_peak() -> None:
-    """What compilers took before the measurements does not count."""
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
+    return int(lines[name].split()[0]) * 1024
 
 
 def peak_memory(spec: Mapping[str, Any]) -> int:
@@ -339,53 +309,25 @@ def run_all(
 
 def methods(names: Sequence[str]) -> list[str]:
     """Those that can run here."""
-    if not importlib.util.find_spec("torch"):
-        print("PyTorch is not installed: ours is timed alone")
+    if not installed("torch"):
         return ["ours"]
     return [name for name in METHODS if not names or name in names]
 
 
-def forward_flops(spec: Mapping[str, Any]) -> tuple[int, int]:
-    """Of a batch: multiplications and additions of all layers, and of the stem."""
+def task_flops(spec: Mapping[str, Any]) -> float:
+    """Arithmetic of a batch; a gradient costs two more of each layer."""
     net, images, _ = make_case(spec | {"dtype": "float32"})
-    net = net.clone(axis_name=None)
-    shapes = jax.eval_shape(
-        functools.partial(net.init, train=False), jax.random.key(0), images
-    )
-    apply = functools.partial(net.apply, train=False)
-    counts = list(_flops(jax.make_jaxpr(apply)(shapes, images).jaxpr))
-    return sum(counts), counts[0]
-
-
-def _flops(jaxpr: Any) -> Iterator[int]:
-    for equation in jaxpr.eqns:
-        size = equation.outvars[0].aval.size
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            yield 2 * size * int(np.prod([shape[i] for i in contracted]))
-        elif equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            outputs = equation.params["dimension_numbers"].rhs_spec[0]
-            yield 2 * size * kernel.size // kernel.shape[outputs]
-        for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                yield from _flops(value.jaxpr)
-            elif hasattr(value, "eqns"):
-                yield from _flops(value)
-
-
-def task_flops(spec: Mapping[str, Any]) -> int:
-    """A gradient costs two more of each layer; that of the pictures is not formed."""
-    total, stem = forward_flops(spec)
-    return total if spec["task"] == "predict" else 3 * total - stem
+    apply = functools.partial(net.clone(axis_name=None).apply, train=False)
+    state = state_shapes(net, image_size=images.shape[1])
+    cost = jax.jit(apply).lower(state.variables, images).cost_analysis()
+    return cost["flops"] * (1 if spec["task"] == "predict" else 3)
 
 
 def peak_flops(spec: Mapping[str, Any], names: Sequence[str], *, rounds: int) -> float:
     """Operations per second of the best large product."""
-    side = SQUARE[spec["device"]] if spec["net"] != "tiny" else 64
+    side = side_of(spec)
     libraries = [m for m in methods(names) if m in ("ours", "eager")]
-    specs = [spec | {"task": "product", "method": m, "repeat": 3} for m in libraries]
+    specs = [spec | {"task": "product", "method": m} for m in libraries]
     timed = run_all(specs, rounds=rounds, together=spec["device"] == "cpu")
     best = min(float(np.median(t[clock(spec)])) for t in timed.values())
     print(f"a {spec['dtype']} product of {side}^3: {2e-9 * side**3 / best:.1f} GFLOP/s")
@@ -412,7 +354,10 @@ def task_rows(
     for name, found in timed.items():
         wall = found["wall"]
         row = functools.partial(
-            median_row, NAME, case, name if name == "ours" else f"torch {name}"
+            median_row,
+            "student_speed",
+            case,
+            name if name == "ours" else f"torch {name}",
         )
         rows.append(row("speed", "images/s", batch / wall))
         share = 100 * flops / found[clock(spec)] / peak
@@ -428,20 +373,13 @@ def task_rows(
     return rows
 
 
-def find_device() -> str:
-    """``cuda`` where JAX sees a GPU."""
-    return "cuda" if jax.default_backend() == "gpu" else "cpu"
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", choices=NETS, default="paper")
-    parser.add_argument("--resnet_layers", type=int, default=0, help="0: as the net")
     parser.add_argument("--batch", default="", help="sizes, separated by commas")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=None)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--repeat", type=int, default=1, help="calls a measurement")
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument(
         "--methods", default="", help=f"of {'; '.join(METHODS)}; separated by ';'"
@@ -457,9 +395,10 @@ def main() -> None:
         return
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     args = parse_args(__doc__, add_flags)
-    device = args.device or find_device()
+    found = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    device = args.device or found
     rounds = 3 if args.quick else args.rounds
-    fields = ("net", "resnet_layers", "dtype", "repeat", "threads", "keep_freed_memory")
+    fields = ("net", "dtype", "threads", "keep_freed_memory")
     spec = {name: getattr(args, name) for name in fields} | {"device": device}
     names = [name for name in args.methods.split(";") if name]
     sizes = args.batch or ("8" if device == "cpu" else "32,256")

@@ -88,7 +88,7 @@ def make_net(net: PoseNet) -> Any:
                 self.register_buffer(name, colours, persistent=False)
 
         def forward(self, images: Any) -> Any:
-            x = (images.float() / 255.0 - self.mean) / self.std
+            x = (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
             x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
             x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
             return self.soft_argmax(self.final(self.head(x)))

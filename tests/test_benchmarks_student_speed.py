@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import student_speed, student_speed_peers
+from pose_jax.resnet import STAGE_SIZES
 
-SPEC = {
-    "net": "tiny",
-    "resnet_layers": 0,
-    "dtype": "float32",
-    "batch": 4,
-    "device": "cpu",
-    "threads": 1,
-    "repeat": 1,
-    "keep_freed_memory": "none",
-}
+SPEC = {"net": "tiny", "dtype": "float32", "batch": 4, "device": "cpu", "threads": 1}
 torch_only = pytest.mark.skipif(
     not importlib.util.find_spec("torch"), reason="no PyTorch here"
 )
@@ -45,76 +37,66 @@ def made_up(net, images):
 
 
 @torch_only
-@pytest.mark.parametrize(("resnet_layers", "gradients"), [(10, True), (50, False)])
-def test_pytorch_has_the_same_poses_statistics_and_gradients(resnet_layers, gradients):
+@pytest.mark.parametrize("resnet_layers", [10, 51])
+def test_pytorch_has_the_same_poses_statistics_and_gradients(
+    resnet_layers, monkeypatch
+):
+    """In float64, where no ReLU opens by rounding on one side alone."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
-    net, images, target = student_speed.make_case(
-        SPEC | {"resnet_layers": resnet_layers}
+    # Bottlenecks, but few of them.
+    monkeypatch.setitem(STAGE_SIZES, 51, (1, 1, 1, 1))
+    net, images, target = student_speed.make_case(SPEC)
+    net, images = (
+        net.clone(resnet_layers=resnet_layers, axis_name=None),
+        jnp.asarray(images),
     )
-    net, images = net.clone(axis_name=None), jnp.asarray(images)
     variables = made_up(net, images)
     theirs = student_speed_peers.load_variables(
         student_speed_peers.make_net(net), variables
-    )
+    ).double()
+    theirs.mean, theirs.std = torch.zeros_like(theirs.mean), torch.ones(()) / 255
+    net = net.clone(dtype=np.float64)
+    # Both normalise in the same way, which in float32 they do not to the last bit.
+    monkeypatch.setattr("pose_jax.model.normalise", lambda x: x.astype(np.float64))
 
-    def loss(params):
+    def loss(params, batch_stats):
         pose, new = net.apply(
-            variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
         )
         return jnp.abs(pose - target).mean(), (pose, new)
 
-    run = jax.value_and_grad(loss, has_aux=True) if gradients else loss
-    result = jax.jit(run)(variables["params"])
-    pose, new = (result[0] if gradients else result)[1]
+    with jax.enable_x64(True):
+        doubled = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
+        run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (_, (pose, new)), gradients = run(doubled["params"], doubled["batch_stats"])
     theirs.train()
     found = theirs(torch.tensor(np.array(images.transpose(0, 3, 1, 2))))
+    (found - torch.tensor(target)).abs().mean().backward()
     assert float(jnp.abs(pose).max()) > 0.05
-    np.testing.assert_allclose(pose, found.detach(), atol=1e-4)
+    np.testing.assert_allclose(pose, found.detach(), atol=1e-5)
     state = theirs.state_dict()
     for name, value in student_speed_peers.torch_arrays(new).items():
-        np.testing.assert_allclose(value, state[name], rtol=1e-3, atol=1e-5)
-    if not gradients:
-        return
-    (found - torch.tensor(target)).abs().mean().backward()
-    ours = student_speed_peers.torch_arrays({"params": result[1]})
+        np.testing.assert_allclose(value, state[name], rtol=1e-6, atol=1e-8)
+    ours = student_speed_peers.torch_arrays({"params": gradients})
     for name, parameter in theirs.named_parameters():
+        # The head is float32 on both sides.
         difference = np.linalg.norm(ours[name] - parameter.grad.numpy())
-        assert difference < 1e-3 * np.linalg.norm(ours[name]) + 1e-7, name
-
-
-def test_arithmetic_of_one_layer_by_hand():
-    def layers(x, k, w):
-        y = jax.lax.conv_general_dilated(
-            x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return y.reshape(-1, 5) @ w
-
-    shapes = [(2, 8, 8, 3), (3, 3, 3, 5), (5, 7)]
-    jaxpr = jax.make_jaxpr(layers)(*map(jnp.zeros, shapes)).jaxpr
-    pixels = 2 * 4 * 4
-    counts = list(student_speed._flops(jaxpr))
-    assert counts == [2 * pixels * 9 * 3 * 5, 2 * pixels * 5 * 7]
+        assert difference < 1e-4 * np.linalg.norm(ours[name]) + 1e-9, name
 
 
 def test_arithmetic_of_the_papers_network():
     """Multiplications of ResNet-50 at 256 pixels, three deconvolutions and 1x1."""
-    spec = SPEC | {"net": "paper", "batch": 1}
-    total, stem = student_speed.forward_flops(spec)
-    assert stem == 2 * 128 * 128 * 49 * 3 * 64
+    spec = SPEC | {"net": "paper", "batch": 1, "task": "predict"}
     backbone = 2 * 5.338e9
     head = 2 * 16 * 256 * (64 * 2048 + 256 * 256 + 1024 * 256)
     final = 2 * 4096 * 256 * 17 * 64
-    assert total == pytest.approx(backbone + head + final, rel=0.01)
-    assert student_speed.task_flops(spec | {"task": "train"}) == 3 * total - stem
-
-
-def test_measurements_tell_the_clock_from_the_processor():
-    import time
-
-    found = student_speed.measured(functools.partial(time.sleep, 0.05), 2)
-    assert found["wall"] >= 0.05
-    assert found["cpu"] < 0.04
+    found = student_speed.task_flops(spec)
+    assert found == pytest.approx(backbone + head + final, rel=0.03)
+    assert student_speed.task_flops(spec | {"task": "train"}) == 3 * found
 
 
 @torch_only
