@@ -15,7 +15,7 @@ import numpy as np
 
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.synthetic import scene
-from input_pipeline.synthetic.body import Body, Posture, hang_bones
+from input_pipeline.synthetic.body import Body, Posture, both_sides, hang_bones
 from input_pipeline.synthetic.cones import build_cones, parse_parts
 from input_pipeline.synthetic.render import hidden_joints
 from input_pipeline.synthetic.sample import (
@@ -67,27 +67,13 @@ _DEPTH_INSIDE = np.array(
 # Frames that turn the bones: pitch lifts what lies ahead, yaw turns it to the left.
 _FRAMES = (
     *("world", "front", "rear", "neck", "head", "tail", "tip"),
-    *("LElbow", "LForepaw", "RElbow", "RForepaw"),
-    *("LKnee", "LHindpaw", "RKnee", "RHindpaw"),
+    *(
+        f"{side}{end}{part}"
+        for end in ("fore", "hind")
+        for side in "LR"
+        for part in "12"
+    ),
 )
-# joint: the joint from which its bone comes and the frame that turns it; loin at 0.
-_BONES = {
-    "Withers": ("Loin", "front"),
-    "TailBase": ("Loin", "rear"),
-    "TailMid": ("TailBase", "tail"),
-    "TailTip": ("TailMid", "tip"),
-    "Neck": ("Withers", "neck"),
-    "Nose": ("Neck", "head"),
-    **dict.fromkeys(("LEye", "REye", "LEar", "REar"), ("Neck", "head")),
-    **{f"{s}Shoulder": ("Withers", "world") for s in "LR"},
-    **{f"{s}Hip": ("TailBase", "world") for s in "LR"},
-    **{f"{s}Elbow": (f"{s}Shoulder", f"{s}Elbow") for s in "LR"},
-    **{f"{s}Forepaw": (f"{s}Elbow", f"{s}Forepaw") for s in "LR"},
-    **{f"{s}Knee": (f"{s}Hip", f"{s}Knee") for s in "LR"},
-    **{f"{s}Hindpaw": (f"{s}Knee", f"{s}Hindpaw") for s in "LR"},
-}
-_BONE_ROWS = [(JOINT[j], JOINT[p], _FRAMES.index(f)) for j, (p, f) in _BONES.items()]
-
 # Degrees: pitch of trunk, neck, head and tail; swing and fold of fore and hind legs.
 # A pair is drawn uniformly.
 _POSES = {
@@ -142,32 +128,27 @@ def _draw_body(seed: int, subject: int) -> tuple[Body, dict[str, np.ndarray]]:
     legs = 1.0 + 0.1 * rng.normal()
     muzzle, width = 230.0 * own[2], 85.0 * own[8]
     ear = 50.0 + 70.0 * float(rng.uniform(0.8, 1.5))
-    vectors = {
-        "Withers": (0.0, 0.0, 300.0 * own[0]),
-        "TailBase": (0.0, 0.0, -300.0 * own[0]),
-        "TailMid": (0.0, 0.0, -190.0 * own[3]),
-        "TailTip": (0.0, 0.0, -190.0 * own[3]),
-        "Neck": (0.0, 0.0, 250.0 * own[1]),
-        "Nose": (0.0, 0.0, muzzle),
-        "Eye": (52.0, 38.0, 0.45 * muzzle),
-        "Ear": (70.0, ear, 0.0),
-        "Shoulder": (width, -95.0, 25.0),
-        "Elbow": (0.0, -230.0 * own[4] * legs, 0.0),
-        "Forepaw": (0.0, -290.0 * own[5] * legs, 0.0),
-        "Hip": (width, -60.0, 45.0),
-        "Knee": (0.0, -260.0 * own[6] * legs, 0.0),
-        "Hindpaw": (0.0, -300.0 * own[7] * legs, 0.0),
+    # joint: the joint from which its bone comes, the frame that turns it, the bone.
+    table = {
+        "Withers": ("Loin", "front", (0, 0, 300.0 * own[0])),
+        "TailBase": ("Loin", "rear", (0, 0, -300.0 * own[0])),
+        "TailMid": ("TailBase", "tail", (0, 0, -190.0 * own[3])),
+        "TailTip": ("TailMid", "tip", (0, 0, -190.0 * own[3])),
+        "Neck": ("Withers", "neck", (0, 0, 250.0 * own[1])),
+        "Nose": ("Neck", "head", (0, 0, muzzle)),
+        "*Eye": ("Neck", "head", (52.0, 38.0, 0.45 * muzzle)),
+        "*Ear": ("Neck", "head", (70.0, ear, 0)),
+        "*Shoulder": ("Withers", "world", (width, -95.0, 25.0)),
+        "*Elbow": ("*Shoulder", "*fore1", (0, -230.0 * own[4] * legs, 0)),
+        "*Forepaw": ("*Elbow", "*fore2", (0, -290.0 * own[5] * legs, 0)),
+        "*Hip": ("TailBase", "world", (width, -60.0, 45.0)),
+        "*Knee": ("*Hip", "*hind1", (0, -260.0 * own[6] * legs, 0)),
+        "*Hindpaw": ("*Knee", "*hind2", (0, -300.0 * own[7] * legs, 0)),
     }
-    bones = np.zeros((len(JOINTS), 3))
-    for name, joint in JOINT.items():
-        if name != "Loin":
-            vector = vectors.get(name) or vectors[name[1:]]
-            mirror = -1.0 if name not in vectors and name[0] == "R" else 1.0
-            bones[joint] = np.multiply(vector, (mirror, 1.0, 1.0))
     shade = coat if rng.random() < 0.5 else 0.6 * coat
     dark = np.full(3, 0.06)
     colours = {"coat": coat, "legs": shade, "ears": 0.8 * shade, "dark": dark}
-    return Body(bones, {"one": 1.0, "girth": float(own[9])}), colours
+    return Body(both_sides(table), {"one": 1.0, "girth": float(own[9])}), colours
 
 
 def _stride(rng: np.random.Generator, reach: float, *, gallop: bool) -> list[float]:
@@ -184,8 +165,8 @@ def _stride(rng: np.random.Generator, reach: float, *, gallop: bool) -> list[flo
     return [*(reach * np.concatenate([fore, hind])).ravel(), bend]
 
 
-def _draw_frames(rng: np.random.Generator, action: str) -> np.ndarray:
-    """The frames (15, 3, 3) of one pose of an action, with noise on every angle."""
+def _draw_frames(rng: np.random.Generator, action: str) -> dict[str, np.ndarray]:
+    """The frames of one pose of an action, with noise on every angle."""
     if action in _POSES:
         row = [rng.uniform(*v) if isinstance(v, tuple) else v for v in _POSES[action]]
         trunk, neck, head, tail, *leg = row
@@ -206,18 +187,12 @@ def _draw_frames(rng: np.random.Generator, action: str) -> np.ndarray:
     # A hind leg folds backwards below the knee, a fore leg below the elbow too.
     lower = upper + np.array([42.0, 42.0, -50.0, -50.0]) - np.abs(folds)
     pitches += np.stack([upper, lower], 1).ravel().tolist()
-    return _turns(np.deg2rad(pitches), np.deg2rad(yaws))
-
-
-def _turns(pitch: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) of ``Ry(yaw) Rx(-pitch)``: the third column looks ahead."""
-    (cp, sp), (cy, sy) = (np.cos(pitch), np.sin(pitch)), (np.cos(yaw), np.sin(yaw))
-    rows = (
-        (cy, -sy * sp, sy * cp),
-        (np.zeros_like(cp), cp, sp),
-        (-sy, -cy * sp, cy * cp),
-    )
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    angles = np.deg2rad([pitches, yaws])
+    (sp, sy), (cp, cy) = np.sin(angles), np.cos(angles)
+    # Ry(yaw) Rx(-pitch): the third column looks ahead.
+    rows = (cy, -sy * sp, sy * cp), (0 * cp, cp, sp), (-sy, -cy * sp, cy * cp)
+    turns = np.stack([np.stack(row, -1) for row in rows], -2)
+    return dict(zip(_FRAMES, turns, strict=True))
 
 
 def draw_animal(
@@ -245,9 +220,8 @@ def draw_animal(
     subject = draw_subject(rng, split, NUM_ANIMALS)
     body, colours = _draw_body(seed, subject)
     action = ACTIONS[int(rng.integers(len(ACTIONS)))]
-    turns = _draw_frames(rng, action)
-    frames = dict(zip(_FRAMES, turns, strict=True))
-    posture = Posture(hang_bones(_BONE_ROWS, body.bones, turns), frames)
+    frames = _draw_frames(rng, action)
+    posture = Posture(hang_bones(body, frames, JOINT), frames)
     view = look_at(rng, posture, SKELETON.root, elevation_deg)
     cones = build_cones(
         parse_parts(_SOLID), view.posture, JOINTS, sizes=body.sizes, colours=colours

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,57 +39,34 @@ _PARTS = {
     "knee": ("hip", (1, 0, 0), (0, 148), (0, 0), (0, 0)),
     "ankle": ("knee", (1, 1, -1), (-28, 50), (-15, 15), (-10, 10)),
 }
-# joint: the joint from which its bone comes, and the part that turns the bone.
+# joint: the joint from which its bone comes, the part that turns the bone, and the bone
+# in that part's frame, as shares of the stature ("*": on either side, mirrored).
 _BONES = {
-    "Spine": ("Pelvis", "waist"),
-    "Thorax": ("Spine", "chest"),
-    "Neck": ("Thorax", "neck"),
-    "Head": ("Neck", "head"),
-    "Shoulder": ("Thorax", "clavicle"),
-    "Elbow": ("Shoulder", "arm"),
-    "Wrist": ("Elbow", "elbow"),
-    "Hip": ("Pelvis", "root"),
-    "Knee": ("Hip", "hip"),
-    "Ankle": ("Knee", "knee"),
+    "Spine": ("Pelvis", "waist", (0.0, 0.130, 0.0)),
+    "Thorax": ("Spine", "chest", (0.0, 0.142, 0.0)),
+    "Neck": ("Thorax", "neck", (0.0, 0.093, 0.0)),
+    "Head": ("Neck", "head", (0.0, 0.062, 0.0)),
+    "*Hip": ("Pelvis", "root", (0.055, -0.012, 0.0)),
+    "*Shoulder": ("Thorax", "*clavicle", (0.103, 0.028, 0.0)),
+    "*Knee": ("*Hip", "*hip", (0.0, -0.243, 0.0)),
+    "*Ankle": ("*Knee", "*knee", (0.0, -0.244, 0.0)),
+    "*Elbow": ("*Shoulder", "*arm", (0.0, -0.167, 0.0)),
+    "*Wrist": ("*Elbow", "*elbow", (0.0, -0.148, 0.0)),
 }
 TRUNK = tuple(_PARTS)[:5]
-PARTS = TRUNK + tuple(f"{part}_{side}" for side in "lr" for part in [*_PARTS][5:])
+PARTS = TRUNK + tuple(f"{side}{part}" for side in "LR" for part in [*_PARTS][5:])
 PART = {name: i for i, name in enumerate(PARTS)}
 JOINT = {name: i for i, name in enumerate(H36M_17.joints)}
-# The frames that a solid body needs besides the joints: where each is drawn from.
-FRAMES = {
-    "pelvis": "root",
-    "chest": "chest",
-    "head": "head",
-    "LHand": "wrist_l",
-    "RHand": "wrist_r",
-    "LFoot": "ankle_l",
-    "RFoot": "ankle_r",
-}
-_ROWS = [_PARTS[part.split("_")[0]] for part in PARTS]
-LIMITS = np.array([row[2:] for row in _ROWS], np.float64)  # (PARTS, 3, 2)
-_SIDE = np.array([(1, -1, -1) if part.endswith("_r") else (1, 1, 1) for part in PARTS])
-_TO_RADIANS = np.deg2rad(np.array([row[1] for row in _ROWS]) * _SIDE)
-_MIRROR = [PART[p[:-1] + {"l": "r", "r": "l"}[p[-1]] if "_" in p else p] for p in PARTS]
-_MIRROR_SIGN = np.array([(1, -1, -1) if part in TRUNK else (1, 1, 1) for part in PARTS])
-
-
-def _bone_rows() -> list[tuple[int, int, int]]:
-    """Joint, joint it hangs from and part of every bone, parents first."""
-    rows = []
-    for joint, (parent, part) in _BONES.items():
-        for side in ("",) if joint in JOINT else "LR":
-            above = parent if parent in JOINT else side + parent
-            turning = part if part in PART else f"{part}_{side.lower()}"
-            rows.append((JOINT[side + joint], JOINT[above], PART[turning]))
-    return rows
-
-
-_BONE_ROWS = _bone_rows()
-_PARENT_ROWS = [
-    -1 if not row[0] else PART.get(row[0], PART.get(f"{row[0]}_{part[-1]}", -1))
-    for part, row in zip(PARTS, _ROWS, strict=True)
+KINDS = [part.lstrip("LR") for part in PARTS]
+LIMITS = np.array([_PARTS[kind][2:] for kind in KINDS], np.float64)  # (PARTS, 3, 2)
+_PARENTS = [
+    PART.get(_PARTS[kind][0], PART.get(part[0] + _PARTS[kind][0], -1))
+    for part, kind in zip(PARTS, KINDS, strict=True)
 ]
+_SIDE = np.array([(1, -1, -1) if part[0] == "R" else (1, 1, 1) for part in PARTS])
+_TO_RADIANS = np.deg2rad(np.array([_PARTS[kind][1] for kind in KINDS]) * _SIDE)
+_MIRROR = [PART[part.translate(str.maketrans("LR", "RL"))] for part in PARTS]
+_MIRROR_SIGN = np.array([(1, -1, -1) if part in TRUNK else (1, 1, 1) for part in PARTS])
 
 
 def mirror_angles(angles: np.ndarray) -> np.ndarray:
@@ -105,12 +83,50 @@ def clip_to_limits(angles: np.ndarray) -> np.ndarray:
 class Body:
     """Measures of one individual.
 
-    ``bones`` (P, 3) mm: from the parent joint to each joint, in the frame of the part
-    that turns the bone; ``sizes``: factors for the thickness of the solid parts.
+    ``bones``: (joint, joint it hangs from, frame that turns it, vector (3,) mm in that
+    frame), parents first; ``sizes``: factors for the thickness of the solid parts.
     """
 
-    bones: np.ndarray
+    bones: Sequence[tuple]
     sizes: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Posture:
+    """Where the joints are and how the parts without a joint of their own turn.
+
+    ``joints`` (P, 3) mm; ``frames``: the columns of each (3, 3) are the unit vectors
+    to its left, up (wrists: from the fingers to the wrist) and forward.
+    """
+
+    joints: np.ndarray
+    frames: Mapping[str, np.ndarray]
+
+    def rotated(self, rotation: np.ndarray, root: int) -> Posture:
+        """The posture relative to joint ``root`` in another frame, x' = rotation x."""
+        joints = (self.joints - self.joints[root]) @ rotation.T
+        return Posture(joints, {k: rotation @ v for k, v in self.frames.items()})
+
+
+def both_sides(table: Mapping[str, tuple[str, str, Any]]) -> list[tuple]:
+    """:attr:`Body.bones` of a table in which "*" stands for either side."""
+    rows = []
+    for joint, (parent, frame, vector) in table.items():
+        for side in "LR" if "*" in joint else " ":
+            mirrored = np.multiply(vector, (-1.0 if side == "R" else 1.0, 1.0, 1.0))
+            names = (joint, parent, frame)
+            rows.append((*(name.replace("*", side) for name in names), mirrored))
+    return rows
+
+
+def hang_bones(
+    body: Body, turns: Mapping[str, np.ndarray], index: Mapping[str, int]
+) -> np.ndarray:
+    """Joints (P, 3) of a body whose frames are turned; its root is the origin."""
+    joints = np.zeros((len(index), 3))
+    for joint, parent, frame, vector in body.bones:
+        joints[index[joint]] = joints[index[parent]] + turns[frame] @ vector
+    return joints
 
 
 @functools.lru_cache(maxsize=1024)
@@ -125,47 +141,25 @@ def draw_body(seed: int, subject: int) -> Body:
     build = rng.normal()
     legs, arms = 1.0 + 0.04 * rng.normal(size=2).clip(-2, 2)
     own = 1.0 + 0.025 * rng.normal(size=10).clip(-2, 2)
-    hip_width = 0.055 * own[0] * (1.0 + 0.04 * build)
-    shoulder_width = 0.103 * own[1] * (1.0 + 0.05 * rng.normal())
-    vectors = {
-        "Hip": (hip_width, -0.012, 0.0),
-        "Knee": (0.0, -0.243 * own[2] * legs, 0.0),
-        "Ankle": (0.0, -0.244 * own[3] * legs, 0.0),
-        "Spine": (0.0, 0.130 * own[4], 0.0),
-        "Thorax": (0.0, 0.142 * own[5], 0.0),
-        "Neck": (0.0, 0.093 * own[6], 0.0),
-        "Head": (0.0, 0.062 * own[7], 0.0),
-        "Shoulder": (shoulder_width, 0.028, 0.0),
-        "Elbow": (0.0, -0.167 * own[8] * arms, 0.0),
-        "Wrist": (0.0, -0.148 * own[9] * arms, 0.0),
-    }
-    bones = np.zeros((len(JOINT), 3))
-    for name, joint in JOINT.items():
-        vector = vectors.get(name, vectors.get(name[1:], (0.0, 0.0, 0.0)))
-        mirror = -1.0 if name.startswith("R") else 1.0
-        bones[joint] = np.multiply(vector, (mirror * stature, stature, stature))
+    own[0] *= 1.0 + 0.04 * build  # the hips
+    own[1] *= 1.0 + 0.05 * rng.normal()  # the shoulders
+    own[2:4] *= legs
+    own[8:] *= arms
+    own = np.concatenate([own[4:8], own[:4], own[8:]])  # in the order of the table
+    table = {}
+    for factor, (joint, (parent, part, vector)) in zip(
+        own, _BONES.items(), strict=True
+    ):
+        # Hips and shoulders vary in width, all others in length.
+        axis = 0 if vector[0] else 1
+        scaled = stature * np.array(vector)
+        scaled[axis] *= factor
+        table[joint] = parent, part, scaled
     girth = float(np.clip(1.0 + 0.11 * build, 0.8, 1.3)) * stature / 1700.0
     head = 1.07 * stature / 1700.0 * (1.0 + 0.04 * rng.normal())
-    shank = -float(bones[JOINT["LAnkle"], 1])
-    foot = 0.5 * (girth + shank / 415.0)
-    return Body(bones, {"one": 1.0, "girth": girth, "head": head, "foot": foot})
-
-
-@dataclasses.dataclass(frozen=True)
-class Posture:
-    """Where the joints are and how the parts without a joint of their own turn.
-
-    ``joints`` (P, 3) mm; ``frames``: the columns of each (3, 3) are the unit vectors
-    to its left, up (hands: from the fingers to the wrist) and forward.
-    """
-
-    joints: np.ndarray
-    frames: Mapping[str, np.ndarray]
-
-    def rotated(self, rotation: np.ndarray, root: int) -> Posture:
-        """The posture relative to joint ``root`` in another frame, x' = rotation x."""
-        joints = (self.joints - self.joints[root]) @ rotation.T
-        return Posture(joints, {k: rotation @ v for k, v in self.frames.items()})
+    foot = 0.5 * (girth - table["*Ankle"][2][1] / 415.0)
+    sizes = {"one": 1.0, "girth": girth, "head": head, "foot": foot}
+    return Body(both_sides(table), sizes)
 
 
 def rotations(angles: np.ndarray) -> np.ndarray:
@@ -180,28 +174,14 @@ def rotations(angles: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def hang_bones(
-    rows: Sequence[tuple[int, int, int]], bones: np.ndarray, turns: np.ndarray
-) -> np.ndarray:
-    """Joints (P, 3) from bones (P, 3) and the frames (F, 3, 3) that turn them.
-
-    ``rows`` holds (joint, joint it hangs from, frame), parents first; a joint without
-    a row lies at the origin.
-    """
-    joints = np.zeros_like(bones)
-    for joint, parent, frame in rows:
-        joints[joint] = joints[parent] + turns[frame] @ bones[joint]
-    return joints
-
-
 def forward_kinematics(angles: np.ndarray, body: Body) -> Posture:
     """The posture of a pose (PARTS, 3) in degrees, pelvis at the origin, mm."""
     turns = rotations(angles * _TO_RADIANS)
-    for part, parent in enumerate(_PARENT_ROWS):
+    for part, parent in enumerate(_PARENTS):
         if parent >= 0:
             turns[part] = turns[parent] @ turns[part]
-    frames = {name: turns[PART[part]] for name, part in FRAMES.items()}
-    return Posture(hang_bones(_BONE_ROWS, body.bones, turns), frames)
+    frames = dict(zip(PARTS, turns, strict=True))
+    return Posture(hang_bones(body, frames, JOINT), frames)
 
 
 def posture_from_joints(joints: np.ndarray) -> Posture:
@@ -210,18 +190,18 @@ def posture_from_joints(joints: np.ndarray) -> Posture:
     What the joints do not say is guessed: the head looks where the chest does, the
     hands go on from the forearms, the feet stand square to the shanks.
     """
-    point = {name: joints[i] for name, i in JOINT.items()}
-    hips = point["LHip"] - point["RHip"]
-    shoulders = point["LShoulder"] - point["RShoulder"]
-    frames = {
-        "pelvis": _frame(point["Spine"] - point["Pelvis"], hips),
-        "chest": _frame(point["Thorax"] - point["Spine"], shoulders),
-    }
-    ways = [("head", "Head", "Thorax", "chest")]
-    ways += [(f"{s}Hand", f"{s}Elbow", f"{s}Wrist", "chest") for s in "LR"]
-    ways += [(f"{s}Foot", f"{s}Knee", f"{s}Ankle", "pelvis") for s in "LR"]
-    for name, upper, lower, near in ways:
-        frames[name] = _frame(point[upper] - point[lower], frames[near][:, 0])
+    at = {name: joints[i] for name, i in JOINT.items()}
+    root = _frame(at["Spine"] - at["Pelvis"], at["LHip"] - at["RHip"])
+    chest = _frame(at["Thorax"] - at["Spine"], at["LShoulder"] - at["RShoulder"])
+    head = _frame(at["Head"] - at["Thorax"], chest[:, 0])
+    frames = {"root": root, "chest": chest, "head": head}
+    for side in "LR":
+        forearm, shank = (
+            at[f"{side}{upper}"] - at[f"{side}{lower}"]
+            for upper, lower in (("Elbow", "Wrist"), ("Knee", "Ankle"))
+        )
+        frames[f"{side}wrist"] = _frame(forearm, chest[:, 0])
+        frames[f"{side}ankle"] = _frame(shank, root[:, 0])
     return Posture(joints, frames)
 
 

@@ -19,81 +19,60 @@ from input_pipeline.synthetic.body import Posture
 PLAIN, SHIRT, FACE = range(3)
 
 
-class Point(NamedTuple):
-    """A joint, moved by an offset and by a share of the way to the joint ``to``.
-
-    ``offset``: left, up, front in the frame of the part, mm.
-    """
-
-    joint: str
-    offset: tuple[float, ...]
-    to: str
-    share: float
+# Joint, offset (left, up, front), the joint to which it is moved by a share of the way.
+_Point = tuple[str, tuple[float, ...], str, float]
 
 
 class Part(NamedTuple):
-    """One cone of a body; lengths are mm of a body whose ``size`` is 1.
+    """One row of a table of parts, see :func:`parse_parts`."""
 
-    ``colours``: it changes to the second after the share ``split`` of the length;
-    ``widths``: half axes of the spheres along the columns of ``frame``, in units of
-    the radius; ``span``: replaces the first of them by a share of the distance between
-    the left and the right joint of a name, plus mm; ``height``: where the ends are on
-    the wearer's shirt, mm; ``clear``: joints which this cone belongs to and does not
-    hide; ``both``: one on either side, mirrored, "*" in names stands for the side.
-    """
-
-    start: Point
-    end: Point
+    ends: tuple[_Point, _Point]
     radii: tuple[float, ...]
     colours: tuple[str, str]
     split: float
-    frame: str
-    size: str
-    widths: tuple[float, ...]
-    span: tuple[str, ...]
-    height: tuple[float, ...]
-    clear: str
-    both: bool
+    options: Mapping[str, Sequence[str]]
 
 
 @functools.lru_cache(maxsize=64)
 def parse_parts(table: str) -> tuple[Part, ...]:
-    """Reads parts from a table, one a line.
+    """Reads the parts of a body from a table, one cone a line.
 
-    ``start | end | radii | colour [split other] | options``: an end is a joint with an
-    offset ("Head 0 -10 0") or on the way to another ("*Knee > *Ankle 0.5"); options
-    are the fields of :class:`Part` ("frame head, size head, widths 1 0.5 1, both").
+    ``start | end | radii | colour [share other] | options``: an end is a joint, moved
+    by an offset to the left, up and front of the part ("Head 0 -10 0") or towards
+    another joint ("*Knee > *Ankle 0.5"); the colour changes to the other after a share
+    of the length. "*" makes one cone on either side, mirrored. Options, by commas:
+
+    - ``frame F``: of the posture; ``size S``: what scales lengths, "girth" by default;
+    - ``widths x y z``: half axes of the spheres along the columns of the frame, in
+      units of the radius; ``span J share mm``: x instead from the distance between the
+      left and the right joint J;
+    - ``height low high``: a shirt, and where on it the ends are, mm;
+    - ``clear J ...``: joints which this cone belongs to and does not hide;
+    - ``only style ...``: drawn for these styles alone; ``both``: as "*".
+
+    Lengths are mm of a body whose size is 1.
     """
     parts = []
     for line in filter(str.strip, table.splitlines()):
         start, end, radii, colour, *rest = line.split("|")
         words = [option.split() for option in rest[0].split(",")] if rest else []
         options = {name: values for name, *values in words}
-        first, *change = colour.split()
+        if "*" in start + end:
+            options["both"] = []
+        first, share, other = (*colour.split(), "2", colour.strip())[:3]
+        ends = _parse_point(start), _parse_point(end)
+        colours = (first, other)
         parts.append(
-            Part(
-                start=_parse_point(start),
-                end=_parse_point(end),
-                radii=_numbers(radii.split()),
-                colours=(first, change[1] if change else first),
-                split=float(change[0]) if change else 2.0,
-                frame=" ".join(options.get("frame", ())),
-                size=" ".join(options.get("size", ("girth",))),
-                widths=_numbers(options.get("widths", "111")),
-                span=tuple(options.get("span", ())),
-                height=_numbers(options.get("height", "00")),
-                clear=" ".join(options.get("clear", ())),
-                both="both" in options or "*" in start + end,
-            )
+            Part(ends, _numbers(radii.split()), colours, float(share), options)
         )
     return tuple(parts)
 
 
-def _parse_point(text: str) -> Point:
+def _parse_point(text: str) -> _Point:
     near, _, far = text.partition(">")
     joint, *offset = near.split()
     to, share = far.split() or ("", 0)
-    return Point(joint, _numbers(offset or "000"), to, float(share))
+    return joint, _numbers(offset or "000"), to, float(share)
 
 
 def _numbers(words: Iterable[str]) -> tuple[float, ...]:
@@ -148,30 +127,35 @@ def build_cones(
         parts: its table.
         posture: in the frame in which the cones are wanted, mm.
         joint_names: of the posture's joints.
-        sizes: factors by which ``Part.size`` scales lengths.
+        sizes: by the names that the parts use.
         colours: (3,) by the names that the parts use; ``face`` is painted.
 
     Returns:
         The cones, mm.
     """
     places = dict(zip(joint_names, posture.joints, strict=True))
-    frames = {"": np.eye(3), **posture.frames}
     rows = []
     for part in parts:
-        for side in "LR" if part.both else ("",):
-            size, frame = sizes[part.size], frames[part.frame.replace("*", side)]
-            own = part.clear.replace("*", side).split()
+        options = part.options
+        size = sizes[options.get("size", ["girth"])[0]]
+        widths = _numbers(options.get("widths", "111"))
+        if "span" in options:
+            joint, share, more = options["span"]
+            across = np.linalg.norm(places["L" + joint] - places["R" + joint])
+            wide = float(share) * across / size + float(more)
+            widths = (2.0 * wide / sum(part.radii), *widths[1:])
+        height = _numbers(options.get("height", "00"))
+        pattern = FACE if part.colours[0] == "face" else SHIRT * ("height" in options)
+        for side in "LR" if "both" in options else " ":
+            name = options.get("frame", [""])[0].replace("*", side)
+            frame = posture.frames[name] if name else np.eye(3)
+            own = [joint.replace("*", side) for joint in options.get("clear", ())]
             rows.append(
                 (
-                    _place(part.start, side, places, frame * size),
-                    _place(part.end, side, places, frame * size),
-                    np.multiply(size, part.radii),
-                    _widths(part, places, size),
-                    frame,
-                    [colours[name] for name in part.colours],
-                    part.split,
-                    FACE if part.colours[0] == "face" else SHIRT * any(part.height),
-                    part.height,
+                    *(_place(end, side, places, size * frame) for end in part.ends),
+                    (size * part.radii[0], size * part.radii[1]),
+                    *(widths, frame, [colours[name] for name in part.colours]),
+                    *(part.split, pattern, height),
                     [name in own for name in joint_names],
                 )
             )
@@ -179,22 +163,9 @@ def build_cones(
 
 
 def _place(
-    point: Point, side: str, places: Mapping[str, np.ndarray], frame: np.ndarray
+    point: _Point, side: str, places: Mapping[str, np.ndarray], frame: np.ndarray
 ) -> np.ndarray:
-    joint = places[point.joint.replace("*", side)]
-    x, y, z = point.offset
-    place = joint + frame @ (-x if side == "R" else x, y, z)
-    if point.to:
-        place = place + point.share * (places[point.to.replace("*", side)] - joint)
-    return place
-
-
-def _widths(
-    part: Part, places: Mapping[str, np.ndarray], size: float
-) -> tuple[float, ...]:
-    if not part.span:
-        return part.widths
-    joint, share, more = part.span
-    across = float(np.linalg.norm(places["L" + joint] - places["R" + joint]))
-    wide = float(share) * across / size + float(more)
-    return (2.0 * wide / sum(part.radii), *part.widths[1:])
+    joint, (x, y, z), to, share = point
+    near = places[joint.replace("*", side)]
+    place = near + frame @ (-x if side == "R" else x, y, z)
+    return place + share * (places[to.replace("*", side)] - near) if to else place

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from input_pipeline.synthetic.body import (
+    KINDS,
     PART,
     PARTS,
     TRUNK,
@@ -45,65 +47,44 @@ class Action:
 @functools.cache
 def repertoire() -> dict[str, Action]:
     """All sections of ``repertoire.txt``; those named ``@...`` are no actions."""
+    text = Path(__file__).with_name("repertoire.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     sections: dict[str, Action] = {}
-    lines = Path(__file__).with_name("repertoire.txt").read_text("utf-8").splitlines()
-    for line in lines:
-        text = line.split("#")[0].strip()
-        if text and not line.startswith(" "):
-            name, _, rest = text.partition(":")
-            options = {k: v for k, _, v in (o.partition("=") for o in rest.split())}
-            sections[name] = Action(
-                keys=np.zeros((0, len(PARTS), 3)),
-                cyclic="cyclic" in options,
-                noise=float(options.get("noise", 7.0)),
-                idle=tuple(filter(None, options.get("idle", "").split(","))),
-            )
-        elif text:
-            last = sections[name]
-            keys = np.concatenate([last.keys, _key_poses(text, sections)])
-            sections[name] = dataclasses.replace(last, keys=keys)
+    for block in re.split(r"\n(?! )", "\n".join(lines)):
+        header, *rows = block.split("\n")
+        name, _, words = header.partition(":")
+        options = dict(word.partition("=")[::2] for word in words.split())
+        keys = [_key_pose(row.split("#")[0], sections) for row in rows]
+        if "mirrored" in options:
+            keys += [mirror_angles(key) for key in keys]
+        sections[name] = Action(
+            keys=np.array(keys),
+            cyclic="cyclic" in options,
+            noise=float(options.get("noise", 7.0)),
+            idle=tuple(filter(None, options.get("idle", "").split(","))),
+        )
     return sections
 
 
+@functools.cache
 def action_names() -> tuple[str, ...]:
     """The actions of the repertoire, in its order."""
     return tuple(name for name in repertoire() if not name.startswith("@"))
 
 
-def _key_poses(text: str, sections: Mapping[str, Action]) -> np.ndarray:
-    """(n, PARTS, 3) degrees of one line of the repertoire."""
+def _key_pose(text: str, sections: Mapping[str, Action]) -> np.ndarray:
+    """(PARTS, 3) degrees of one line of the repertoire."""
     pose = np.zeros((len(PARTS), 3))
     for word, *numbers in (item.split() for item in text.split(",")):
-        values = [float(number) for number in numbers]
-        if word == "stride":
-            return _stride(*values)
+        row = np.array([float(number) for number in (*numbers, 0, 0)][:3])
         if word.startswith("@"):
             pose = sections[word].keys[0].copy()
         elif word == "trunk":  # shared between waist and chest
-            pose[[PART["waist"], PART["chest"]]] = 0.0
-            pose[[PART["waist"], PART["chest"]], : len(values)] = 0.5 * np.array(values)
+            pose[[PART["waist"], PART["chest"]]] = 0.5 * row
         else:
-            for part in (word,) if word in PART else (f"{word}_l", f"{word}_r"):
-                pose[PART[part]] = values + [0.0] * (3 - len(values))
-    return pose[None]
-
-
-def _stride(
-    hip: float, knee: float, arm: float, elbow: float, lean: float
-) -> np.ndarray:
-    """A gait (4, PARTS, 3): contact, mid-swing, the same with the sides exchanged."""
-    contact = (
-        f"root {lean}, trunk {lean / 2} 0 18, hip_r {hip} 3, knee_r {6 + knee / 6},"
-        f"ankle_r -5, hip_l {-0.75 * hip} 3, knee_l {0.45 * knee}, ankle_l 22,"
-        f"arm_l {arm} 6 15, arm_r {-arm} 8 5, elbow_l {elbow + 15}, elbow_r {elbow}"
-    )
-    swing = (
-        f"root {lean}, trunk {lean / 2}, hip_r 4 2, knee_r 10, hip_l {0.9 * hip} 2,"
-        f"knee_l {1.35 * knee}, ankle_l 10, arm 0 7 10, elbow {elbow + 8}"
-    )
-    # Fast gaits ask for more than a hip gives: the stride ends at the limit.
-    first = [clip_to_limits(_key_poses(text, {})[0]) for text in (contact, swing)]
-    return np.stack(first + [mirror_angles(pose) for pose in first])
+            for part in (word,) if word in PART else (f"L{word}", f"R{word}"):
+                pose[PART[part]] = row
+    return pose
 
 
 def draw_pose(
@@ -158,8 +139,8 @@ def _fill(angles: np.ndarray, limbs: str, rng: np.random.Generator) -> None:
     left = postures[int(rng.integers(len(postures)))]
     right = left if rng.random() < 0.5 else postures[int(rng.integers(len(postures)))]
     amount = rng.uniform(0.6, 1.1)
-    for side, posture in (("l", left), ("r", right)):
-        parts = [PART[f"{part}_{side}"] for part in _LIMBS[limbs]]
+    for side, posture in (("L", left), ("R", right)):
+        parts = [PART[f"{side}{part}"] for part in _LIMBS[limbs]]
         if not np.any(angles[parts]):
             angles[parts] = amount * posture[parts]
     if limbs == "legs":
@@ -175,4 +156,4 @@ _SPREADS = {
     "hip": 1.1,
     "knee": 1.1,
 }
-_SPREAD = np.array([[_SPREADS.get(part.split("_")[0], 1.0)] for part in PARTS])
+_SPREAD = np.array([[_SPREADS.get(kind, 1.0)] for kind in KINDS])
