@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from input_pipeline import crops
-from input_pipeline import synthetic as mannequin
 from input_pipeline.checks.validate import Report, left_out, problem_lines, validate
 from input_pipeline.formats.annotations import Index
 from input_pipeline.formats.pictures import check_picture
@@ -25,6 +24,7 @@ from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.pictures import as_rgb
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.skeleton import H36M_17
+from input_pipeline.synthetic.sample import render_sample
 from nrsfm_jax.depth_cue import telling_sample
 from runtime import run_files
 from view.sheet import CELL, depth_readings, labelled_tile, tile_sheet
@@ -224,7 +224,7 @@ def _render(
     settings: DataSettings, index: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Picture, landmarks and visibility of one mannequin."""
-    sample = mannequin.render_sample(
+    sample = render_sample(
         index, split="train", seed=settings.seed, size=settings.render_size
     )
     return sample.image, sample.keypoints, np.ones(len(sample.keypoints), bool)

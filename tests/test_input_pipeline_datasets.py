@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tiny_data import coco_record, write_coco, write_motion
 
-from input_pipeline import synthetic as mannequin
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.sources.prepared import ensure_prepared, locate
+from input_pipeline.synthetic.sample import render_sample
 from input_pipeline.tensorflow_setup import load_tfds
 
 SMALL = {"name": "mannequin", "num_train": 5, "num_val": 3, "render_size": 32}
@@ -29,7 +29,7 @@ def test_mannequin_rows_are_its_samples(data):
     landmarks, truth = read_landmarks(data, "val"), read_ground_truth(data, "val")
     assert truth is not None
     for index in range(3):
-        sample = mannequin.render_sample(index, split="val", seed=0, size=32)
+        sample = render_sample(index, split="val", seed=0, size=32)
         np.testing.assert_allclose(
             landmarks.keypoints[index], sample.keypoints, rtol=1e-6
         )
@@ -44,7 +44,7 @@ def test_mannequin_rows_are_its_samples(data):
 def test_mannequin_pictures_are_those_of_the_renderer(data):
     """Up to what JPEG of quality 95 loses."""
     for index, stored in enumerate(_stored(data, "train")):
-        drawn = mannequin.render_sample(index, split="train", seed=0, size=32)
+        drawn = render_sample(index, split="train", seed=0, size=32)
         difference = np.abs(stored["image"].astype(float) - drawn.image)
         assert difference.mean() < 3
         assert stored["row"] == stored["sample_id"] == index

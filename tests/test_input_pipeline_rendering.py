@@ -10,7 +10,7 @@ from PIL import Image
 
 from input_pipeline.sources import rendering
 from input_pipeline.sources.rendering import map_on_cores, render_jpeg
-from input_pipeline.synthetic import render_sample
+from input_pipeline.synthetic.sample import render_sample
 
 HERE = os.getpid()
 

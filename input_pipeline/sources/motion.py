@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.skeleton import H36M_17
+from input_pipeline.synthetic.body import rotations
 
 VAL_SHARE = 0.2
 _BVH_UNIT_MM = 10.0  # the files do not say
@@ -164,8 +165,8 @@ def map_joints(names: Sequence[str], source: str) -> np.ndarray:
     for i, name in enumerate(names):
         plain.setdefault(_plain(name), i)
     found: dict[str, int] = {}
-    for joint, candidates in _candidates().items():
-        for name in candidates:
+    for joint in H36M_17.joints:
+        for name in _candidates(joint):
             if name in plain and plain[name] not in found.values():
                 found[joint] = plain[name]
                 break
@@ -182,23 +183,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.rsplit(":", 1)[-1].lower())
 
 
-@functools.cache
-def _candidates() -> dict[str, tuple[str, ...]]:
-    result: dict[str, tuple[str, ...]] = {
-        joint: (joint.lower(), *names) for joint, names in _CENTRAL.items()
-    }
-    for side in ("left", "right"):
-        for joint, parts in _SIDED.items():
-            names = tuple(
-                name
-                for part in parts
-                for name in (f"{side}{part}", f"{side[0]}{part}", f"{part}{side[0]}")
-            )
-            exact = f"{side[0]}{joint.lower()}"
-            # "LeftShoulder" is the collar bone wherever there is a "LeftArm".
-            first = () if joint in ("Shoulder", "Hip") else (exact,)
-            result[f"{side[0].upper()}{joint}"] = (*first, *names)
-    return result
+def _candidates(joint: str) -> list[str]:
+    """Plain names of a joint, best first."""
+    if joint in _CENTRAL:
+        return [joint.lower(), *_CENTRAL[joint]]
+    side, sided = {"L": "left", "R": "right"}[joint[0]], joint[1:]
+    # "LeftShoulder" is the collar bone wherever there is a "LeftArm".
+    first = [] if sided in ("Shoulder", "Hip") else [joint.lower()]
+    for part in _SIDED[sided]:
+        first += [f"{side}{part}", f"{side[0]}{part}", f"{part}{side[0]}"]
+    return first
 
 
 def _read_npz(path: Path) -> Motion:
@@ -252,8 +246,8 @@ def _read_bvh_files(files: Sequence[Path], source: Path) -> Motion:
 class _BvhJoint:
     name: str
     parent: int
-    offset: np.ndarray
-    channels: tuple[str, ...] = ()
+    offset: Sequence[float] = (0.0, 0.0, 0.0)
+    channels: Sequence[str] = ()
 
 
 def read_bvh(path: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
@@ -282,34 +276,31 @@ def read_bvh(path: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
 
 def _parse_hierarchy(words: Iterator[str], path: Path) -> list[_BvhJoint]:
     joints: list[_BvhJoint] = []
-    open_joints: list[int] = []
+    above: list[int] = []  # the joints whose braces are open
     try:
         for word in words:
             if word in ("ROOT", "JOINT", "End"):
-                name = next(words)
-                parent = open_joints[-1] if open_joints else -1
+                name, parent = next(words), above[-1] if above else -1
                 name = f"{joints[parent].name}End" if word == "End" else name
-                joints.append(_BvhJoint(name, parent, np.zeros(3)))
+                joints.append(_BvhJoint(name, parent))
+                above.append(len(joints) - 1)
                 if next(words) != "{":
                     raise ValueError(f"joint {name!r} is not followed by '{{'")
-                open_joints.append(len(joints) - 1)
             elif word == "OFFSET":
-                joints[open_joints[-1]].offset = np.array(
-                    [float(next(words)) for _ in range(3)]
-                )
+                joints[above[-1]].offset = [float(next(words)) for _ in range(3)]
             elif word == "CHANNELS":
                 names = [next(words) for _ in range(int(next(words)))]
                 for name in names:
                     if not re.fullmatch("[XYZ](position|rotation)", name):
                         raise ValueError(f"unknown channel {name!r}")
-                joints[open_joints[-1]].channels = tuple(names)
+                joints[above[-1]].channels = names
             elif word == "}":
-                open_joints.pop()
+                above.pop()
             else:
                 raise ValueError(f"unexpected word {word!r}")
     except (ValueError, IndexError, StopIteration) as error:
         raise ValueError(f"{path}: HIERARCHY cannot be read: {error}") from error
-    if not joints or open_joints:
+    if not joints or above:
         raise ValueError(f"{path}: HIERARCHY is empty or lacks a closing '}}'")
     return joints
 
@@ -334,20 +325,20 @@ def _parse_frames(text: str, channels: int, path: Path) -> np.ndarray:
 
 def _positions(joints: list[_BvhJoint], values: np.ndarray) -> np.ndarray:
     """World positions (frames, J, 3): the channels' transforms down the tree."""
-    frames = len(values)
-    place = np.zeros((frames, len(joints), 3))
-    turns = np.zeros((frames, len(joints), 3, 3))
+    place = np.zeros((len(values), len(joints), 3))
+    turns = np.zeros((len(values), len(joints), 3, 3))
     columns = iter(values.T)
     for j, joint in enumerate(joints):
-        local = np.broadcast_to(np.eye(3), (frames, 3, 3))
-        shift = np.tile(joint.offset, (frames, 1))
+        local = np.broadcast_to(np.eye(3), (len(values), 3, 3))
+        shift = np.tile(joint.offset, (len(values), 1)).astype(np.float64)
         for channel in joint.channels:
-            axis = "XYZ".index(channel[0])
             if channel.endswith("position"):
                 # A position channel replaces the offset on its axis.
-                shift[:, axis] = next(columns)
+                shift[:, "XYZ".index(channel[0])] = next(columns)
             else:
-                local = local @ _axis_rotation(axis, np.deg2rad(next(columns)))
+                angles = np.zeros((len(values), 3))  # about x, z and y
+                angles[:, "XZY".index(channel[0])] = np.deg2rad(next(columns))
+                local = local @ rotations(angles)
         if joint.parent < 0:
             place[:, j], turns[:, j] = shift, local
         else:
@@ -355,14 +346,3 @@ def _positions(joints: list[_BvhJoint], values: np.ndarray) -> np.ndarray:
             place[:, j] = place[:, joint.parent] + np.einsum("fij,fj->fi", above, shift)
             turns[:, j] = above @ local
     return place
-
-
-def _axis_rotation(axis: int, angles: np.ndarray) -> np.ndarray:
-    """(F, 3, 3) rotations about one axis by angles (F,) in radians."""
-    cos, sin = np.cos(angles), np.sin(angles)
-    result = np.zeros((len(angles), 3, 3))
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    result[:, axis, axis] = 1.0
-    result[:, first, first] = result[:, second, second] = cos
-    result[:, first, second], result[:, second, first] = -sin, sin
-    return result

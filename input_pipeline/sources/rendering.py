@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.sources.motion import load_motion
-from input_pipeline.synthetic import Sample, render_sample
+from input_pipeline.synthetic.sample import Sample, render_sample
 
 JPEG_QUALITY = 95
 CHUNK = 32  # samples a worker draws at a time
@@ -87,7 +87,7 @@ def render_jpeg(
 ) -> tuple[bytes, Sample]:
     """A mannequin's picture as JPEG, and its sample without the picture.
 
-    The arguments are those of :func:`.synthetic.render_sample`, but that the motion is
+    The arguments are those of :func:`.sample.render_sample`, but that the motion is
     named by its file ("" for none), which each process reads once.
     """
     sample = render_sample(

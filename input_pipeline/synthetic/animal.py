@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from input_pipeline.skeleton import Skeleton
+from input_pipeline.skeleton import Skeleton, find_left_right
 from input_pipeline.synthetic import scene
 from input_pipeline.synthetic.body import Body, Posture, both_sides, hang_bones
 from input_pipeline.synthetic.cones import build_cones, parse_parts
@@ -52,11 +52,7 @@ SKELETON = Skeleton(
         for chain in _CHAINS
         for a, b in itertools.pairwise(chain.split())
     ),
-    left_right=tuple(
-        (i, JOINT[f"R{name[1:]}"])
-        for name, i in JOINT.items()
-        if name[0] == "L" and f"R{name[1:]}" in JOINT
-    ),
+    left_right=find_left_right(JOINTS),
     root=JOINT["Withers"],
 )
 # mm below the skin; shoulders and hips lie deep, and are seen from their own side.
@@ -203,18 +199,7 @@ def draw_animal(
     size: int = 256,
     elevation_deg: tuple[float, float] = (-10.0, 30.0),
 ) -> AnimalSample:
-    """Draws sample ``index`` of a split; it depends on the arguments alone.
-
-    Args:
-        index: number of the sample, from 0.
-        split: ``"train"`` or ``"val"``; their animals are disjoint.
-        seed: of the whole data set.
-        size: side of the square picture in pixels.
-        elevation_deg: (low, high) of the camera's elevation, above is positive.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
+    """Draws animal ``index`` of a split, as ``render_sample`` draws a mannequin."""
     check_arguments(index, split, seed, size)
     rng = np.random.default_rng((seed, SPLITS[split], index, 0xA71A))
     subject = draw_subject(rng, split, NUM_ANIMALS)

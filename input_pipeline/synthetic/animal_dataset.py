@@ -40,17 +40,17 @@ def write_animals(
     seed: int = 0,
     workers: int = 1,
 ) -> None:
-    """Draws both splits into ``folder``.
+    """Draws both splits into ``folder``, which must not hold a data set yet.
 
     Args:
-        folder: where to write; made if need be, must not hold a data set yet.
+        folder: where to write; made if need be.
         num_train: pictures of the training split.
         num_val: pictures of the validation split, of other animals.
         size: side of the pictures in pixels.
         hidden: share of the landmarks left unlabelled: those the body hides, and
             others at random up to this share.
         seed: of everything.
-        workers: processes that draw; 0 takes all cores, 1 draws in this process.
+        workers: processes that draw, see :func:`.map_on_cores`.
 
     Raises:
         ValueError: a share outside 0..0.9, no pictures, a folder that is in use.
@@ -87,36 +87,30 @@ def _draw_into(
     index: int, *, images: Path, split: str, seed: int, size: int
 ) -> AnimalSample:
     sample = draw_animal(index, split=split, seed=seed, size=size)
-    picture = Image.fromarray(sample.image)
-    picture.save(images / f"{index:06d}.jpg", quality=92)
+    Image.fromarray(sample.image).save(images / f"{index:06d}.jpg", quality=92)
     return dataclasses.replace(sample, image=np.zeros((0, 0, 3), np.uint8))
 
 
 def _coco(samples: Sequence[AnimalSample], labelled: np.ndarray, size: int) -> dict:
-    annotations = []
+    annotations, images = [], []
     for i, (sample, known) in enumerate(zip(samples, labelled, strict=True)):
-        x, y = sample.keypoints.min(0)
-        width, height = sample.keypoints.max(0) - (x, y)
-        triples = [
-            (round(float(u), 2), round(float(v), 2), 2) if k else (0, 0, 0)
-            for (u, v), k in zip(sample.keypoints, known, strict=True)
-        ]
+        points = sample.keypoints.astype(float).round(2)
+        low, side = points.min(0), np.ptp(points, axis=0)
+        triples = np.where(known[:, None], np.insert(points, 2, 2, axis=1), 0)
+        name = f"{i:06d}.jpg"
+        images.append({"id": i + 1, "file_name": name, "width": size, "height": size})
         annotations.append(
             {
                 "id": i + 1,
                 "image_id": i + 1,
                 "category_id": 1,
                 "iscrowd": 0,
-                "bbox": [round(float(v), 2) for v in (x, y, width, height)],
-                "area": round(float(width * height), 2),
+                "bbox": [*low, *side],
+                "area": side[0] * side[1],
                 "num_keypoints": int(known.sum()),
-                "keypoints": [value for triple in triples for value in triple],
+                "keypoints": triples.ravel().tolist(),
             }
         )
-    images = [
-        {"id": i + 1, "file_name": f"{i:06d}.jpg", "width": size, "height": size}
-        for i in range(len(samples))
-    ]
     category = {
         "id": 1,
         "name": "animal",
@@ -135,10 +129,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192, help="pixels")
     parser.add_argument("--hidden", type=float, default=0.3, help="share unlabelled")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=0, help="0: all cores")
     given = vars(parser.parse_args())
+    counts = {"num_train": given.pop("num"), "num_val": given.pop("num_val")}
     try:
-        write_animals(given.pop("folder"), num_train=given.pop("num"), **given)
+        write_animals(given.pop("folder"), **counts, **given, workers=0)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
 

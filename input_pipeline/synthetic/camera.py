@@ -33,15 +33,10 @@ def view_rotation(
 def project(
     positions: np.ndarray, *, scale: float, translation: np.ndarray
 ) -> np.ndarray:
-    """Weak perspective: ``scale * (x, y) + translation``.
+    """Weak perspective ``scale * (x, y) + translation`` of points (..., 3) in mm.
 
-    Args:
-        positions: (..., 3) in the camera frame, mm.
-        scale: pixels per mm.
-        translation: (2,) pixel at which the camera frame's origin lands.
-
-    Returns:
-        (..., 2) pixels, x right, y down, (0, 0) the outer corner of the first pixel.
+    Returns (..., 2) pixels, x right, y down, (0, 0) the outer corner of the first
+    pixel; ``scale``: pixels per mm, ``translation``: pixel of the frame's origin.
     """
     return scale * positions[..., :2] + translation
 
@@ -57,7 +52,7 @@ def draw_view(
     low, high = elevation_deg
     if not -90.0 <= low <= high <= 90.0:
         raise ValueError(
-            f"elevation_deg={tuple(elevation_deg)} must be (low, high) with "
+            f"elevation_deg={(low, high)} must be (low, high) with "
             "-90 <= low <= high <= 90"
         )
     azimuth, elevation = rng.uniform(0.0, 360.0), rng.uniform(low, high)
@@ -68,14 +63,10 @@ def draw_view(
 def frame_person(
     rng: np.random.Generator, positions: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Places the person so that they fill most of the picture, off its centre.
+    """Places points (P, 3) so that they fill most of the picture, off its centre.
 
-    Args:
-        rng: draws the size (box of the landmarks: 64-83 % of the side) and the shift.
-        positions: (P, 3) camera frame, mm.
-
-    Returns:
-        scale (picture sides per mm) and translation (2,) (picture sides).
+    Their box takes 64 to 83 % of the side. Returns scale (picture sides per mm) and
+    translation (2,) (picture sides).
     """
     low, high = positions[:, :2].min(0), positions[:, :2].max(0)
     side = float((high - low).max())

@@ -86,9 +86,8 @@ class Cones:
     ``start``, ``end`` (N, 3) and ``radii`` (N, 2): the end spheres; ``widths``
     (N, 3): half axes of the spheres in units of the radius along the columns of
     ``frame`` (N, 3, 3); ``colours`` (N, 2, 3) before and after the share ``split``
-    (N,) of the length; ``pattern`` (N,) which painting the shader applies;
-    ``height`` (N, 2) where the ends are on the wearer's shirt, mm; ``clear``
-    (N, P): joints which this cone belongs to and does not hide.
+    (N,); ``pattern`` (N,): PLAIN, SHIRT or FACE; ``height`` (N, 2) and ``clear``
+    (N, P) as in :func:`parse_parts`.
     """
 
     start: np.ndarray
@@ -101,6 +100,11 @@ class Cones:
     pattern: np.ndarray
     height: np.ndarray
     clear: np.ndarray
+
+    def metric(self) -> np.ndarray:
+        """(N, 3, 3) matrices Q: the spheres are ``x Q x = radius^2``."""
+        scaled = self.frame / self.widths[:, None, :]
+        return scaled @ np.swapaxes(scaled, 1, 2)
 
     def to_pixels(self, scale: float, translation: np.ndarray) -> Cones:
         """The cones in pixels, under weak perspective (depth too is in pixels)."""
@@ -121,17 +125,10 @@ def build_cones(
     sizes: Mapping[str, float],
     colours: Mapping[str, np.ndarray],
 ) -> Cones:
-    """The solid body of a posture.
+    """The solid body of a posture, in its frame and in mm.
 
-    Args:
-        parts: its table.
-        posture: in the frame in which the cones are wanted, mm.
-        joint_names: of the posture's joints.
-        sizes: by the names that the parts use.
-        colours: (3,) by the names that the parts use; ``face`` is painted.
-
-    Returns:
-        The cones, mm.
+    ``sizes`` and ``colours`` (3,) go by the names that the parts use; a part whose
+    colour is ``face`` is painted.
     """
     places = dict(zip(joint_names, posture.joints, strict=True))
     rows = []

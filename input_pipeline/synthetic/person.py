@@ -47,16 +47,7 @@ _LEG = ("Hip", "Knee", "Ankle", "trousers", 90, 59, 58, 40, 94, 84)
 
 
 def build_person(posture: Posture, body: Body, look: Look) -> Cones:
-    """Dresses a posture.
-
-    Args:
-        posture: in the frame in which the cones are wanted, mm.
-        body: thickness of the limbs and size of the head.
-        look: colours and styles.
-
-    Returns:
-        The cones, mm.
-    """
+    """Dresses a posture: the cones in its frame, mm."""
     styles = {look.hair_style, "backpack" if look.backpack else ""}
     parts = [
         part
@@ -70,8 +61,11 @@ def build_person(posture: Posture, body: Body, look: Look) -> Cones:
         parts += parse_parts(table)
     colours = {
         **vars(look),
-        "face": look.skin, "nose": 0.96 * look.skin, "ear": 0.92 * look.skin,
-        "brim": 0.8 * look.accent, "pack": 0.6 * look.accent,
+        "face": look.skin,
+        "nose": 0.96 * look.skin,
+        "ear": 0.92 * look.skin,
+        "brim": 0.8 * look.accent,
+        "pack": 0.6 * look.accent,
         "hand": look.belt if look.gloves else look.skin,
         "calf": look.trousers if look.legs > 1.4 else look.skin,
         "sole": 0.85 * look.shoes + 0.1,

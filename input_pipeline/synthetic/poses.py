@@ -53,7 +53,7 @@ def repertoire() -> dict[str, Action]:
     for block in re.split(r"\n(?! )", "\n".join(lines)):
         header, *rows = block.split("\n")
         name, _, words = header.partition(":")
-        options = dict(word.partition("=")[::2] for word in words.split())
+        options = {k: v for k, _, v in (w.partition("=") for w in words.split())}
         keys = [_key_pose(row.split("#")[0], sections) for row in rows]
         if "mirrored" in options:
             keys += [mirror_angles(key) for key in keys]
@@ -90,14 +90,9 @@ def _key_pose(text: str, sections: Mapping[str, Action]) -> np.ndarray:
 def draw_pose(
     rng: np.random.Generator, action: str | None = None
 ) -> tuple[str, np.ndarray]:
-    """Draws one pose.
+    """Draws one pose of an action, by default of one drawn uniformly.
 
-    Args:
-        rng: the only source of chance.
-        action: a name of :func:`action_names`; by default one is drawn uniformly.
-
-    Returns:
-        The action's name and the angles (PARTS, 3) in degrees, inside the limits.
+    Returns the action's name and the angles (PARTS, 3) in degrees, inside the limits.
 
     Raises:
         ValueError: ``action`` is not in the repertoire.

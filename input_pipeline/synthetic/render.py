@@ -14,43 +14,24 @@ spherical one in the coordinates ``C p`` and ``sqrt(Q_zz) (z + k p)``.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
 
-import cv2
 import numpy as np
 
 from input_pipeline.synthetic.cones import Cones
 from input_pipeline.synthetic.scene import Light, Look
 from input_pipeline.synthetic.shading import Buffers, shade
 
-_NEARLY_END_ON = 1e-3
+# Constants of the formulas above: numbers of one cone, or arrays (N, 1) of all.
+# unit: 1 / sqrt(Q_zz); inverse: 1 / (dz^2 - alpha), 0 where one end swallows the other.
+_Solver = namedtuple(
+    "_Solver", "c11 c12 c22 kx ky unit ax ay az dx dy dz ra dr alpha inverse"
+)
 
 
-class _Solver(NamedTuple):
-    """Per-cone constants of the formulas above; floats or arrays (N, 1)."""
-
-    c11: Any
-    c12: Any
-    c22: Any
-    kx: Any
-    ky: Any
-    depth_unit: Any  # 1 / sqrt(Q_zz)
-    ax: Any
-    ay: Any
-    az: Any
-    dx: Any
-    dy: Any
-    dz: Any
-    ra: Any
-    dr: Any
-    alpha: Any
-    inverse: Any  # 1 / (dz^2 - alpha), 0 where one end swallows the other
-
-
-def _solvers(cones: Cones) -> tuple[_Solver, np.ndarray]:
-    """Constants of all cones, each (N,), and their metric matrices Q (N, 3, 3)."""
-    scaled = cones.frame / cones.widths[:, None, :]
-    metric = scaled @ np.swapaxes(scaled, 1, 2)
+def _solvers(cones: Cones) -> _Solver:
+    """Constants of all cones, each (N,)."""
+    metric = cones.metric()
     qzz = metric[:, 2, 2]
     kx, ky = metric[:, 0, 2] / qzz, metric[:, 1, 2] / qzz
     c11 = np.sqrt(np.maximum(metric[:, 0, 0] - qzz * kx * kx, 1e-12))
@@ -67,56 +48,43 @@ def _solvers(cones: Cones) -> tuple[_Solver, np.ndarray]:
     gap = dz * dz - alpha
     inverse = np.where(gap > 1e-9, 1.0 / np.maximum(gap, 1e-9), 0.0)
     parts = (c11, c12, c22, kx, ky, 1.0 / root, ax, ay, az, dx, dy, dz)
-    return _Solver(*parts, ra, dr, alpha, inverse), metric
+    return _Solver(*parts, ra, dr, alpha, inverse)
 
 
-def _coefficients(c: _Solver, x: Any, y: Any) -> tuple[Any, Any]:
-    """h and g of ``q(t) = g + 2 h t + alpha t^2``."""
-    u = c.c11 * x + (c.c12 * y - c.ax)
-    v = c.c22 * y - c.ay
-    return u * c.dx + (v * c.dy + c.ra * c.dr), (c.ra * c.ra - v * v) - u * u
-
-
-def _hit(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def _hit(c: _Solver, x: np.ndarray, y: np.ndarray, *, end_on: bool):
     """Depth of the first surface (inf where missed) and its share t.
 
-    Right where the nearest sphere is the one the closed form names: alpha < 0.
+    The closed form names the nearest sphere where alpha < 0; seen ``end_on`` it may
+    name the farthest, so the spheres at the ends are candidates too.
     """
-    h, g = _coefficients(c, x, y)
-    t = (h * h - c.alpha * g) * c.inverse
-    np.sqrt(np.maximum(t, 0.0, out=t), out=t)
+    u, v = c.c11 * x + (c.c12 * y - c.ax), c.c22 * y - c.ay
+    h = u * c.dx + (v * c.dy + c.ra * c.dr)
+    g = (c.ra * c.ra - v * v) - u * u
+    alpha = np.where(np.abs(c.alpha) < 1e-6, -1e-6, c.alpha) if end_on else c.alpha
+    t = (h * h - alpha * g) * c.inverse
+    np.sqrt(np.maximum(t, 0.0, out=t), out=t)  # in place: it is faster by a tenth
     t *= c.dz
     t -= h
-    t /= c.alpha
+    t /= alpha
     np.minimum(np.maximum(t, 0.0, out=t), 1.0, out=t)
-    return _depth_at(c, x, y, g, h, t), t
+    tilt = c.kx * x + c.ky * y
+    depth = _depth_at(c, alpha, g, h, t) - tilt
+    if end_on:
+        for end in (0.0, 1.0):
+            other = _depth_at(c, c.alpha, g, h, end) - tilt
+            t = np.where(other < depth, end, t)
+            depth = np.minimum(depth, other)
+    return depth, t
 
 
-def _depth_at(c: _Solver, x: Any, y: Any, g: Any, h: Any, t: Any) -> np.ndarray:
-    q = (c.alpha * t + 2.0 * h) * t + g
+def _depth_at(c: _Solver, alpha, g: np.ndarray, h: np.ndarray, t) -> np.ndarray:
+    q = (alpha * t + 2.0 * h) * t + g
     missed = q < 0.0
-    np.maximum(q, 0.0, out=q)  # in place: large pictures do not fit the cache
-    np.sqrt(q, out=q)
+    np.sqrt(np.maximum(q, 0.0, out=q), out=q)
     depth = np.subtract(t * c.dz + c.az, q, out=q)
-    depth *= c.depth_unit
-    depth -= c.kx * x + c.ky * y
+    depth *= c.unit
     depth[missed] = np.inf
     return depth
-
-
-def _hit_any(c: _Solver, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`_hit`, for any direction: the end spheres are candidates too.
-
-    Seen end-on (alpha >= 0) the closed form may name the farthest sphere.
-    """
-    tiny = np.where(np.abs(c.alpha) < 1e-6, -1e-6, c.alpha)
-    depth, t = _hit(c._replace(alpha=tiny), x, y)
-    h, g = _coefficients(c, x, y)
-    for end in (0.0, 1.0):
-        other = _depth_at(c, x, y, g, h, end)
-        t = np.where(other < depth, end, t)
-        depth = np.minimum(depth, other)
-    return depth, t
 
 
 def ray_depths(cones: Cones, points: np.ndarray) -> np.ndarray:
@@ -124,9 +92,8 @@ def ray_depths(cones: Cones, points: np.ndarray) -> np.ndarray:
 
     ``inf`` where the ray misses.
     """
-    solver, _ = _solvers(cones)
-    columns = _Solver(*(constant[:, None] for constant in solver))
-    return _hit_any(columns, points[:, 0], points[:, 1])[0]
+    columns = _Solver(*(constant[:, None] for constant in _solvers(cones)))
+    return _hit(columns, points[:, 0], points[:, 1], end_on=True)[0]
 
 
 def hidden_joints(
@@ -142,19 +109,9 @@ def hidden_joints(
     return depth.min(axis=0) < joints[:, 2] - tolerance
 
 
-def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarray]:
-    """Casts one ray through the centre of each pixel.
-
-    Args:
-        cones: in pixels of this raster.
-        width: columns of the raster.
-        height: rows of the raster.
-
-    Returns:
-        The buffers (height, width) and the metrics Q (N, 3, 3) of the cones.
-    """
-    solver, metric = _solvers(cones)
-    constants = np.stack(solver, axis=1).tolist()
+def rasterise(cones: Cones, width: int, height: int) -> Buffers:
+    """Casts one ray through the centre of each pixel of a raster."""
+    constants = np.stack(_solvers(cones), axis=1).tolist()
     depth = np.full((height, width), np.inf, np.float32)
     owner = np.full((height, width), -1, np.int16)
     share = np.zeros((height, width), np.float32)
@@ -165,15 +122,14 @@ def rasterise(cones: Cones, width: int, height: int) -> tuple[Buffers, np.ndarra
         if left >= right or top >= bottom:
             continue
         cone = _Solver(*constants[i])
-        length = cone.dx * cone.dx + cone.dy * cone.dy
-        solve = _hit if cone.alpha < -_NEARLY_END_ON * length - 1e-6 else _hit_any
+        end_on = cone.alpha >= -1e-3 * (cone.dx**2 + cone.dy**2) - 1e-6
         box = slice(top, bottom), slice(left, right)
-        z, t = solve(cone, x[left:right], y[top:bottom])
+        z, t = _hit(cone, x[left:right], y[top:bottom], end_on=end_on)
         nearer = z < depth[box]
         np.copyto(depth[box], z, where=nearer)
         np.copyto(share[box], t, where=nearer)
         np.copyto(owner[box], np.int16(i), where=nearer)
-    return Buffers(depth, owner, share), metric
+    return Buffers(depth, owner, share)
 
 
 def _boxes(cones: Cones, width: int, height: int) -> np.ndarray:
@@ -194,18 +150,12 @@ def render(
     light: Light,
     up: np.ndarray,
 ) -> np.ndarray:
-    """Draws a body over the background.
+    """Draws cones (pixels) over a background (size, size, 3) float32 in 0..1.
 
-    Args:
-        cones: in pixels of the picture.
-        background: (size, size, 3) float32 in 0..1.
-        look: the paintings of shirt and face.
-        light: lamp and sky.
-        up: (3,) the world's up in the camera frame.
-
-    Returns:
-        (size, size, 3) float32 in 0..1.
+    ``look`` paints shirt and face; ``up`` (3,): the world's up in the camera frame.
     """
+    import cv2  # heavy, and no reader of landmarks needs it
+
     size = len(background)
     boxes = _boxes(cones, size, size)
     (left, top), (right, bottom) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
@@ -214,41 +164,28 @@ def render(
         return picture
     shape = (int(right - left), int(bottom - top))
     times = 3 if size <= 64 else 2  # rays per pixel and axis: more where it is coarse
-    fine = cones.to_pixels(1.0, np.array([-left, -top]))
-    fine = fine.to_pixels(times, np.zeros(2))
-    buffers, metric = rasterise(fine, times * shape[0], times * shape[1])
+    fine = cones.to_pixels(times, times * np.array([-left, -top]))
+    buffers = rasterise(fine, times * shape[0], times * shape[1])
     rows, columns = np.nonzero(buffers.cone >= 0)
+    hit = rows, columns
     colours = np.zeros((*buffers.cone.shape, 3), np.float32)
-    colours[rows, columns] = shade(
-        fine, metric, buffers, (rows, columns), look=look, light=light, up=up
-    )
+    colours[hit] = shade(fine, buffers, hit, look=look, light=light, up=up)
     covered = (buffers.cone >= 0).astype(np.float32)
     depth = np.where(covered > 0, buffers.depth / np.float32(times), np.float32(0))
     colours, coverage, depth = (
         cv2.resize(buffer, shape, interpolation=cv2.INTER_AREA)
         for buffer in (colours, covered, depth)
     )
-    patch = picture[top:bottom, left:right]
-    patch *= (1.0 - coverage)[..., None]
-    patch += colours * _crease(depth, coverage, size)[..., None]
-    return picture
-
-
-def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
-    """Brightness (h, w) that falls where nearer parts surround a point.
-
-    A cheap stand-in for the light that limbs take from what is right behind them:
-    the depth is compared with its mean over a square neighbourhood.
-
-    Args:
-        depth: (h, w) in pixels of the picture, times coverage.
-        coverage: (h, w) share of each pixel that the body fills.
-        size: side of the whole picture, which sets the neighbourhood.
-    """
+    # Darker where nearer parts surround a point, a cheap stand-in for the light that
+    # limbs take from what is right behind them: the depth less its mean around.
     side = 2 * max(size // 24, 1) + 1
     near, share = (
         cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT)
         for values in (depth, coverage)
     )
-    behind = depth / np.maximum(coverage, 1e-3) - near / np.maximum(share, 1e-3 / side)
-    return 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
+    behind = depth / np.maximum(coverage, 1e-3) - near / np.maximum(share, 1e-4)
+    crease = 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
+    patch = picture[top:bottom, left:right]
+    patch *= (1.0 - coverage)[..., None]
+    patch += colours * crease[..., None]
+    return picture

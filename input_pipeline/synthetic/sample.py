@@ -67,18 +67,15 @@ class View:
 
     def keypoints(self, size: int) -> np.ndarray:
         """(P, 2) float32 pixels of the joints in a picture of that side."""
-        pixels = project(
-            self.posture.joints,
-            scale=self.scale * size,
-            translation=self.translation * size,
-        )
+        scale, translation = self.scale * size, self.translation * size
+        pixels = project(self.posture.joints, scale=scale, translation=translation)
         return pixels.astype(np.float32)
 
 
 def truth_arrays(
     samples: Sequence[Sample], joint_names: Sequence[str], first_id: int = 0
 ) -> dict[str, np.ndarray]:
-    """What a ground-truth file holds of samples numbered from ``first_id``."""
+    """The arrays of a ground-truth file; ``first_id``: number of the first sample."""
     return {
         "sample_ids": np.arange(first_id, first_id + len(samples), dtype=np.int64),
         "positions_mm": np.stack([sample.positions_mm for sample in samples]),
@@ -92,28 +89,26 @@ def check_arguments(index: int, split: str, seed: int, size: int) -> None:
     """Refuses a sample that does not exist."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} must be one of {sorted(SPLITS)}")
-    if index < 0 or seed < 0:
-        raise ValueError(f"index={index} and seed={seed} must not be negative")
-    if size < 8:
-        raise ValueError(f"size={size} must be at least 8 pixels")
+    if index < 0 or seed < 0 or size < 8:
+        raise ValueError(
+            f"index={index} and seed={seed} must not be negative, size={size} must be "
+            "at least 8"
+        )
 
 
-def draw_subject(
-    rng: np.random.Generator, split: str, counts: dict[str, int] = NUM_SUBJECTS
-) -> int:
+def draw_subject(rng: np.random.Generator, split: str, counts: dict[str, int]) -> int:
     """The number of an individual; those of the splits are disjoint."""
-    first = 0 if split == "train" else counts["train"]
-    return first + int(rng.integers(counts[split]))
+    return int(rng.integers(counts[split])) + (counts["train"] if split == "val" else 0)
 
 
 def look_at(
     rng: np.random.Generator,
     posture: Posture,
     root: int,
-    elevation_deg: tuple[float, float],
+    elevation: tuple[float, float],
 ) -> View:
     """Draws a camera and places a posture before it."""
-    rotation = view_rotation(*draw_view(rng, elevation_deg))
+    rotation = view_rotation(*draw_view(rng, elevation))
     posture = posture.rotated(rotation, root)
     return View(posture, rotation[:, 1], *frame_person(rng, posture.joints))
 
@@ -154,12 +149,18 @@ def render_sample(
 
     rng = generator(_LANDMARKS)
     if motion is None:
-        subject = draw_subject(rng, split)
+        subject = draw_subject(rng, split, NUM_SUBJECTS)
         body = draw_body(seed, subject)
         action, angles = draw_pose(rng)
         posture = forward_kinematics(angles, body)
     else:
-        frame = _frame_of(motion, split, seed, index)
+        order = frame_order(motion, split, seed)
+        if index >= len(order):
+            raise ValueError(
+                f"sample {index} of {split!r} was asked for, but the motion has only "
+                f"{len(order)} frames there; ask for at most that many samples"
+            )
+        frame = order[index]
         subject, action = int(motion.subject[frame]), str(motion.action[frame])
         body = draw_body(seed, abs(subject))
         posture = posture_from_joints(motion.positions[frame].astype(np.float64))
@@ -173,30 +174,13 @@ def render_sample(
     return Sample(image, view.keypoints(size), positions, action, subject)
 
 
-def _frame_of(motion: Motion, split: str, seed: int, index: int) -> int:
-    order = frame_order(motion, split, seed)
-    if index >= len(order):
-        raise ValueError(
-            f"sample {index} of {split!r} was asked for, but the motion has only "
-            f"{len(order)} frames there; ask for at most that many samples"
-        )
-    return int(order[index])
-
-
 def paint(
     rng: np.random.Generator, cones: Cones, view: View, *, look: scene.Look, size: int
 ) -> np.ndarray:
-    """Draws cones in a room of their own: light, background, shadow, noise.
+    """Draws cones (camera frame, mm) in a room of their own: (size, size, 3) uint8.
 
-    Args:
-        rng: the only source of chance.
-        cones: of the body, camera frame, mm.
-        view: its joints stand on the floor and cast the shadow.
-        look: the paintings of shirt and face, where the cones ask for them.
-        size: side of the picture in pixels.
-
-    Returns:
-        (size, size, 3) uint8.
+    Light, background, shadow of the joints and noise are drawn from ``rng`` alone;
+    ``look`` paints shirt and face, where the cones ask for it.
     """
     joints, up = view.posture.joints, view.up
     light = scene.draw_light(rng)

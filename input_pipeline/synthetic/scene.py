@@ -96,13 +96,8 @@ def draw_look(rng: np.random.Generator) -> Look:
 def draw_light(rng: np.random.Generator) -> Light:
     """A lamp somewhere above and in front; its brightness trades with the sky's."""
     side, height = np.deg2rad((rng.uniform(-75.0, 75.0), rng.uniform(15.0, 65.0)))
-    direction = np.array(
-        [
-            np.sin(side) * np.cos(height),
-            -np.sin(height),
-            -np.cos(side) * np.cos(height),
-        ]
-    )
+    flat = np.cos(height)
+    direction = np.array([np.sin(side) * flat, -np.sin(height), -np.cos(side) * flat])
     warm = rng.uniform(-0.06, 0.08)
     strength = rng.uniform(0.45, 0.8)
     tint = np.array([1.0 + warm, 1.0, 1.0 - warm])
@@ -115,14 +110,8 @@ def draw_background(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wall, floor, blocks and uneven light.
 
-    Args:
-        rng: the only source of chance.
-        size: side of the picture in pixels.
-        horizon: where the wall meets the floor, share of the picture's height.
-
-    Returns:
-        Picture (size, size, 3) float32 in 0..1 and, (size,), which rows are floor
-        (0..1).
+    Returns the picture (size, size, 3) float32 in 0..1 and, (size,), how far each row
+    is floor (0..1); ``horizon``: where it begins, as a share of the height.
     """
     wall, floor = _pick(rng, _WALLS, 0.05), _pick(rng, _FLOORS, 0.05)
     y = ((np.arange(size) + 0.5) / size).astype(np.float32)
@@ -177,17 +166,10 @@ def ground_shadow(
 ) -> np.ndarray:
     """Darkness (size, size) in 0..1 of the soft shadow on the floor.
 
-    Each joint drops a blot on the plane through the lowest joint, away from the
-    lamp; blots are Gaussians along the picture's axes, so their sum is one product
-    of matrices.
-
-    Args:
-        joints: (P, 3) camera frame, mm.
-        up: (3,) the world's up in the camera frame.
-        light: its direction moves the blots.
-        scale: pixels per mm.
-        translation: (2,) pixel of the camera frame's origin.
-        size: side of the picture in pixels.
+    Each joint (P, 3) (camera frame, mm) drops a blot on the plane through the lowest
+    joint, away from the lamp; blots are Gaussians along the picture's axes, so their
+    sum is one product of matrices. ``up``: the world's up in the camera frame;
+    ``scale`` and ``translation``: pixels per mm, pixel of the frame's origin.
     """
     height = joints @ up
     height = height - height.min() + 80.0

@@ -5,7 +5,7 @@ Only the samples that see the person are shaded, after the depth buffer is full.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from input_pipeline.synthetic.cones import FACE, Cones
 from input_pipeline.synthetic.scene import Light, Look
 
 
-@dataclasses.dataclass(frozen=True)
-class Buffers:
+class Buffers(NamedTuple):
     """What each sample of the picture sees: depth (inf: nothing), cone (-1), t."""
 
     depth: np.ndarray
@@ -24,7 +23,6 @@ class Buffers:
 
 def shade(
     cones: Cones,
-    metric: np.ndarray,
     buffers: Buffers,
     hit: tuple[np.ndarray, np.ndarray],
     *,
@@ -44,7 +42,7 @@ def shade(
     offset[:, 0], offset[:, 1] = hit[1] + 0.5, hit[0] + 0.5
     offset[:, 2] = buffers.depth[hit]
     offset -= cones.start.astype(np.float32)[owner] + share[:, None] * along[owner]
-    normal = offset.copy()
+    normal, metric = offset.copy(), cones.metric()
     flat = np.abs(metric - np.eye(3)).max(axis=(1, 2)) > 1e-9
     uneven = np.nonzero(flat[owner])[0]  # the others are round: the offset itself
     normal[uneven] = np.einsum(
@@ -74,12 +72,7 @@ def shade(
 
 
 def face_colours(local: np.ndarray, look: Look) -> np.ndarray:
-    """Colours (n, 3) of points on the head.
-
-    Args:
-        local: (n, 3) points of the unit sphere: left, up, front of the wearer.
-        look: skin, hair, beard, glasses.
-    """
+    """Colours (n, 3) of points (n, 3) of a unit sphere: left, up, front of the head."""
     x, y, front = np.abs(local[:, 0]), local[:, 1], local[:, 2]
     colours = np.repeat(look.skin[None].astype(np.float32), len(local), axis=0)
     facing = front > 0.0
@@ -106,15 +99,10 @@ def face_colours(local: np.ndarray, look: Look) -> np.ndarray:
 
 
 def shirt_colours(local: np.ndarray, height: np.ndarray, look: Look) -> np.ndarray:
-    """Colours (n, 3) of points on the shirt.
+    """Colours (n, 3) of points as on a head, ``height`` (n,) mm above the pelvis.
 
     The front carries a badge on the wearer's left breast, the back a yoke, in every
     style, so that the four sides of the trunk can be told apart.
-
-    Args:
-        local: (n, 3) points of the unit sphere: left, up, front of the wearer.
-        height: (n,) mm above the pelvis.
-        look: colours and style of the shirt.
     """
     x, front = local[:, 0], local[:, 2]
     colours = np.repeat(look.shirt[None].astype(np.float32), len(local), axis=0)
