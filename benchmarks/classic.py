@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.common import DATA, Row, append_line, finish, run_jobs, summarise
 from configs import classic as config_of_a_sequence
+from input_pipeline.dataset import open_dataset
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from losses.metrics import dai_error
@@ -115,7 +116,9 @@ def solve(method: str, config: Any) -> float:
             tempfile.TemporaryDirectory() as workdir,
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            results = train.train_and_evaluate(config, workdir)
+            results = train.train_and_evaluate(
+                config, workdir, open_dataset(config.data)
+            )
         return results["train"]["dai_error"]
     if method == "EM, free rotation":
         config.teacher.em.views = "free"

@@ -44,9 +44,9 @@ from configs import default
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
-from nrsfm_jax import teacher, train
+from nrsfm_jax import loop, teacher
 from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, mirror_of
-from nrsfm_jax.loss import Objective, member_terms
+from nrsfm_jax.loss import Objective
 
 UNITS = {
     "mpjpe": "mm",
@@ -392,10 +392,10 @@ def plain_teacher(problem: Problem, seed: int, args: argparse.Namespace) -> np.n
     marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
     W, labelled = marks.centred[0], marks.labelled
     objective = Objective(steps=steps_of(args))
-    fitted = train.fit(
+    state = loop.fit(
         W, labelled, key=key, objective=objective, dictionary_sizes=PUBLISHED
     )
-    return reconstructed(fitted, W, marks)
+    return reconstructed(state, W, marks)
 
 
 def guided_teacher(
@@ -405,8 +405,9 @@ def guided_teacher(
     marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
     shape = em_shapes(marks, em_key(seed), args)
     first = expected_pose(shape, marks.centred[0], marks.labelled)[0]
-    yield "EM", first, functools.partial(em_scores, shape, problem)
-    fitted = train.fit(
+    scores = functools.partial(em_scores, shape, problem)
+    yield "EM", first, scores
+    state = loop.fit(
         first[..., :2],
         marks.labelled,
         key=key,
@@ -414,12 +415,7 @@ def guided_teacher(
         objective=Objective(steps=steps_of(args)),
         dictionary_sizes=OURS,
     )
-    pose = reconstructed(fitted, first[..., :2], marks)
-    yield (
-        "teacher",
-        pose,
-        functools.partial(teacher_scores, fitted, shape, first, problem),
-    )
+    yield "teacher", reconstructed(state, first[..., :2], marks), scores
 
 
 def steps_of(args: argparse.Namespace) -> int:
@@ -427,26 +423,13 @@ def steps_of(args: argparse.Namespace) -> int:
     return min(args.steps, 1500) if args.quick else args.steps
 
 
-def reconstructed(fitted: train.Fit, W: np.ndarray, marks: Landmarks) -> np.ndarray:
+def reconstructed(
+    state: loop.TrainState, W: np.ndarray, marks: Landmarks
+) -> np.ndarray:
     """The teacher's own poses."""
-    record = teacher.from_params(
-        fitted.params, skeleton=marks.skeleton.to_dict(), config={}, depth_sign=1
-    )
+    record = teacher.Teacher(state.params, skeleton=marks.skeleton.to_dict())
     split = record.reconstruct(W, marks.labelled, marks.sample_ids)
     return split.poses(record.dictionary)
-
-
-def teacher_scores(
-    fitted: train.Fit,
-    shape: GaussianMixture,
-    first: np.ndarray,
-    problem: Problem,
-) -> dict[str, float]:
-    """What can be told of a trained teacher and of its EM without 3D."""
-    data = {"W": first[..., :2], "em_depth": first[..., 2]}
-    data["labelled"] = problem.landmarks.labelled
-    terms = member_terms(fitted.state.params, data, objective=Objective())
-    return em_scores(shape, problem) | {k: float(v[0]) for k, v in terms.items()}
 
 
 METHODS = {

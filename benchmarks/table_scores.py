@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 from scipy import stats
 
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
-from runtime.run_files import write_npz_atomic
+from runtime import teacher_file
+from runtime.files import write_npz
 
 METRICS = ("PA-MPJPE", "MPJPE", "depth")
 
@@ -91,15 +91,15 @@ def kept_errors(folder: Path, name: str, split: Split) -> dict[str, np.ndarray]:
     """:func:`errors` of the poses in a folder, kept beside them."""
     path, poses = folder / f"errors_{name}.npz", folder / f"predictions_{name}.npz"
     if not path.exists() or path.stat().st_mtime < poses.stat().st_mtime:
-        write_npz_atomic(path, **errors(predicted(folder, name), split))
+        write_npz(path, **errors(predicted(folder, name), split))
     with np.load(path) as file:
         return dict(file)
 
 
 def em_pose(teacher: Path, name: str, split: Split) -> np.ndarray:
     """Landmarks as given, and the depth that the EM expects."""
-    arrays = load_file(teacher / f"{name}_posterior.safetensors")
-    return np.concatenate([split.landmarks.patch, arrays["depth"][..., None]], axis=-1)
+    depth = teacher_file.read(teacher).posterior(name)["depth"]  # at its sign
+    return np.concatenate([split.landmarks.patch, depth[..., None]], axis=-1)
 
 
 def mean_depth(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def mean_depth(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def residuals(teacher: Path, name: str) -> np.ndarray:
     """(N,) ``||B_xy phi - w||_2`` of the teacher."""
-    return load_file(teacher / f"{name}.safetensors")["residual"]
+    return teacher_file.read(teacher).split(name)["residual"]
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -34,12 +34,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from absl import logging
+from absl import flags, logging
+from ml_collections import config_flags
 
 from benchmarks import table_scores as scores
 from benchmarks.common import DATA
 from configs import mocap_images, paper
-from runtime.run_files import check_overrides, write_json_atomic
+from input_pipeline.dataset import open_dataset
+from runtime.files import write_json
 
 # Name of a row -> label. The name is the student's mode, and what differs after it.
 ROWS = {
@@ -169,11 +171,23 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         student.batch_size, student.steps, student.learning_rate = 16, 8000, 2e-3
         student.augment.scale = student.augment.rotation_deg = 0.0
         student.augment.colour = 0.0
-    config.update_from_flattened_dict(check_overrides(config, args.overrides))
+    set_fields(config, args.overrides)
     student.mode = mode_of(row)
     if "@" in row:
         student.code_l1_weight = WEIGHTS[row.split("@")[1]]
     return config
+
+
+def set_fields(config: Any, overrides: Sequence[str]) -> None:
+    """Reads ``--config.x.y=value`` as main.py does, into ``config``."""
+    values, argv = flags.FlagValues(), ["tables.py", *overrides]
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=argv, lock_config=False
+        )
+        values(argv)
+    except (flags.Error, KeyError, AttributeError) as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
 
 
 def data_of(dataset: str, data: Any) -> Any:
@@ -202,7 +216,8 @@ def work(args: argparse.Namespace) -> None:
     if args.worker == "teacher":
         import nrsfm_jax.train
 
-        nrsfm_jax.train.train_and_evaluate(config, folder)
+        data = open_dataset(config.data)
+        nrsfm_jax.train.train_and_evaluate(config, folder, data)
         return
     import pose_jax.train
 
@@ -210,7 +225,7 @@ def work(args: argparse.Namespace) -> None:
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "teacher").exists():
         (own / "teacher").symlink_to((folder / "teacher").absolute())
-    write_json_atomic(own / "config.json", config.to_dict())
+    write_json(own / "config.json", config.to_dict())
     pose_jax.train.train_and_evaluate(config, own)
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.teacher_speed [--threads=1] [--rounds=40] [--quick]
 
 A step is forward, gradient and Adam of the network of ``configs/paper.py`` on 17
-landmarks: ours as ``nrsfm_jax.train.fit`` runs it, several to a call, the choice of
+landmarks: ours as ``nrsfm_jax.loop.fit`` runs it, several to a call, the choice of
 the batch included; the others on a batch that stays where it is. All methods run in
 one process on the same number of threads, in turns. Figures are medians with the
 quartiles. ``share of peak`` is the arithmetic of the step's matrix products over its
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import teacher_speed_peers as peers
@@ -33,7 +34,7 @@ from benchmarks.common import (
     working,
 )
 from configs import paper
-from nrsfm_jax import train
+from nrsfm_jax import loop
 from nrsfm_jax.loss import Objective
 from runtime.devices import DataParallel
 
@@ -79,27 +80,26 @@ def make_batch(size: int) -> peers.Arrays:
 
 
 def our_step(batch: peers.Arrays) -> tuple[Callable, Any]:
-    """``STEPS`` steps of :func:`train.fit`; and the parameters they start from."""
+    """``STEPS`` steps of :func:`loop.fit`; and the parameters they start from."""
     goal = objective(len(batch["W"]))
-    state = train.init_state(
+    state = loop.init_state(
         jax.random.key(0),
         num_landmarks=LANDMARKS,
         dictionary_sizes=dictionary_sizes(),
-        population=1,
         objective=goal,
     )
-    bound = functools.partial(train._resident_steps, objective=goal)
+    bound = functools.partial(loop._chunk_of_steps, objective=goal)
     run = DataParallel(bound, mode="jit", devices=jax.devices()[:1])
-    slots = run.shard(np.arange(goal.batch_size, dtype=np.int32))
-    data, key = run.replicate((batch, jax.random.key(1)))
+    shape = (goal.batch_size, STEPS)
+    rows = np.random.default_rng(1).integers(0, len(batch["W"]), shape)
+    rows, shared = run.shard(rows), run.replicate((batch, jnp.int32(STEPS)))
     holder = [run.replicate(state)]
 
     def steps() -> Any:
-        shared = data, holder[0].step + STEPS, key
-        holder[0], metrics = run(holder[0], slots, shared)
+        holder[0], metrics = run(holder[0], rows, shared)
         return jax.block_until_ready(metrics)["loss"]
 
-    return steps, jax.tree.map(lambda x: x[0], state.params)
+    return steps, state.params
 
 
 def methods(batch: peers.Arrays) -> dict[str, Callable]:

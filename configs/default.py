@@ -40,8 +40,9 @@ def _data() -> ConfigDict:
     data.outside = "error"  # landmarks beyond the picture; or 'keep'
     data.ground_truth = ""
     data.ground_truth_val = ""
-    # A folder of landmark shards that the teacher streams from; '': in memory.
-    data.landmarks = ""  # written by --stage=landmarks
+    # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
+    # input_pipeline/sources/memory_mapped.py.
+    data.landmarks = ""
     # mannequin and mocap: how many samples, seen from where.
     data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
     data.sequence = ""  # for 'sequence': which one of mocap_file
@@ -67,9 +68,7 @@ def _teacher() -> ConfigDict:
     teacher.learning_rate = 0.01
     teacher.batch_size = 128
     teacher.steps = 6000
-    teacher.population = 1  # restarts trained at once; one is kept, without any 3D
     teacher.depth_sign = 1  # +1 or -1: the one bit that 2D cannot tell
-    teacher.depth_sign_source = "given"  # or 'evaluate': chosen once against the truth
     # "LWrist is nearer than RWrist in image 12; ..." sets the sign from what is seen.
     teacher.depth_sign_cue = ""
     teacher.em = ConfigDict()

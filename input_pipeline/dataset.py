@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from input_pipeline.landmarks import Landmarks, read_landmarks
 from input_pipeline.mixture import read_extra
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.skeleton import Skeleton
+from input_pipeline.sources.memory_mapped import parts
 from input_pipeline.sources.prepared import locate
 
 WITHOUT_PICTURES = ("mocap", "sequence", "landmarks")
@@ -57,11 +59,12 @@ class Dataset:
     def identity(self) -> str:
         """Digest of all that changes a number: contents and settings, not paths."""
         state = hashlib.sha256()
+        marks = [self.landmarks(split) for split in ("train", "val")]  # or refused
         if self.has_pictures:
             state.update(locate(self.settings).config.encode())
         else:
-            for split in ("train", "val"):
-                state.update(self.landmarks(split).patch.tobytes())
+            for _, part in itertools.chain(*map(parts, marks)):
+                state.update(part.patch.tobytes())
         state.update(json.dumps(self.settings.padding).encode())
         return state.hexdigest()[:16]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Landmarks:
     labelled: np.ndarray
     centre: np.ndarray
     half_side: np.ndarray
-    names: tuple[str, ...]
+    names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -89,9 +89,9 @@ def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landma
 
         return read_sequence(settings, split).landmarks
     if settings.name == "landmarks":
-        from input_pipeline.landmark_shards import open_split
+        from input_pipeline.sources.memory_mapped import read_folder
 
-        return open_split(settings.landmarks, split).landmarks()
+        return read_folder(settings.landmarks, split, padding=settings.padding)
     from input_pipeline.sources.prepared import ensure_prepared
 
     file = ensure_prepared(settings).landmarks_file(split)

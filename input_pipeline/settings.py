@@ -38,8 +38,8 @@ class DataSettings:
         joint_names: (joint of the file, joint of the skeleton) where names differ.
         ground_truth: ``.npz`` with 3D of the training pictures; evaluation only.
         ground_truth_val: the same for validation.
-        landmarks: folder of shards that the teacher streams from; see
-            ``input_pipeline.landmark_shards``. Empty keeps landmarks in memory.
+        landmarks: the folder of ``"landmarks"``; see
+            ``input_pipeline.sources.memory_mapped``.
         mocap_file: motion for ``mannequin`` (optional) and ``mocap`` (needed); the
             file of a ``sequence``.
         sequence: which one of the file; see ``input_pipeline.sources.sequence``.

@@ -18,7 +18,6 @@ from nrsfm_jax.sparse_coding import decode, encode, ista_step, shrink
 from nrsfm_jax.teacher import (
     Reconstruction,
     Teacher,
-    from_params,
     load,
     load_reconstruction,
     save,
@@ -35,7 +34,6 @@ __all__ = [
     "estimate_code",
     "expected_pose",
     "fit_shapes",
-    "from_params",
     "init",
     "ista_step",
     "load",

@@ -1,24 +1,20 @@
-"""What the teacher minimises: Eq. 4 and the guide by the EM depth; which restart wins.
-
-All of it sees landmarks alone.
-"""
+"""What the teacher minimises: Eq. 4 and the guide by the EM depth."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from losses.camera_frame import rotation_from_camera
-from losses.masked import keep_labelled, labelled_mean, norm
+from losses.masked import norm
 from losses.reprojection import reprojection_loss
 from nrsfm_jax import fast as columns
 from nrsfm_jax import model
@@ -76,73 +72,6 @@ class Objective:
         return self.learning_rate * rise * 0.5 * (1 + jnp.cos(jnp.pi * done))
 
 
-def check_data(
-    W: Float[np.ndarray, "n p 2"],
-    labelled: Bool[np.ndarray, "n p"],
-    em_depth: Float[np.ndarray, "n p"] | None,
-    objective: Objective,
-) -> tuple[dict[str, Any], Objective]:
-    """Arrays in the dtypes of the loop; without an EM depth there is no guide.
-
-    Raises:
-        ValueError: shapes that do not fit together, a landmark that is not finite,
-            fewer samples than a batch, a joint that no sample shows.
-    """
-    W, labelled = np.asarray(W, np.float32), np.asarray(labelled, bool)
-    if W.ndim != 3 or W.shape[2] != 2 or labelled.shape != W.shape[:2]:
-        raise ValueError(
-            f"W has shape {W.shape} and labelled {labelled.shape}; expected (N, P, 2) "
-            "and (N, P)"
-        )
-    bad = np.flatnonzero(~np.isfinite(W).all((1, 2)))
-    if bad.size:
-        raise ValueError(f"W[{bad[0]}] is not finite; missing landmarks must be 0")
-    if len(W) < objective.batch_size:
-        raise ValueError(
-            f"{len(W)} samples are fewer than batch_size={objective.batch_size}; lower "
-            "config.teacher.batch_size"
-        )
-    check_seen(labelled, range(labelled.shape[1]))
-    if em_depth is None:
-        em_depth = np.zeros(labelled.shape, np.float32)
-        objective = dataclasses.replace(objective, guide_fraction=0.0)
-    if em_depth.shape != labelled.shape:
-        raise ValueError(f"em_depth has shape {em_depth.shape}, not {labelled.shape}")
-    data = {"W": W, "labelled": labelled, "em_depth": np.asarray(em_depth, np.float32)}
-    return data, objective
-
-
-def check_seen(labelled: Bool[np.ndarray, "n p"], names: Sequence[object]) -> None:
-    """Raises a ValueError with the names of the joints that no sample shows."""
-    unseen = [str(names[int(joint)]) for joint in np.flatnonzero(~labelled.any(0))]
-    if unseen:
-        raise ValueError(
-            f"joint {', '.join(unseen)}: labelled in none of the {len(labelled)} "
-            "training samples, so its depth cannot be learned; label it in some of "
-            "them or leave it out of the skeleton"
-        )
-
-
-def complete_batch(batch: Batch, objective: Objective) -> dict[str, np.ndarray]:
-    """The three arrays of a step; a stream that nothing guides needs no EM depth.
-
-    Raises:
-        ValueError: no EM depth where the objective has a weight for it.
-    """
-    W = np.asarray(batch["W"], np.float32)
-    labelled = np.asarray(batch["labelled"], bool)
-    em_depth = batch.get("em_depth")
-    if em_depth is None:
-        if objective.guide_fraction > 0:
-            raise ValueError(
-                f"a batch without 'em_depth', but guide_fraction is "
-                f"{objective.guide_fraction}; add the depth or set the fraction to 0"
-            )
-        em_depth = np.zeros(labelled.shape)
-    em_depth = np.asarray(em_depth, np.float32)
-    return {"W": W, "labelled": labelled, "em_depth": em_depth}
-
-
 def sample_loss(
     params: Params,
     W: Float[Array, "p 2"],
@@ -155,7 +84,7 @@ def sample_loss(
     """Eq. 4 of one sample, and how far its depth is from that of the EM.
 
     Args:
-        params: of one member.
+        params: of the network.
         W: (P, 2) centred landmarks; missing ones are 0 or filled by the EM, which
             the network sees and the reprojection error does not.
         labelled: (P,) joints that have a landmark.
@@ -215,88 +144,6 @@ def batch_gradient(
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), parts)
 
 
-def over_members(function: Callable[[Params], Any], params: Params) -> Any:
-    """``function`` of every member of a population, stacked on the first axis.
-
-    One after the other on a CPU: stacked, 16 members take 1.5 times as long there.
-    """
-    if on_cpu():
-        return jax.lax.map(function, params)
-    return jax.vmap(function)(params)
-
-
 def on_cpu() -> bool:
     """Whether the program that is being traced will run on the CPU."""
     return jax.default_backend() == "cpu"
-
-
-def choose_member(
-    params: Params,
-    data: Batch,
-    *,
-    objective: Objective,
-    max_samples: int = 4096,
-) -> tuple[int, np.ndarray]:
-    """Keeps the member with the best score that needs no 3D.
-
-    With an EM depth the score is how far the member's depth is from it, the mean of
-    ``||z - z_EM||_2``: a mirrored sample counts, and so does a poor one, which the
-    share of mirrored samples and Eq. 4 do not tell (ranks in docs/teacher.md).
-    Without an EM depth it is Eq. 4.
-
-    Args:
-        params: of all members, stacked on the first axis.
-        data: arrays ``W``, ``labelled`` and ``em_depth``; up to ``max_samples`` evenly
-            spaced samples are used.
-        objective: hyper-parameters of the loss.
-
-    Returns:
-        The index of the member, and the score of each; a lone member has score 0.
-    """
-    members = jax.tree.leaves(params)[0].shape[0]
-    scores = np.zeros(1, np.float32)
-    if members > 1:
-        terms = member_terms(params, data, objective=objective, max_samples=max_samples)
-        scores = terms["em_difference" if np.any(data["em_depth"]) else "eq_4"]
-    return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf))), scores
-
-
-def member_terms(
-    params: Params, data: Batch, *, objective: Objective, max_samples: int = 4096
-) -> dict[str, np.ndarray]:
-    """What landmarks alone tell of every member, each (members,).
-
-    Returns:
-        ``eq_4``, the loss; ``em_opposite``, the share of samples whose depth has the
-        other sign than the EM's; ``em_difference``, mean ``||z - z_EM||_2``. Where
-        the EM depth is 0, so is the share, and the difference means nothing.
-    """
-    every = -(-len(data["W"]) // max_samples)
-    some = {name: jnp.asarray(values[::every]) for name, values in data.items()}
-    terms = jax.jit(functools.partial(_member_terms, objective=objective))
-    of_members = jax.lax.map(lambda p: terms(p, some), params)
-    return {name: np.asarray(values) for name, values in of_members.items()}
-
-
-def _member_terms(
-    params: Params, data: Batch, *, objective: Objective
-) -> dict[str, Float[Array, ""]]:
-    def one(W, labelled, em_depth):
-        phi, M, S = model.reconstruct(params, W, ista_steps=objective.ista_steps)
-        phi = phi * model.column_norms(params["dictionaries"][0])
-        weight = objective.sparsity_weight
-        loss = reprojection_loss(
-            S, M, W, phi, sparsity_weight=weight, labelled=labelled
-        )
-        z = jnp.dot(S, rotation_from_camera(M)[:, 2])
-        shown = keep_labelled(z - labelled_mean(z, labelled), labelled)
-        difference = z - em_depth
-        return (
-            loss,
-            (jnp.dot(shown, em_depth) < 0).astype(loss.dtype),
-            norm(difference - jnp.mean(difference)),
-        )
-
-    terms = jax.vmap(one)(data["W"], data["labelled"], data["em_depth"])
-    names = ("eq_4", "em_opposite", "em_difference")
-    return {name: jnp.mean(x) for name, x in zip(names, terms, strict=True)}

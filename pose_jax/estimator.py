@@ -27,7 +27,7 @@ from pose_jax import weights
 from pose_jax.fold import fold_batch_norms
 from pose_jax.state import CHECKPOINTS, StudentRecord, TrainState, state_shapes
 from runtime.checkpoints import Checkpoints
-from runtime.run_files import read_json
+from runtime.files import read_json
 
 Picture = str | Path | np.ndarray | jax.Array | Image.Image
 Box = Sequence[float | int] | np.ndarray

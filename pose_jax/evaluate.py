@@ -21,21 +21,14 @@ from input_pipeline.landmarks import Landmarks, read_landmarks
 from losses import metrics
 from pose_jax.estimator import load_student
 from pose_jax.state import StudentRecord, TrainState
-from pose_jax.targets import read_teacher
 from pose_jax.weights import FILE, save_weights
-from runtime import processes
+from runtime import processes, teacher_file
 from runtime.devices import data_parallel
+from runtime.files import write_json, write_npz
 from runtime.progress import progress
-from runtime.run_files import write_json_atomic, write_npz_atomic
 
 SPLITS = ("train", "val")
-SIGNS = {
-    "supervised": "no sign to choose: trained on 3D labels",
-    "given": "depth sign {sign:+d} of the teacher, given by the config",
-    "cue": "depth sign {sign:+d} of the teacher, from what is seen in a picture",
-    "evaluate": "depth sign {sign:+d} of the teacher, one for all samples, chosen "
-    "against ground truth",
-}
+SUPERVISED = "no sign to choose: trained on 3D labels"
 NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
 
 
@@ -80,7 +73,7 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         if not processes.is_first():
             continue
         pose[..., 2] *= sign
-        write_npz_atomic(
+        write_npz(
             folder / f"predictions_{split}.npz", sample_ids=marks.sample_ids, pose=pose
         )
         truth = read_ground_truth(config.data, split)
@@ -90,7 +83,7 @@ def evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     results |= {"student": about}
     if processes.is_first():
         _publish(config, folder, record, state, results, sign)
-        write_json_atomic(path, results)
+        write_json(path, results)
     processes.barrier("evaluate student")
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -119,10 +112,9 @@ def _depth_sign(record: StudentRecord, workdir: str | Path) -> tuple[int, str]:
     been mirrored since, its students follow.
     """
     if record.mode == "supervised":
-        return 1, SIGNS["supervised"]
-    teacher = read_teacher(Path(workdir) / "teacher")
-    text = SIGNS[teacher.depth_sign_source].format(sign=teacher.depth_sign)
-    return teacher.depth_sign * record.depth_sign, text
+        return 1, SUPERVISED
+    teacher = teacher_file.read(Path(workdir) / "teacher")
+    return teacher.depth_sign * record.depth_sign, teacher.sign_text
 
 
 def predict_split(

@@ -7,19 +7,14 @@ pictures and landmarks only. The teacher comes from its files
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from safetensors.numpy import load_file
 
 import losses
-from input_pipeline.skeleton import Skeleton
 from losses.masked import product
 from pose_jax.loss import (
     MODES,
@@ -28,6 +23,7 @@ from pose_jax.loss import (
     JointTrust,
     matching_weight,
 )
+from runtime.teacher_file import TeacherFile
 
 # Modes that learn from what the EM, not the teacher, says of the depth.
 EM_DEPTH_MODES = ("weaksup_em", "weaksup_em_weighted", "posterior")
@@ -38,116 +34,6 @@ MATCHING_SAMPLES = 1024
 MATCHING_PROBLEMS = 64
 # More than this in records of Eq. 14, and only what they are made from is kept.
 PREPARED_BYTES = 2**31
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherFiles:
-    """What a teacher left in its folder.
-
-    Args:
-        folder: where it was read.
-        skeleton: names and order of the P joints.
-        depth_sign: +1 or -1: the dictionary and cameras are as trained, or mirrored
-            in depth. They hold it already; it only tells which of the two they are.
-        depth_sign_source: ``"given"`` or ``"evaluate"``.
-        dictionary: (3P, K), columns of norm 1.
-    """
-
-    folder: Path
-    skeleton: Skeleton
-    depth_sign: int
-    depth_sign_source: str
-    dictionary: np.ndarray
-
-    def split(self, split: str, sample_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Cameras, codes, residuals and landmarks of a split.
-
-        Args:
-            split: ``"train"`` or ``"val"``.
-            sample_ids: (N,) ids of the data set, to which the rows must belong.
-
-        Raises:
-            ValueError: the teacher saw other samples, or another order of them.
-        """
-        return self._checked(self.folder / f"{split}.safetensors", split, sample_ids)
-
-    def posterior(self, split: str, sample_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """The EM's mean ``depth`` (N, P) and its ``covariance`` (N, P, P).
-
-        Raises:
-            ValueError: the teacher has none, or of other samples.
-        """
-        path = self.folder / f"{split}_posterior.safetensors"
-        if not path.exists():
-            raise ValueError(
-                f"{path} does not exist: only a teacher that the EM guides "
-                "(config.teacher.em.guide_fraction > 0), trained in memory, has a "
-                "posterior of the depth"
-            )
-        arrays = self._checked(path, split, sample_ids)
-        return arrays | {"depth": self.depth_sign * arrays["depth"]}
-
-    def _checked(
-        self, path: Path, split: str, sample_ids: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        arrays = _load_split(path)
-        found = arrays["sample_ids"]
-        if found.shape != sample_ids.shape or (found != sample_ids).any():
-            raise ValueError(
-                f"{path} holds {_ids_text(found)}, the {split} split of the data set "
-                f"{_ids_text(sample_ids)}: train the teacher again on this data set"
-            )
-        return arrays
-
-
-def read_teacher(folder: str | Path) -> TeacherFiles:
-    """Reads ``teacher.json`` and the dictionary of ``teacher.safetensors``.
-
-    Raises:
-        ValueError: a missing file or an unknown format.
-    """
-    folder = Path(folder)
-    path = folder / "teacher.json"
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; run --stage=teacher first")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("format") != 1 or record.get("depth_sign") not in (1, -1):
-        raise ValueError(
-            f"{path}: format {record.get('format')!r} and depth_sign "
-            f"{record.get('depth_sign')!r} are not 1 and +-1; run --stage=teacher again"
-        )
-    return TeacherFiles(
-        folder=folder,
-        skeleton=Skeleton.from_dict(record["skeleton"]),
-        depth_sign=int(record["depth_sign"]),
-        depth_sign_source=str(record.get("depth_sign_source", "given")),
-        dictionary=_load_arrays(folder / "teacher.safetensors")["dictionary"],
-    )
-
-
-def _load_split(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, or of the shards ``{split}-00000-of-00010.safetensors``."""
-    shards = sorted(path.parent.glob(f"{path.stem}-?????-of-?????.safetensors"))
-    if path.exists() or not shards:
-        return _load_arrays(path)
-    count = int(shards[0].stem.rsplit("-", 1)[1])
-    if len(shards) != count:
-        raise ValueError(
-            f"{path.parent} holds {len(shards)} of {count} shards of {path.stem!r}; "
-            "run --stage=teacher again"
-        )
-    parts = [_load_arrays(shard) for shard in shards]
-    return {n: np.concatenate([p.pop(n) for p in parts]) for n in list(parts[0])}
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; run --stage=teacher first")
-    return load_file(path)
-
-
-def _ids_text(ids: np.ndarray) -> str:
-    return f"{len(ids)} samples ({', '.join(map(str, ids[:3].tolist()))}, ...)"
 
 
 class TeacherTable(NamedTuple):
@@ -249,7 +135,7 @@ def prepare_samples(
 
 
 def teacher_targets(
-    teacher: TeacherFiles,
+    teacher: TeacherFile,
     arrays: dict[str, np.ndarray],
     *,
     mode: str,
@@ -263,7 +149,7 @@ def teacher_targets(
 
     Args:
         teacher: the teacher's files.
-        arrays: of the split, from :meth:`TeacherFiles.split`.
+        arrays: of the split, from :meth:`TeacherFile.split`.
         mode: one of `MODES`, not ``"supervised"``.
         softening: c of ``1 / (residual + c)``, in the unit of the landmarks.
         mean_trust: what these weights are divided by; their mean by default. The
@@ -272,7 +158,7 @@ def teacher_targets(
             prepared by every step for its batch.
         counts: (N,) whether a sample's depth counts; all where None. Those whose
             depth does not have the loss of the landmarks alone.
-        posterior: of the split, from :meth:`TeacherFiles.posterior`, for
+        posterior: of the split, from :meth:`TeacherFile.posterior`, for
             `POSTERIOR_MODES`.
 
     Returns:

@@ -44,20 +44,18 @@ from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
 from pose_jax.targets import (
     POSTERIOR_MODES,
     Targets,
-    TeacherFiles,
     label_targets,
     matched_depth_weight,
     no_depth_targets,
-    read_teacher,
     teacher_targets,
     teacher_trust,
 )
-from runtime import processes
+from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
-from runtime.run_files import mark_finished
+from runtime.workdir import mark_finished
 
 DEVICE_KEYS = ("image", "keypoints", "labelled", "row", "flip", "scale")
 
@@ -444,7 +442,7 @@ def _make_targets(
         if extra is not None:
             targets["train"] = _without_depth(targets["train"], len(extra))
         return targets, 1.0, 1
-    teacher = read_teacher(Path(workdir) / "teacher")
+    teacher = teacher_file.read(Path(workdir) / "teacher")
     _check_skeleton(teacher, splits["train"].skeleton)
     arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
     posterior: dict[str, dict[str, np.ndarray]] = {}
@@ -525,10 +523,10 @@ def _without_depth(table: Any, count: int) -> DepthTarget:
     return jax.tree.map(lambda *parts: np.concatenate(parts), table, more)
 
 
-def _check_skeleton(teacher: TeacherFiles, skeleton: Skeleton) -> None:
-    if teacher.skeleton.joints != skeleton.joints:
+def _check_skeleton(teacher: teacher_file.TeacherFile, skeleton: Skeleton) -> None:
+    if tuple(teacher.skeleton["joints"]) != skeleton.joints:
         raise ValueError(
-            f"{teacher.folder}: the teacher's joints {list(teacher.skeleton.joints)} "
+            f"{teacher.folder}: the teacher's joints {teacher.skeleton['joints']} "
             f"are not those of the data set, {list(skeleton.joints)}; "
             "train the teacher on this data set"
         )

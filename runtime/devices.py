@@ -65,6 +65,34 @@ def sharing(batch_size: int) -> int:
     return max(n for n in counts if batch_size % n == 0)
 
 
+def fitting_batch(field: str, batch_size: int, count: int) -> tuple[int, str]:
+    """The batch size that training uses, and a line where it is not the one given.
+
+    Args:
+        field: of the config, for the messages.
+        batch_size: what the config says, over all processes.
+        count: training samples. A batch is not larger than they are.
+
+    Raises:
+        ValueError: a batch that the processes of this run cannot share equally.
+
+    Examples:
+        >>> fitting_batch("config.teacher.batch_size", 128, 100)[0]
+        100
+    """
+    processes = jax.process_count()
+    if batch_size < 1 or batch_size % processes:
+        raise ValueError(
+            f"{field} = {batch_size} is not a positive multiple of the {processes} "
+            "process(es) of this run"
+        )
+    size = min(batch_size, count - count % processes)
+    if size < 1:
+        raise ValueError(f"{count} training samples for {processes} process(es)")
+    note = f"{field} = {batch_size}, but there are {count} samples: batches of {size}"
+    return size, "" if size == batch_size else note
+
+
 def _choose_devices(mode: str, num_devices: int) -> Sequence[Any]:
     """The devices of all processes that take part, in the order of the mesh."""
     if mode not in MODES:
@@ -253,16 +281,22 @@ def _first_shard(x: jax.Array) -> jax.Array:
     return x.addressable_data(0)[0]
 
 
-def use_cpu_devices(count: int = 0) -> int:
+def use_cpu_devices(count: int = 0, *, keep_memory: bool = False) -> int:
     """Splits the CPU in ``count`` virtual devices; 0 means one per usable core.
 
     Small networks run faster on several single-core devices than on one device
     with many cores. Call it before the first array is made. Without effect on
     GPU and TPU, whose devices stay as they are. Returns ``count``.
 
+    Args:
+        count: number of devices.
+        keep_memory: see :func:`keep_freed_memory`.
+
     Raises:
         ValueError: JAX has already started its devices with another number.
     """
+    if keep_memory:
+        keep_freed_memory()
     count = count or usable_cores()
     try:
         jax.config.update("jax_num_cpu_devices", count)

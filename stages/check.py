@@ -25,8 +25,8 @@ from input_pipeline.pictures import as_rgb
 from input_pipeline.settings import DataSettings, data_settings
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.synthetic.sample import render_sample
-from nrsfm_jax.depth_cue import telling_sample
-from runtime import run_files
+from nrsfm_jax.depth_sign import telling_sample
+from runtime.files import write_json
 from view.sheet import CELL, depth_readings, labelled_tile, tile_sheet
 
 SHOWN = 24  # samples of the sheet
@@ -39,7 +39,7 @@ def run(config: Any, workdir: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     report = validate(config.data, batch_size=config.student.batch_size)
     show(report)
-    run_files.write_json_atomic(folder / "check.json", report.to_dict())
+    write_json(folder / "check.json", report.to_dict())
     written = [folder / "check.json"]
     try:
         written += _sheets(data_settings(config.data), report, folder)

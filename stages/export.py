@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt8
 from input_pipeline.augment import FILL
 from pose_jax.estimator import PoseEstimator
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
-from runtime.run_files import write_json_atomic
+from runtime.files import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FORMATS = ("stablehlo", "saved_model")
@@ -58,7 +58,7 @@ def export(config: Any, workdir: str | Path) -> Path:
         write_stablehlo(estimator, folder / STABLEHLO)
     if "saved_model" in options.formats:
         write_saved_model(estimator, folder / SAVED_MODEL)
-    write_json_atomic(folder / ABOUT, about(estimator))
+    write_json(folder / ABOUT, about(estimator))
     return folder
 
 

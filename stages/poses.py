@@ -20,7 +20,7 @@ from input_pipeline.pictures import cut_patch
 from input_pipeline.skeleton import Skeleton
 from pose_jax.estimator import Crop, Poses
 from pose_jax.state import StudentRecord
-from runtime.run_files import write_json_atomic
+from runtime.files import write_json
 from stages.boxes import Picture
 from view.overlay import draw_skeleton
 from view.viewer import ViewerSample, jpeg_uri, write_viewer
@@ -170,7 +170,7 @@ class Predictions:
                 self.record.skeleton,
                 total=self.poses,
             )
-        write_json_atomic(self._temporary / "about.json", self._about())
+        write_json(self._temporary / "about.json", self._about())
         if not self._overlays:
             (self._temporary / "overlays").rmdir()
         for path in [

@@ -7,10 +7,12 @@ from typing import Any
 
 import nrsfm_jax.evaluate
 import pose_jax.evaluate
+from input_pipeline.dataset import open_dataset
 from input_pipeline.ground_truth import read_ground_truth
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
-from runtime import processes, run_files
+from runtime import processes
+from runtime import workdir as workdirs
 from view.report import collect_report
 
 SHOWN = 12  # validation samples in the report
@@ -30,16 +32,14 @@ def write(config: Any, workdir: Path) -> Path:
     Raises:
         ValueError: nothing trained yet, or truth that does not fit the samples.
     """
-    processes.on_first(
-        lambda: nrsfm_jax.evaluate.evaluate(config, workdir), "evaluate teacher"
-    )
+    nrsfm_jax.evaluate.evaluate(config, workdir, open_dataset(config.data))
     for mode in config.student.modes:
         if (workdir / f"student_{mode}" / "student.json").exists():
             config.student.mode = mode
             pose_jax.evaluate.evaluate(config, workdir)
     if not processes.is_first():
         return workdir / "report.html"
-    run_files.merge_results(workdir)
+    workdirs.merge_results(workdir)
     landmarks = read_landmarks(config.data, "val")
     samples: dict[str, Any] = (
         {}

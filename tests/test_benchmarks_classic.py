@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import classic, nrsfm
 from benchmarks.common import parse_args
+from input_pipeline.dataset import open_dataset
 from input_pipeline.landmarks import read_landmarks
 from losses.metrics import dai_error
 from nrsfm_jax import train
@@ -78,7 +79,7 @@ def test_em_recovers_a_body_that_turns(config):
 def test_the_command_of_main_writes_the_error(config, tmp_path):
     config.teacher.steps = 40
     config.teacher.batch_size = 32
-    train.train_and_evaluate(config, tmp_path / "run")
+    train.train_and_evaluate(config, tmp_path / "run", open_dataset(config.data))
     results = json.loads((tmp_path / "run/teacher/results.json").read_text())
     assert 0 < results["train"]["dai_error"] < 2
 

@@ -12,6 +12,7 @@ import pytest
 import tiny_formats as formats
 
 from configs import default
+from input_pipeline.dataset import open_dataset
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.mixture import BLOCK, Mixture, depth_counts, read_extra
 from input_pipeline.pipeline import Plan, image_batches
@@ -184,7 +185,7 @@ def run(data, tmp_path_factory):
     config.teacher.batch_size, config.teacher.steps = 8, 20
     config.teacher.log_every = 10
     config.teacher.em.guide_fraction = 0.0
-    teacher_train.train_and_evaluate(config, workdir)
+    teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     return config, workdir
 
 
@@ -194,7 +195,7 @@ def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run)
     assert len(extra) == 24
     assert np.isfinite(extra.code).all()
     results = json.loads((workdir / "teacher" / "results.json").read_text())
-    assert set(results) == {"train", "val"}
+    assert set(results) == {"train", "val", "teacher"}
     assert results["train"]["count"] == 24
 
 
@@ -239,12 +240,12 @@ def test_the_sign_is_turned_for_all_sources(run):
     D = teacher_files.load(workdir / "teacher").dictionary
     z = before.poses(D)[..., 2]
     config.teacher.depth_sign = -1
-    teacher_train.train_and_evaluate(config, workdir)
+    teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     after = teacher_files.load_reconstruction(workdir / "teacher", "extra")
     turned = after.poses(teacher_files.load(workdir / "teacher").dictionary)[..., 2]
     np.testing.assert_allclose(turned, -z, atol=1e-5)
     config.teacher.depth_sign = 1
-    teacher_train.train_and_evaluate(config, workdir)
+    teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
 
 
 def test_another_choice_of_sources_is_another_teacher(run):
@@ -254,5 +255,5 @@ def test_another_choice_of_sources_is_another_teacher(run):
     sources["mpii"]["weight"] = 5.0
     config.data.extra_sources = json.dumps(sources)
     with pytest.raises(ValueError, match=r"another config .*extra_sources"):
-        teacher_train.train_and_evaluate(config, workdir)
+        teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     assert Path(workdir, "teacher", "teacher.json").exists()

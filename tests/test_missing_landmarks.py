@@ -10,6 +10,7 @@ import pytest
 import tiny_formats as formats
 
 from configs import default
+from input_pipeline.dataset import open_dataset
 from input_pipeline.landmarks import read_landmarks
 from input_pipeline.pipeline import image_batches
 from input_pipeline.skeleton import LSP_14
@@ -56,7 +57,7 @@ def run(data, tmp_path_factory):
     config.teacher.em.num_samples, config.teacher.em.num_yaws = 27, 6
     config.teacher.em.elevations_deg = (0.0, 20.0)
     config.teacher.em.components = 1
-    teacher_train.train_and_evaluate(config, workdir)
+    teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     return config, workdir
 
 

@@ -69,7 +69,7 @@ def test_one_is_killed_the_other_stops_and_a_restart_ends_the_same(
         found[victim].communicate(timeout=launch.SECONDS)
         output, _ = found[1 - victim].communicate(timeout=launch.SECONDS)
         assert found[1 - victim].returncode == 1
-    assert f"error: process {victim + 1} of 2 has died" in output
+    assert f"error: process {2 - victim} of 2 stops: another one has died" in output
     assert "the run goes on from its last checkpoint" in output
     if mode != "pmap":
         return
@@ -99,8 +99,9 @@ def test_variables_of_the_environment_must_be_complete(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     assert not processes.join()
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.setenv("JAX_PROCESS_COUNT", "two")
-    with pytest.raises(ValueError, match="JAX_PROCESS_COUNT='two'"):
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES='two'"):
         processes.join()
 
 

@@ -1,339 +1,302 @@
-"""The training loop: equality over devices, members, streams and interruptions."""
+"""A whole teacher run in a folder: files, resume after a kill, evaluation."""
 
+import copy
 import dataclasses
-import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losses.camera_frame import rotation_from_camera
-from nrsfm_jax import model, stream, teacher, train
-from nrsfm_jax.em import expected_pose, fit_shapes
-from nrsfm_jax.loss import Objective, batch_loss, choose_member
+from configs import default
+from input_pipeline.dataset import Dataset, open_dataset
+from input_pipeline.landmarks import read_landmarks
+from input_pipeline.skeleton import H36M_17
+from input_pipeline.sources import memory_mapped
+from losses import metrics
+from nrsfm_jax import evaluate, loop, train
+from nrsfm_jax import teacher as teachers
+from runtime import teacher_file
 
-SIZES = (24, 8)
-LONG = Objective(steps=1500, batch_size=64)
-SHORT = Objective(steps=12, batch_size=16, learning_rate=3e-3)
-
-
-def articulated(count, *, seed=0, noise=0.0):
-    """A low-rank upright body from cameras all around: W, z in the camera frame."""
-    rng = np.random.default_rng(seed)
-    mean = rng.normal(size=(8, 3)) * np.array([0.3, 0.6, 0.25])
-    basis = rng.normal(size=(3, 8, 3)) * 0.08
-    S = mean + np.einsum("nk,kpa->npa", rng.normal(size=(count, 3)), basis)
-    yaw, tilt = rng.uniform(0, 2 * np.pi, count), np.deg2rad(rng.uniform(0, 20, count))
-    c, s = np.cos(yaw)[:, None], np.sin(yaw)[:, None]
-    x, towards = c * S[..., 0] + s * S[..., 2], -s * S[..., 0] + c * S[..., 2]
-    ct, st = np.cos(tilt)[:, None], np.sin(tilt)[:, None]
-    up, towards = ct * S[..., 1] - st * towards, st * S[..., 1] + ct * towards
-    camera = np.stack([x, -up, -towards], -1)
-    camera -= camera.mean(1, keepdims=True)
-    W = camera[..., :2] + noise * rng.normal(size=(count, 8, 2))
-    return W.astype(np.float32), camera[..., 2].astype(np.float32)
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def data():
-    W, z = articulated(100)
-    return W, np.ones(W.shape[:2], bool), z
-
-
-def _fit(data, *, objective=SHORT, em=True, **options):
-    W, labelled, z = data
-    return train.fit(
-        W,
-        labelled,
-        key=jax.random.key(0),
-        dictionary_sizes=SIZES,
-        em_depth=z if em else None,
-        objective=objective,
-        chunk=options.pop("chunk", 5),
-        **options,
-    )
-
-
-def _assert_same(a, b, **tolerance):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, **tolerance)
-
-
-@pytest.fixture(scope="module")
-def reference(data):
-    losses = []
-    fitted = _fit(data, after_chunk=lambda state, m: losses.append(float(m["loss"][0])))
-    return fitted, losses
-
-
-def test_loss_is_equation_4_plus_the_guide(data):
-    W, labelled, z = data
-    params = model.init(jax.random.key(1), num_landmarks=8, dictionary_sizes=SIZES)
-    expected = 0.0
-    guide = jnp.float32(0.7)
-    objective = dataclasses.replace(SHORT, sparsity_weight=0.03)
-    batch = {"W": W[:4], "labelled": labelled[:4], "em_depth": z[:4]}
-    run = jax.jit(functools.partial(batch_loss, objective=objective))
-    total, _ = run(params, jax.tree.map(jnp.asarray, batch), guide)
-    phis, Ms, Ss = jax.jit(jax.vmap(functools.partial(model.reconstruct, params)))(
-        W[:4]
-    )
-    norms = np.linalg.norm(params["dictionaries"][0], axis=0)
-    for w, z_em, phi, M, S in zip(
-        W[:4], z[:4], *map(np.asarray, (phis, Ms, Ss)), strict=True
-    ):
-        code = phi * norms
-        depth = S @ np.cross(M[:, 0], M[:, 1])
-        expected += np.linalg.norm(S @ M - w) + 0.03 * np.abs(code).sum()
-        expected += 0.7 * np.linalg.norm(depth - depth.mean() - (z_em - z_em.mean()))
-    np.testing.assert_allclose(total, expected / 4, rtol=1e-5)
-
-
-def test_the_reprojection_of_a_missing_landmark_does_not_count(data):
-    W, labelled, z = data
-    params = model.init(jax.random.key(1), num_landmarks=8, dictionary_sizes=SIZES)
-    objective = dataclasses.replace(SHORT, sparsity_weight=0.0)
-    hidden = labelled[:1].copy()
-    hidden[:, 3] = False
-    batch = {"W": W[:1], "labelled": hidden, "em_depth": z[:1]}
-    run = jax.jit(functools.partial(batch_loss, objective=objective))
-    total, _ = run(params, jax.tree.map(jnp.asarray, batch), jnp.float32(0))
-    _, M, S = jax.jit(functools.partial(model.reconstruct, params))(W[0])
-    error = np.asarray(S) @ np.asarray(M) - W[0]
-    shown = np.linalg.norm(error[hidden[0]])
-    np.testing.assert_allclose(total, shown, rtol=1e-5)
-    assert shown < 0.99 * np.linalg.norm(error)
-
-
-def test_repeats_itself_to_the_last_bit(data, reference):
-    _assert_same(_fit(data).params, reference[0].params, rtol=0, atol=0)
-
-
-def test_chunks_do_not_change_the_result(data, reference):
-    _assert_same(_fit(data, chunk=4).params, reference[0].params, rtol=0, atol=0)
-
-
-def test_resuming_from_any_chunk_gives_the_same_bits(data, reference):
-    kept = {}
-
-    def keep(state, metrics):
-        kept[int(state.step)] = jax.tree.map(np.array, state)
-
-    _fit(data, after_chunk=keep)
-    assert sorted(kept) == [5, 10, 12]
-    resumed = _fit(data, state=jax.tree.map(jnp.asarray, kept[5]))
-    _assert_same(resumed.params, reference[0].params, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("parallel", "num_devices"), [("pmap", 2), ("pmap", 4), ("shard_map", 4)]
-)
-def test_devices_share_the_batch_without_changing_it(
-    data, reference, parallel, num_devices
-):
-    losses = []
-    fitted = _fit(
-        data,
-        parallel=parallel,
-        num_devices=num_devices,
-        after_chunk=lambda state, m: losses.append(float(m["loss"][0])),
-    )
-    np.testing.assert_allclose(losses, reference[1], rtol=1e-4)
-    # Adam divides by the size of the gradient: rounding grows where it is tiny.
-    first = fitted.params["dictionaries"][0], reference[0].params["dictionaries"][0]
-    assert np.mean(np.abs(first[0] - first[1])) < 1e-4
-
-
-def test_a_batch_that_the_devices_cannot_share_is_refused(data):
-    objective = dataclasses.replace(SHORT, batch_size=18)
-    with pytest.raises(ValueError, match="18"):
-        _fit(data, objective=objective, parallel="pmap", num_devices=4)
-
-
-def test_a_stream_of_batches_takes_the_same_steps(data, reference):
-    W, labelled, z = data
-    init_key, batch_key = jax.random.split(jax.random.key(0))
-
-    def batches():
-        for step in range(SHORT.steps):
-            key = jax.random.fold_in(batch_key, step)
-            rows = jax.random.randint(key, (16,), 0, len(W))
-            yield {"W": W[rows], "labelled": labelled[rows], "em_depth": z[rows]}
-
-    start = train.init_state(
-        init_key,
-        num_landmarks=8,
-        dictionary_sizes=SIZES,
-        population=1,
-        objective=SHORT,
-    )
-    losses = []
-    state = stream.fit_stream(
-        batches(),
-        start,
-        objective=SHORT,
-        chunk=5,
-        after_chunk=lambda state, m: losses.append(float(m["loss"][0])),
-    )
-    assert int(state.step) == SHORT.steps
-    np.testing.assert_allclose(losses, reference[1], rtol=1e-4)
-
-
-def test_a_stream_that_ends_early_is_refused(data):
-    start = train.init_state(
-        jax.random.key(0),
-        num_landmarks=8,
-        dictionary_sizes=SIZES,
-        population=1,
-        objective=SHORT,
-    )
-    with pytest.raises(ValueError, match="ended before step 1"):
-        stream.fit_stream(iter(()), start, objective=SHORT)
-
-
-def test_a_stream_without_the_depth_that_should_guide_it_is_refused(data):
-    W, labelled, _ = data
-    start = train.init_state(
-        jax.random.key(0),
-        num_landmarks=8,
-        dictionary_sizes=SIZES,
-        population=1,
-        objective=SHORT,
-    )
-    batch = {"W": W[:16], "labelled": labelled[:16]}
-    with pytest.raises(ValueError, match="em_depth"):
-        stream.fit_stream(iter([batch]), start, objective=SHORT)
-
-
-def test_guide_falls_to_its_floor_and_stays():
-    objective = Objective(steps=100, guide_fraction=0.4, guide_floor=0.25)
-    weights = [float(objective.guide_at(step)) for step in (0, 20, 40, 99)]
-    np.testing.assert_allclose(weights, [1, 0.5, 0.25, 0.25], atol=1e-6)
-    unguided = dataclasses.replace(objective, guide_fraction=0.0)
-    assert float(unguided.guide_at(0)) == 0
-
-
-def test_a_member_of_a_population_is_the_same_seed_trained_alone(data, reference):
-    population = _fit(data, population=2)
-    assert population.scores.shape == (2,)
-    member = jax.tree.map(lambda x: x[0], population.state.params)
-    difference = np.abs(
-        member["dictionaries"][0] - reference[0].params["dictionaries"][0]
-    )
-    assert difference.mean() < 1e-4
-    spread = np.asarray(population.state.params["dictionaries"][0]).std(axis=0)
-    assert spread.mean() > 0.01
-
-
-def test_the_member_that_mirrors_is_not_chosen(data):
-    W, labelled, z = data
-    batch = {"W": W, "labelled": labelled, "em_depth": z}
-    good = _fit(data, objective=LONG, chunk=LONG.steps).params
-    bad = dict(good, mix=-good["mix"])  # the camera from behind: depth turns round
-    both = jax.tree.map(lambda *x: jnp.stack(x), bad, good)
-    chosen, scores = choose_member(both, batch, objective=SHORT)
-    assert chosen == 1
-    assert scores[0] > scores[1] + 0.3
-
-
-def test_recovers_depth_of_a_low_rank_body():
-    W, z = articulated(600, seed=3)
-    labelled = np.ones(W.shape[:2], bool)
+def mocap_file(tmp_path_factory):
+    """Motion of two stick figures in the layout of the motion-capture file."""
     rng = np.random.default_rng(0)
-    rough = z + 0.15 * rng.normal(size=z.shape).astype(np.float32)
-    fitted = train.fit(
-        W,
-        labelled,
-        key=jax.random.key(0),
-        dictionary_sizes=SIZES,
-        em_depth=rough,
-        objective=LONG,
-        chunk=LONG.steps,
+    count, parents = 240, np.full(17, -1)
+    for parent, child in H36M_17.edges:
+        parents[child] = parent
+    bones = rng.normal(size=(17, 3)) * 200
+    S = np.zeros((count, 17, 3))
+    for joint, parent in enumerate(parents):
+        bend = rng.normal(size=(count, 3)) * 40
+        S[:, joint] = bones[joint] + bend + (S[:, parent] if parent >= 0 else 0)
+    path = tmp_path_factory.mktemp("motion") / "motion.npz"
+    np.savez(
+        path,
+        positions=S.astype(np.float32),
+        subject=np.repeat([1, 2], count // 2),
+        trial=np.ones(count, np.int32),
+        action=np.full(count, "walk"),
+        frame=np.arange(count),
+        joint_names=np.array(H36M_17.joints),
+        parents=parents,
     )
-    run = jax.jit(jax.vmap(functools.partial(model.reconstruct, fitted.params)))
-    _, M, S = run(jnp.asarray(W))
-    R = np.asarray(jax.vmap(rotation_from_camera)(M))
-    depth = np.einsum("npa,na->np", S, R[:, :, 2])
-    depth -= depth.mean(1, keepdims=True)
-    error = np.abs(depth - z).mean() / np.abs(z).mean()
-    assert np.mean(np.sum(depth * z, axis=1) < 0) < 0.02
-    assert error < 0.25
-    # Better than what guided it: the guide's noise is not reproduced.
-    assert np.abs(depth - z).mean() < 0.6 * np.abs(rough - z).mean()
+    return path
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_steps(data):
-    objective = dataclasses.replace(SHORT, learning_rate=float("nan"))
-    with pytest.raises(ValueError, match=r"steps 1\.\.5"):
-        _fit(data, objective=objective)
+def _config(mocap_file):
+    config = default.get_config()
+    config.data.name = "mocap"
+    config.data.mocap_file = str(mocap_file)
+    config.data.num_train, config.data.num_val = 100, 40
+    config.teacher.dictionary_sizes = (16, 6)
+    config.teacher.batch_size, config.teacher.steps = 16, 40
+    config.teacher.checkpoint_every, config.teacher.log_every = 10, 5
+    config.teacher.em.num_samples, config.teacher.em.num_yaws = 60, 6
+    config.teacher.em.elevations_deg = (0.0, 20.0)
+    return config
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"objective": dataclasses.replace(SHORT, batch_size=101)}, "100 samples"),
-        ({"population": 0}, "population is 0"),
-    ],
-)
-def test_impossible_settings_are_refused(data, change, message):
-    with pytest.raises(ValueError, match=message):
-        _fit(data, **change)
+def _run(config, workdir):
+    return train.train_and_evaluate(config, workdir, open_dataset(config.data))
 
 
-def test_landmarks_that_are_not_finite_are_refused(data):
-    W, labelled, z = data
-    broken = W.copy()
-    broken[7, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"W\[7\]"):
-        _fit((broken, labelled, z))
+@pytest.fixture(scope="module")
+def finished(mocap_file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    config = _config(mocap_file)
+    return config, workdir, _run(config, workdir)
 
 
-def _with_gaps(count, *, seed=0):
-    """:func:`articulated` where every sample misses one to three of the 8 joints."""
-    W, z = articulated(count, seed=seed)
-    order = np.argsort(np.random.default_rng(seed).random((count, 8)), axis=1)
-    labelled = order >= 1 + np.arange(count)[:, None] % 3
-    mean = np.sum(W * labelled[..., None], 1) / labelled.sum(1)[:, None]
-    W = np.where(labelled[..., None], W - mean[:, None], np.float32(0))
-    return W.astype(np.float32), labelled, z
+def test_results_have_every_number_and_say_how_they_were_made(finished):
+    _, workdir, results = finished
+    written = json.loads((workdir / "teacher" / "results.json").read_text())
+    assert written == results
+    for split, count in (("train", 100), ("val", 40)):
+        numbers = results[split]
+        assert numbers["count"] == count
+        for each in (numbers, numbers["annotated_xy"], numbers["baselines"]["z_zero"]):
+            for name in ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "depth_error_mm"):
+                assert np.isfinite(each[name])
+        assert numbers["sign"] == (
+            "depth sign +1 of the teacher, one for all samples, given by the config"
+        )
+        assert numbers["alignment"]
+        assert "mean_pose" in numbers["baselines"]
 
 
-def test_depth_where_every_sample_misses_joints():
-    """The depth of seen and of missing joints, from no complete sample at all."""
-    W, labelled, z = _with_gaps(600)
-    options = {"num_yaws": 12, "elevations_deg": (0.0, 10.0, 20.0)}
-    shape = fit_shapes(W, labelled, key=jax.random.key(1), components=2, **options)
-    pose, _ = expected_pose(shape, W, labelled)
-    np.testing.assert_array_equal(pose[labelled][:, :2], W[labelled])
-    objective = dataclasses.replace(LONG, steps=600)
-    fitted = _fit((pose[..., :2], labelled, pose[..., 2]), objective=objective)
-    record = teacher.from_params(fitted.params, skeleton={})
-    split = record.reconstruct(pose[..., :2], labelled, np.arange(len(W)))
-    assert not split.W[~labelled].any()
-    depth = split.poses(record.dictionary)[..., 2]
-    depth = depth - depth.mean(1, keepdims=True)
-    assert np.mean(np.sum(depth * z, axis=1) < 0) < 0.05
-    for joints in (labelled, ~labelled):
-        assert np.abs(depth - z)[joints].mean() < 0.4 * np.abs(z[joints]).mean()
+def test_predictions_are_in_the_frame_of_the_patch(finished):
+    config, workdir, results = finished
+    saved = np.load(workdir / "teacher" / "predictions_val.npz")
+    landmarks = read_landmarks(config.data, "val")
+    np.testing.assert_array_equal(saved["sample_ids"], landmarks.sample_ids)
+    error = np.linalg.norm(saved["pose"][..., :2] - landmarks.patch, axis=(1, 2))
+    np.testing.assert_allclose(error.mean(), results["val"]["reprojection"], rtol=1e-4)
 
 
-def test_the_value_at_a_missing_joint_has_no_influence():
-    W, labelled, _ = _with_gaps(200)
-    noise = np.where(labelled[..., None], W, np.float32(7))
-    options = {"num_yaws": 8, "elevations_deg": (0.0, 20.0), "components": 2}
-    shapes, poses = [], []
-    for landmarks in (W, noise):
-        shape = fit_shapes(landmarks, labelled, key=jax.random.key(1), **options)
-        shapes.append(shape)
-        poses.append(expected_pose(shape, landmarks, labelled)[0])
-    _assert_same(*shapes, atol=0)
-    np.testing.assert_array_equal(*poses)
+def test_what_the_em_knows_of_the_depth_lies_beside_the_teacher(finished):
+    config, workdir, _ = finished
+    for split in ("train", "val"):
+        landmarks = read_landmarks(config.data, split)
+        teacher = teacher_file.read(workdir / "teacher")
+        kept = teacher.posterior(split, landmarks.sample_ids)
+        assert kept["depth"].shape == (len(landmarks), 17)
+        assert kept["covariance"].shape == (len(landmarks), 17, 17)
+        np.testing.assert_allclose(kept["depth"].sum(1), 0, atol=1e-4)
+        assert (np.diagonal(kept["covariance"], axis1=1, axis2=2) > 0).all()
 
 
-def test_a_joint_that_is_never_seen_is_named(data):
-    W, labelled, z = data
-    hidden = labelled.copy()
-    hidden[:, 5] = False
-    with pytest.raises(ValueError, match="joint 5: labelled in none of the 100"):
-        _fit((W, hidden, z))
+def test_metrics_have_one_line_for_each_chunk(finished):
+    _, workdir, _ = finished
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == list(range(5, 41, 5))
+
+
+def test_a_finished_run_is_not_repeated(finished, monkeypatch):
+    config, workdir, results = finished
+    monkeypatch.setattr(loop, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert _run(config, workdir) == results
+
+
+def test_a_folder_of_another_config_is_refused(finished):
+    config, workdir, _ = finished
+    other = copy.deepcopy(config)
+    other.teacher.steps = 41
+    with pytest.raises(ValueError, match=r"teacher.steps: 40 there, 41 now"):
+        _run(other, workdir)
+
+
+def test_how_often_things_are_written_may_change(finished):
+    config, workdir, results = finished
+    other = copy.deepcopy(config)
+    other.teacher.log_every = 7
+    assert _run(other, workdir) == results
+
+
+_PROGRAM = """
+import json, sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 4)
+from ml_collections import ConfigDict
+from input_pipeline.dataset import open_dataset
+from nrsfm_jax import train
+from runtime.checkpoints import Checkpoints
+
+save = Checkpoints.save
+
+def save_and_hang(self, *arguments):  # so that the kill comes in the middle
+    save(self, *arguments)
+    self.wait()
+    time.sleep(600)
+
+Checkpoints.save = save_and_hang
+config = ConfigDict(json.loads(sys.argv[1]))
+train.train_and_evaluate(config, sys.argv[2], open_dataset(config.data))
+"""
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path):
+    config, workdir, results = finished
+    command = [sys.executable, "-c", _PROGRAM, config.to_json(), str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
+    checkpoints = tmp_path / "teacher" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.name.isdecimal() for path in checkpoints.glob("*")):
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "teacher" / "results.json").exists()
+    assert _run(config, tmp_path) == results
+    for split in ("train", "val"):
+        a = teachers.load_reconstruction(workdir / "teacher", split)
+        b = teachers.load_reconstruction(tmp_path / "teacher", split)
+        for name, value in vars(a).items():
+            np.testing.assert_array_equal(getattr(b, name), value)
+
+
+def test_truth_may_be_given_to_a_finished_run(finished, tmp_path, monkeypatch):
+    """Without one there are two-dimensional numbers; with it nothing is trained."""
+    config, workdir, results = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(loop, "fit", lambda *a, **k: pytest.fail("trained again"))
+    with monkeypatch.context() as blinded:
+        blinded.setattr(Dataset, "truth", lambda *_: None)
+        blind = _run(config, tmp_path)
+    assert blind["val"]["message"].startswith("no 3D ground truth")
+    assert blind["val"]["reprojection"] == results["val"]["reprojection"]
+    assert "mpjpe_mm" not in blind["val"]
+    assert _run(config, tmp_path) == results
+
+
+def test_a_batch_larger_than_the_data_set_is_made_smaller_and_said(
+    mocap_file, tmp_path, capsys
+):
+    config = _config(mocap_file)
+    config.data.num_train = 24
+    config.teacher.batch_size, config.teacher.steps = 32, 5
+    config.teacher.em.guide_fraction = 0.0
+    assert _run(config, tmp_path)["train"]["count"] == 24
+    said = "config.teacher.batch_size = 32, but there are 24 samples: batches of 24\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.fixture
+def on_disk(finished, tmp_path):
+    """The landmarks of the finished run as a folder of NumPy files, and its config."""
+    config, _, _ = finished
+    folder = tmp_path / "marks"
+    for split in ("train", "val"):
+        marks = read_landmarks(config.data, split)
+        (folder / split).mkdir(parents=True)
+        for name in ("keypoints", "labelled", "sample_ids"):
+            np.save(folder / split / f"{name}.npy", getattr(marks, name))
+    (folder / "skeleton.json").write_text(json.dumps(H36M_17.to_dict()))
+    other = copy.deepcopy(config)
+    other.data.name, other.data.mocap_file = "landmarks", ""
+    other.data.landmarks = str(folder)
+    return other
+
+
+def test_a_folder_on_disk_trains_the_teacher_of_training_in_memory(
+    finished, on_disk, tmp_path, monkeypatch
+):
+    _, workdir, results = finished
+    for module in (memory_mapped, evaluate):  # several parts, the last one smaller
+        monkeypatch.setattr(module, "ROWS", 40)
+    found = _run(on_disk, tmp_path)
+    for split in ("train", "val"):
+        a = teachers.load_reconstruction(workdir / "teacher", split)
+        b = teachers.load_reconstruction(tmp_path / "teacher", split)
+        np.testing.assert_array_equal(a.sample_ids, b.sample_ids)
+        for name in ("camera", "code", "residual", "W"):
+            np.testing.assert_allclose(
+                getattr(a, name), getattr(b, name), rtol=1e-2, atol=1e-3
+            )
+        for name in ("reprojection", "active_codes", "count"):
+            np.testing.assert_allclose(
+                found[split][name], results[split][name], rtol=1e-3
+            )
+        assert found[split]["message"].startswith("no 3D ground truth")
+    poses = [
+        np.load(path / "teacher" / "predictions_val.npz")["pose"]
+        for path in (workdir, tmp_path)
+    ]
+    np.testing.assert_allclose(*poses, rtol=1e-2, atol=1e-3)
+    assert not (tmp_path / "teacher" / "em_pose").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    mocap_file, tmp_path, monkeypatch
+):
+    config = _config(mocap_file)
+    config.teacher.em.guide_fraction = 0.0
+    real = loop.fit
+
+    def breaks_after_the_first_checkpoint(*args, after_chunk, **options):
+        def limited(state, metrics):
+            after_chunk(state, metrics)
+            if int(state.step) == 20:
+                raise loop.NonFiniteLoss("the teacher's loss is [nan] in 21..25")
+
+        return real(*args, after_chunk=limited, **options)
+
+    monkeypatch.setattr(loop, "fit", breaks_after_the_first_checkpoint)
+    with pytest.raises(ValueError, match=r"last good checkpoint is step 20"):
+        _run(config, tmp_path)
+
+
+def test_procrustes_mean_undoes_rotation_scale_and_shift():
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(6, 3))
+    turns = np.linalg.qr(rng.normal(size=(20, 3, 3)))[0]
+    turns *= np.sign(np.linalg.det(turns))[:, None, None]
+    poses = rng.uniform(1, 3, (20, 1, 1)) * shape @ turns + rng.normal(size=(20, 1, 3))
+    mean = evaluate.procrustes_mean(poses)
+    error = metrics.pa_mpjpe(mean[None].astype(np.float64), shape[None])
+    assert error < 1e-5
+
+
+def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
+    def hidden(data, split):
+        marks = read_landmarks(data.settings, split)
+        labelled = marks.labelled.copy()
+        labelled[:, 4] = False
+        return dataclasses.replace(marks, labelled=labelled)
+
+    monkeypatch.setattr(Dataset, "landmarks", hidden)
+    with pytest.raises(ValueError, match=f"joint {H36M_17.joints[4]}: labelled in"):
+        _run(_config(mocap_file), tmp_path)

@@ -14,7 +14,8 @@ from pose_jax import evaluate, train
 from pose_jax import state as student
 from pose_jax.loss import MODES
 from pose_jax.state import StudentRecord, init_state
-from pose_jax.targets import label_targets, read_teacher
+from pose_jax.targets import label_targets
+from runtime import teacher_file
 
 
 def made_up(count=6, seed=0):
@@ -125,22 +126,22 @@ def test_students_follow_a_teacher_that_was_mirrored_since(record, tmp_path):
         tmp_path / "teacher",
         tiny.SKELETON,
         {"train": split},
-        source="evaluate",
+        source="cue",
         sign=-1,
     )
     sign, text = evaluate._depth_sign(record, tmp_path)
     assert sign == -1
-    assert "chosen against ground truth" in text
+    assert "from what is seen in a picture" in text
 
 
 def test_a_teacher_of_other_samples_is_refused(tmp_path):
     marks, *_ = made_up()
     split = (marks.sample_ids, *marks.centred[:1], marks.labelled)
     tiny.write_teacher(tmp_path / "teacher", tiny.SKELETON, {"train": split})
-    teacher = read_teacher(tmp_path / "teacher")
-    with pytest.raises(ValueError, match=r"train\.safetensors holds 6 samples"):
+    teacher = teacher_file.read(tmp_path / "teacher")
+    with pytest.raises(ValueError, match="train holds 6 samples"):
         teacher.split("train", marks.sample_ids[::-1])
-    with pytest.raises(ValueError, match=r"val\.safetensors does not exist"):
+    with pytest.raises(ValueError, match=r"sample_ids\.npy does not exist"):
         teacher.split("val", marks.sample_ids)
 
 

@@ -1,22 +1,20 @@
-"""Tables of targets: from shards, and prepared by the step where they are large."""
+"""Tables of targets: prepared once, and prepared by the step where they are large."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_student as tiny
-from safetensors.numpy import load_file, save_file
 
 import losses
 from pose_jax.loss import depth_loss
 from pose_jax.targets import (
-    TeacherFiles,
     TeacherTable,
     matched_depth_weight,
-    read_teacher,
     target_rows,
     teacher_targets,
 )
+from runtime import teacher_file
 
 COUNT = 23
 
@@ -33,31 +31,8 @@ def folder(tmp_path):
     return tmp_path / "teacher"
 
 
-def _in_shards(folder):
-    whole = load_file(folder / "train.safetensors")
-    for i, rows in enumerate((slice(0, 10), slice(10, 20), slice(20, COUNT))):
-        part = {
-            name: np.ascontiguousarray(values[rows]) for name, values in whole.items()
-        }
-        save_file(part, folder / f"train-{i:05d}-of-00003.safetensors")
-    (folder / "train.safetensors").unlink()
-    return whole
-
-
-def test_shards_are_read_as_one_file(folder):
-    whole = _in_shards(folder)
-    teacher = read_teacher(folder)
-    found = teacher.split("train", np.arange(COUNT) * 5)
-    assert set(found) == set(whole)
-    for name, values in whole.items():
-        np.testing.assert_array_equal(found[name], values)
-    (folder / "train-00001-of-00003.safetensors").unlink()
-    with pytest.raises(ValueError, match="holds 2 of 3 shards of 'train'"):
-        teacher.split("train", np.arange(COUNT) * 5)
-
-
 def test_what_the_step_prepares_is_what_the_table_holds(folder):
-    teacher = read_teacher(folder)
+    teacher = teacher_file.read(folder)
     arrays = teacher.split("train", np.arange(COUNT) * 5)
     table = teacher_targets(teacher, arrays, mode="distill")
     compact = teacher_targets(teacher, arrays, mode="distill", max_bytes=1000)
@@ -78,7 +53,7 @@ def test_what_the_step_prepares_is_what_the_table_holds(folder):
 
 
 def test_other_modes_keep_the_depth_alone(folder):
-    teacher = read_teacher(folder)
+    teacher = teacher_file.read(folder)
     arrays = teacher.split("train", np.arange(COUNT) * 5)
     distill = teacher_targets(teacher, arrays, mode="distill")
     for mode in ("weaksup_bs", "weaksup_residual"):
@@ -86,11 +61,10 @@ def test_other_modes_keep_the_depth_alone(folder):
         assert table.prepared is None
         np.testing.assert_allclose(table.depth, distill.depth, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(table.labelled, arrays["labelled"])
-    assert isinstance(teacher, TeacherFiles)
 
 
 def test_the_posterior_is_judged_about_its_own_mean_or_the_teachers(folder):
-    teacher = read_teacher(folder)
+    teacher = teacher_file.read(folder)
     ids = np.arange(COUNT) * 5
     arrays, posterior = teacher.split("train", ids), teacher.posterior("train", ids)
     tables = {
@@ -129,15 +103,15 @@ def test_the_posterior_turns_with_the_sign_of_the_teacher(tmp_path):
     for sign in (1, -1):
         folder = tmp_path / f"teacher{sign}"
         tiny.write_teacher(folder, tiny.SKELETON, splits, sign=sign)
-        depth.append(read_teacher(folder).posterior("train", ids)["depth"])
+        depth.append(teacher_file.read(folder).posterior("train", ids)["depth"])
     np.testing.assert_array_equal(depth[0], -depth[1])
-    (folder / "train_posterior.safetensors").unlink()
+    (folder / "train" / "depth.npy").unlink()
     with pytest.raises(ValueError, match="that the EM guides"):
-        read_teacher(folder).posterior("train", ids)
+        teacher_file.read(folder).posterior("train", ids)
 
 
 def test_eq10_is_solved_for_the_rows_of_a_batch(folder):
-    teacher = read_teacher(folder)
+    teacher = teacher_file.read(folder)
     arrays = teacher.split("train", np.arange(COUNT) * 5)
     table = teacher_targets(teacher, arrays, mode="distill_exact")
     bound = teacher_targets(teacher, arrays, mode="distill")

@@ -1,7 +1,6 @@
 """A network, pictures and a teacher small enough for the students' tests."""
 
 import functools
-import json
 from pathlib import Path
 
 import flax.linen as nn
@@ -9,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from safetensors.numpy import save_file
 
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
 from pose_jax.model import normalise
 from pose_jax.state import CHECKPOINTS, StudentRecord, init_state, state_shapes
-from pose_jax.targets import TeacherFiles, teacher_targets
+from pose_jax.targets import teacher_targets
+from runtime import teacher_file
 from runtime.checkpoints import Checkpoints
 
 SKELETON = Skeleton(
@@ -44,7 +43,7 @@ def unit_dictionary(rng, joints=P, atoms=K):
 
 
 def teacher_arrays(D, count, seed, ids=None):
-    """What a teacher's ``<split>.safetensors`` holds, for made-up landmarks."""
+    """What a teacher's split holds, for made-up landmarks."""
     rng = np.random.default_rng(seed)
     joints, atoms = D.shape[0] // 3, D.shape[1]
     code = np.maximum(rng.normal(size=(count, atoms)), 0).astype(np.float32) * 0.2
@@ -67,7 +66,9 @@ def made_up_targets(count=32, mode="distill", seed=0):
     """A table of targets and the landmarks it belongs to."""
     D = unit_dictionary(np.random.default_rng(seed))
     arrays = teacher_arrays(D, count, seed + 1)
-    teacher = TeacherFiles(Path("made_up"), SKELETON, 1, "given", D)
+    teacher = teacher_file.TeacherFile(
+        Path("made_up"), SKELETON.to_dict(), 1, "given", D, {}, {}, {"train": count}
+    )
     return teacher_targets(teacher, arrays, mode=mode), arrays["W"]
 
 
@@ -155,7 +156,7 @@ def new_state():
 
 
 def posterior_arrays(joints, ids, seed):
-    """What a teacher's ``<split>_posterior.safetensors`` holds, made up."""
+    """The EM's posterior in a teacher's split, made up."""
     rng = np.random.default_rng(100 + seed)
     A = 0.1 * rng.normal(size=(len(ids), joints, joints))
     return {
@@ -167,23 +168,22 @@ def posterior_arrays(joints, ids, seed):
 
 def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
     """A teacher's folder; ``splits`` maps names to sample ids and landmarks."""
-    folder.mkdir(parents=True)
     D = unit_dictionary(np.random.default_rng(0), skeleton.num_joints)
-    save_file({"dictionary": D}, folder / "teacher.safetensors")
+    arrays = {}
     for seed, (name, (ids, W, labelled)) in enumerate(splits.items()):
-        arrays = teacher_arrays(D, len(ids), seed, ids)
-        arrays |= {"W": W, "labelled": labelled}
-        save_file(arrays, folder / f"{name}.safetensors")
-        posterior = posterior_arrays(skeleton.num_joints, ids, seed)
-        save_file(posterior, folder / f"{name}_posterior.safetensors")
-    record = {
-        "format": 1,
-        "skeleton": skeleton.to_dict(),
-        "depth_sign": sign,
-        "depth_sign_source": source,
-        "config": {},
-    }
-    (folder / "teacher.json").write_text(json.dumps(record))
+        arrays[name] = teacher_arrays(D, len(ids), seed, ids)
+        arrays[name] |= {"W": W, "labelled": labelled}
+        arrays[name] |= posterior_arrays(skeleton.num_joints, ids, seed)
+    teacher_file.save(
+        folder,
+        dictionary=D,
+        params={},
+        skeleton=skeleton.to_dict(),
+        config={},
+        splits=arrays,
+        depth_sign=sign,
+        depth_sign_source=source,
+    )
 
 
 def flat(tree):

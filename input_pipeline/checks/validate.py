@@ -174,7 +174,7 @@ def _check_counts(
 def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]:
     """Checks a mannequin or mocap set; nothing is rendered."""
     if settings.name == "landmarks":
-        return _check_shards(settings, report)
+        return _check_folder(settings, report)
     counts = {"train": settings.num_train, "val": settings.num_val}
     if settings.name == "mannequin" and not settings.mocap_file:
         return counts
@@ -199,20 +199,20 @@ def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]
     return found
 
 
-def _check_shards(settings: DataSettings, report: Reporter) -> dict[str, int]:
-    """Checks a folder of landmark shards by its index and the files' headers."""
-    from input_pipeline.landmark_shards import open_split
+def _check_folder(settings: DataSettings, report: Reporter) -> dict[str, int]:
+    """Checks a folder of landmarks, every one of them."""
+    from input_pipeline.landmarks import read_landmarks
 
     found = {}
     for split in SPLITS:
-        shards = _attempt(
-            lambda split=split: open_split(settings.landmarks, split),
-            "landmark shards",
+        marks = _attempt(
+            lambda split=split: read_landmarks(settings, split),
+            "landmarks",
             settings.landmarks or "config.data.landmarks",
             report,
         )
-        if shards is not None:
-            found[split] = len(shards)
+        if marks is not None:
+            found[split] = len(marks)
     return found
 
 

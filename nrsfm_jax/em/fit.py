@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax.em import missing
 from nrsfm_jax.em.gaussians import (
     HIGHEST,
@@ -45,6 +44,7 @@ from nrsfm_jax.em.samples import (
     gap_steps,
 )
 from nrsfm_jax.em.views import rotation_views, upright_views
+from runtime.files import read_arrays, write_arrays
 
 # Added to Sigma in every step, so that it stays positive in float32. What landmarks
 # say little about changes slowly, and more of it would add up there.
@@ -550,11 +550,11 @@ def read_or_fit(
 ) -> GaussianMixture:
     """:func:`fit_shapes`, kept on disk so that a resumed run need not fit again."""
     if path.exists():
-        arrays = teacher_files.load_arrays(path)
+        arrays = read_arrays(path)
         return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
     shapes = fit_shapes(W, labelled, key=key, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    teacher_files.save_arrays(path, shapes._asdict())
+    write_arrays(path, shapes._asdict())
     return shapes
 
 

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from input_pipeline.landmarks import read_landmarks
-from nrsfm_jax import depth_cue, train
-from nrsfm_jax import teacher as teacher_files
-from nrsfm_jax.depth_cue import Samples, decide, find_sample, parse_cues
+from input_pipeline.dataset import open_dataset
+from nrsfm_jax import depth_sign, train
+from nrsfm_jax import teacher as teachers
+from nrsfm_jax.depth_sign import Samples, decide, find_pose, parse_cues
 
 JOINTS = ("nose", "Left Hind Paw", "tail is")
 NAMES = ("a/img_0011.png", "a/img_0012.png", "b/dog.jpg", "b/dog.jpg")
 IDS = np.array([5, 6, 7, 8])
+# The depth of the first joint says which sample a pose is of.
+POSES = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((1, 3, 3), np.float32)
+SAMPLES = Samples(NAMES, IDS, POSES)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,6 @@ def test_sentences(text, near, far, what, which):
 def test_several_sentences():
     one = "nose is nearer than tail is in image 1"
     assert len(parse_cues(f"{one}; {one};", JOINTS)) == 2
-    assert len(parse_cues((one, one, one), JOINTS)) == 3
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_other_sentences_are_errors(text, message):
 )
 def test_images_and_samples_are_found(where, row):
     (cue,) = parse_cues(f"nose is nearer than tail is in {where}", JOINTS)
-    assert find_sample(cue, NAMES, IDS) == row
+    assert find_pose(cue, [SAMPLES])[0, 2] == row
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_images_and_samples_are_found(where, row):
 def test_unknown_or_ambiguous_images_are_errors(where, message):
     (cue,) = parse_cues(f"nose is nearer than tail is in {where}", JOINTS)
     with pytest.raises(ValueError, match="depth_sign_cue") as caught:
-        find_sample(cue, NAMES, IDS)
+        find_pose(cue, [SAMPLES])
     assert message in str(caught.value)
 
 
@@ -105,15 +107,15 @@ def test_one_cue_sets_the_sign(word):
     """Depth grows away from the camera: the nearer joint has less of it."""
     text = f"nose is {word} than Left Hind Paw in image 0"
     sign = 1 if word == "nearer" else -1
-    assert _decide(text, (-0.5, 0.5)).sign == sign
-    assert _decide(text, (0.5, -0.5)).sign == -sign
+    assert _decide(text, (-0.5, 0.5))[0] == sign
+    assert _decide(text, (0.5, -0.5))[0] == -sign
 
 
 def test_the_majority_decides_and_the_others_are_named():
     cues = [f"nose is nearer than Left Hind Paw in image {i}" for i in range(3)]
-    decision = _decide(";".join(cues), (-1, 1), (-0.5, 0.5), (1, -1))
-    assert decision.sign == 1
-    assert decision.text == (f"2 of 3 cues; against it: {cues[2]!r}")
+    sign, text = _decide(";".join(cues), (-1, 1), (-0.5, 0.5), (1, -1))
+    assert sign == 1
+    assert text == f"2 of 3 cues; against it: {cues[2]!r}"
 
 
 def test_cues_that_contradict_each_other_are_an_error():
@@ -124,7 +126,7 @@ def test_cues_that_contradict_each_other_are_an_error():
 
 def test_a_cue_at_equal_depth_is_said():
     text = "nose is nearer than Left Hind Paw in image 0"
-    assert "nearly the same depth" in _decide(text, (-0.001, 0.001)).text
+    assert "nearly the same depth" in _decide(text, (-0.001, 0.001))[1]
 
 
 def test_training_samples_come_before_validation_samples():
@@ -132,12 +134,16 @@ def test_training_samples_come_before_validation_samples():
     val = Samples(("a.png", "b.png"), np.array([7, 8]), _poses((1, -1), (1, -1)))
     text = "nose is nearer than Left Hind Paw in "
     for where, sign in (("sample 7", 1), ("image a", 1), ("sample 8", -1)):
-        assert decide(parse_cues(text + where, JOINTS), [train, val]).sign == sign
+        assert decide(parse_cues(text + where, JOINTS), [train, val])[0] == sign
     with pytest.raises(ValueError, match="no sample '9' among 1, which are 7"):
         decide(parse_cues(text + "sample 9", JOINTS), [train, val])
 
 
 # --- a whole run ---------------------------------------------------------------------
+
+
+def _run(config, folder):
+    return train.train_and_evaluate(config, folder, open_dataset(config.data))
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +162,13 @@ def run(tmp_path_factory):
     config.teacher.batch_size, config.teacher.steps = 16, 20
     config.teacher.log_every = 10
     config.teacher.em.guide_fraction = 0.0
-    train.train_and_evaluate(config, folder)
+    _run(config, folder)
     return config, folder
 
 
 def _z(config, folder, row=0):
-    teacher = teacher_files.load(folder / "teacher")
-    split = teacher_files.load_reconstruction(folder / "teacher", "train")
+    teacher = teachers.load(folder / "teacher")
+    split = teachers.load_reconstruction(folder / "teacher", "train")
     saved = np.load(folder / "teacher" / "predictions_train.npz")
     pose = split.poses(teacher.dictionary)[row]
     np.testing.assert_allclose(saved["pose"][row, :, 2], pose[:, 2], atol=1e-5)
@@ -172,7 +178,7 @@ def _z(config, folder, row=0):
 def test_the_sign_follows_the_cue_without_another_training(run, monkeypatch, capsys):
     config, folder = run
     monkeypatch.setattr(train, "_train", lambda *a: pytest.fail("trained again"))
-    landmarks = read_landmarks(config.data, "train")
+    landmarks = open_dataset(config.data).landmarks("train")
     joints = landmarks.skeleton.joints
     before, teacher = _z(config, folder)
     assert (teacher.depth_sign, teacher.depth_sign_source) == (1, "given")
@@ -183,46 +189,47 @@ def test_the_sign_follows_the_cue_without_another_training(run, monkeypatch, cap
             f"{joints[near]} is {word} than {joints[far]} in sample "
             f"{landmarks.sample_ids[0]}"
         )
-        results[sign] = train.train_and_evaluate(config, folder)
+        results[sign] = _run(config, folder)
         after, teacher = _z(config, folder)
         assert (teacher.depth_sign, teacher.depth_sign_source) == (sign, "cue")
         np.testing.assert_allclose(after, sign * before, atol=1e-5)
         assert f"depth sign {sign:+d}, by 1 of 1 cues" in capsys.readouterr().out
         # Once: the second time the results are read.
-        assert train.train_and_evaluate(config, folder) == results[sign]
+        assert _run(config, folder) == results[sign]
         assert capsys.readouterr().out == ""
     assert "from what is seen" in results[1]["val"]["sign"]
     assert results[1]["val"]["mpjpe_mm"] != results[-1]["val"]["mpjpe_mm"]
     config.teacher.depth_sign_cue = ""
     config.teacher.depth_sign = -1
-    assert "given" in train.train_and_evaluate(config, folder)["val"]["sign"]
-    assert teacher_files.load(folder / "teacher").depth_sign == -1
+    assert "given" in _run(config, folder)["val"]["sign"]
+    assert teachers.load(folder / "teacher").depth_sign == -1
     config.teacher.depth_sign = 1
-    train.train_and_evaluate(config, folder)
+    _run(config, folder)
 
 
 def test_an_unknown_joint_lists_the_names(run):
     config, folder = run
     config.teacher.depth_sign_cue = "Nose is nearer than Head in sample 1"
     with pytest.raises(ValueError, match="the joints are Pelvis, RHip"):
-        train.train_and_evaluate(config, folder)
+        _run(config, folder)
     config.teacher.depth_sign_cue = ""
-    train.train_and_evaluate(config, folder)
+    _run(config, folder)
 
 
 def test_the_telling_sample_is_deep(run):
     _, folder = run
-    sample = depth_cue.telling_sample(folder / "teacher")
+    sample = depth_sign.telling_sample(folder / "teacher")
     z = sample.pose[:, 2]
     assert sample.joints == (int(np.argmin(z)), int(np.argmax(z)))
     assert sample.depth_sign == 1
-    split = teacher_files.load_reconstruction(folder / "teacher", "train")
+    split = teachers.load_reconstruction(folder / "teacher", "train")
     assert sample.sample_id in split.sample_ids
 
 
 def test_check_draws_both_readings(run, capsys):
-    import check
     from PIL import Image
+
+    from stages import check
 
     config, folder = run
     check.run(config, folder)
@@ -234,5 +241,5 @@ def test_check_draws_both_readings(run, capsys):
     # What it proposes is understood.
     (line,) = [part for part in out.splitlines() if "depth_sign_cue=" in part]
     config.teacher.depth_sign_cue = line.split('"')[1]
-    train.train_and_evaluate(config, folder)
-    assert teacher_files.load(folder / "teacher").depth_sign == 1
+    _run(config, folder)
+    assert teachers.load(folder / "teacher").depth_sign == 1

@@ -1,0 +1,140 @@
+"""Landmarks from a folder of NumPy files, mapped into memory and read by the row.
+
+For sets that need not fit in memory (``config.data.name = "landmarks"``)::
+
+    skeleton.json                     as ``Skeleton.to_dict()`` gives it
+    train/keypoints.npy               (N, P, 2) float32 pixels
+    train/labelled.npy                (N, P) bool; without it all are labelled
+    train/sample_ids.npy              (N,) int64; without it 0, 1, 2, ...
+    val/...                           likewise
+
+``np.save`` writes them; what does not fit in memory is filled piece by piece::
+
+    keypoints = np.lib.format.open_memmap(
+        "train/keypoints.npy", mode="w+", dtype=np.float32, shape=(1_000_000, 17, 2)
+    )
+    keypoints[first:last] = ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from input_pipeline import crops
+from input_pipeline.landmarks import Landmarks
+from input_pipeline.skeleton import Skeleton
+from runtime.files import read_json
+
+ROWS = 65_536  # read at once
+
+
+class SampleNames(Sequence[str]):
+    """``"sample 7"`` for each id, made when asked for."""
+
+    def __init__(self, sample_ids: np.ndarray) -> None:
+        self._ids = sample_ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> SampleNames: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return SampleNames(self._ids[index])
+        return f"sample {self._ids[index]}"
+
+
+def read_folder(folder: str | Path, split: str, *, padding: float) -> Landmarks:
+    """The landmarks of a split, their large arrays mapped; read parts by :func:`parts`.
+
+    Args:
+        folder: laid out as above.
+        split: ``"train"`` or ``"val"``.
+        padding: side of the crops over the longer side of the landmarks' box.
+
+    Raises:
+        ValueError: a missing file, arrays that do not fit together, a landmark that
+            is not finite, a sample whose landmarks span no area.
+    """
+    folder = Path(folder).expanduser()
+    skeleton = Skeleton.from_dict(
+        read_json(folder / "skeleton.json", remedy="write the skeleton's record there")
+    )
+    keypoints = _mapped(folder / split / "keypoints.npy")
+    count, shape = len(keypoints), (len(keypoints), skeleton.num_joints)
+    labelled = _mapped(folder / split / "labelled.npy", np.broadcast_to(True, shape))
+    ids = _mapped(folder / split / "sample_ids.npy", np.arange(count))
+    found = {"keypoints": keypoints, "labelled": labelled, "sample_ids": ids}
+    wanted = {
+        "keypoints": ((*shape, 2), np.float32),
+        "labelled": (shape, np.bool_),
+        "sample_ids": ((count,), np.int64),
+    }
+    for name, (of_shape, dtype) in wanted.items():
+        if found[name].shape != of_shape or found[name].dtype != dtype or not count:
+            raise ValueError(
+                f"{folder / split / name}.npy: {found[name].dtype} {found[name].shape},"
+                f" but {count} samples of the {skeleton.num_joints} joints of "
+                f"{skeleton.name!r} need {np.dtype(dtype)} {of_shape}"
+            )
+    marks = Landmarks(
+        skeleton=skeleton,
+        sample_ids=ids,
+        keypoints=keypoints,
+        labelled=labelled,
+        centre=np.zeros((count, 2), np.float32),
+        half_side=np.zeros(count, np.float32),
+        names=SampleNames(ids),
+    )
+    for rows, part in parts(marks):
+        _check(folder / split, part)
+        boxes = crops.landmark_boxes(part.keypoints, part.labelled)
+        marks.centre[rows], marks.half_side[rows] = crops.square_crops(
+            boxes, padding=padding
+        )
+    flat = np.flatnonzero(~(marks.half_side > 0))
+    if flat.size:
+        raise ValueError(
+            f"{folder / split}: {marks.names[int(flat[0])]}: its landmarks span no "
+            "area; label a second joint elsewhere or leave the sample out"
+        )
+    return marks
+
+
+def is_mapped(landmarks: Landmarks) -> bool:
+    """Whether the landmarks lie on disk, to be read part by part."""
+    return isinstance(landmarks.keypoints, np.memmap)
+
+
+def parts(landmarks: Landmarks) -> Iterator[tuple[slice, Landmarks]]:
+    """Some rows at a time in memory: (slice, those samples)."""
+    for start in range(0, len(landmarks), ROWS):
+        some = slice(start, min(start + ROWS, len(landmarks)))
+        yield some, landmarks.take(some)
+
+
+def _mapped(path: Path, default: np.ndarray | None = None) -> np.ndarray:
+    if default is not None and not path.exists():
+        return default
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: missing file; write it by np.save") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole .npy file ({error})") from error
+
+
+def _check(where: Path, part: Landmarks) -> None:
+    bad = np.flatnonzero((~np.isfinite(part.keypoints).all(-1) & part.labelled).any(1))
+    if bad.size:
+        raise ValueError(
+            f"{where}: {part.names[int(bad[0])]}: a landmark is not finite; mark it as "
+            "not labelled or leave the sample out"
+        )

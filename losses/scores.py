@@ -1,0 +1,85 @@
+"""The scores of N predicted poses: one table row, the same for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from losses import metrics
+
+NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
+MEAN_POSE = "mean of the true training poses in one view: only PA-MPJPE has a meaning"
+
+
+def score_poses(
+    pose: Float[np.ndarray, "n p 3"],
+    annotated_xy: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    truth_mm: Float[np.ndarray, "n p 3"] | None,
+    *,
+    edges: metrics.Edges,
+    root: int,
+    sign: str,
+    mean_pose: Float[np.ndarray, "p 3"] | None = None,
+    actions: Sequence[str] | np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Every metric of N poses, and of what any method must beat.
+
+    Only labelled joints count, for every method and baseline alike, so that the rows
+    of a table compare; a sample in which no bone has both ends labelled has no scale
+    and is left out.
+
+    Args:
+        pose: (N, P, 3) predictions in the camera frame.
+        annotated_xy: (N, P, 2) landmarks, in the unit and frame of ``pose``.
+        labelled: (N, P) joints that have a landmark.
+        truth_mm: (N, P, 3) true poses in the camera frame; None: no scores.
+        edges: bones as (parent, child).
+        root: index of the root joint.
+        sign: how the sign of depth was fixed, reported with the numbers.
+        mean_pose: (P, 3) a constant prediction to compare with.
+        actions: (N,) names, for a table per action.
+
+    Returns:
+        The metrics of ``pose``; the same with the annotated x and y under
+        ``"annotated_xy"``; those of depth 0 and of the mean pose under
+        ``"baselines"``; where there are several actions ``"per_action"``; and how
+        many samples were ``"left_out"`` where any were.
+
+    Raises:
+        ValueError: shapes that differ, a value that is not finite.
+    """
+    if truth_mm is None:
+        return {"message": NO_TRUTH}
+    bones = np.asarray(edges, np.int64).reshape(-1, 2)
+    rows = (labelled[:, bones[:, 0]] & labelled[:, bones[:, 1]]).any(axis=1)
+    rows = rows if len(bones) else np.ones(len(pose), bool)  # no edges: metrics say so
+    pose, truth, mask = pose[rows], truth_mm[rows], labelled[rows]
+    given = np.where(mask[..., None], annotated_xy[rows], pose[..., :2])
+    annotated = np.concatenate([given, pose[..., 2:]], axis=-1)
+    how: dict[str, Any] = {"edges": edges, "root": root, "labelled": mask}
+
+    def measure(poses: np.ndarray, sign: str = sign) -> dict[str, Any]:
+        return metrics.evaluate_poses(poses, truth, sign=sign, **how)
+
+    no_depth = np.array([1, 1, 0], pose.dtype)
+    zero = measure(pose * no_depth, "no depth")
+    zero["annotated_xy"] = measure(annotated * no_depth, "no depth")
+    baselines = {"z_zero": zero}
+    if mean_pose is not None:
+        same = np.repeat(mean_pose[None], len(pose), axis=0)
+        baselines["mean_pose"] = measure(same, MEAN_POSE)
+    scores = measure(pose) | {
+        "annotated_xy": measure(annotated),
+        "baselines": baselines,
+    }
+    names = None if actions is None else np.asarray(actions)[rows]
+    if names is not None and len(np.unique(names)) > 1:
+        scores["per_action"] = metrics.per_action_table(
+            pose, truth, names, sign=sign, **how
+        )
+    left_out = int(np.sum(~rows))
+    return scores | ({"left_out": left_out} if left_out else {})

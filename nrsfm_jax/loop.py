@@ -1,0 +1,283 @@
+"""The teacher's training loop: arrays in, parameters out; no files, no config."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nrsfm_jax import model
+from nrsfm_jax.loss import Batch, Objective, batch_gradient
+from nrsfm_jax.model import Params
+from runtime.devices import AXIS, DataParallel, data_parallel, fitting_batch
+
+METRICS = ("loss", "em_difference", "gradient_norm")
+# More than this stays where it is; every chunk of steps takes the rows it needs.
+RESIDENT_BYTES = 2**30
+# Called after every chunk of steps with the state (one copy) and its mean metrics.
+AfterChunk = Callable[["TrainState", dict[str, float]], None]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "opt_state", "step"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes. No shapes: under pmap an axis of the devices leads."""
+
+    params: Params
+    opt_state: Any
+    step: Any
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became NaN or infinite."""
+
+
+def init_state(
+    key: Key[Array, ""],
+    *,
+    num_landmarks: int,
+    dictionary_sizes: Sequence[int],
+    objective: Objective,
+) -> TrainState:
+    """Random parameters and an optimizer that has seen nothing."""
+    params = model.init(
+        jax.random.fold_in(key, 0),
+        num_landmarks=num_landmarks,
+        dictionary_sizes=dictionary_sizes,
+    )
+    return TrainState(
+        params, objective.optimizer.init(params), jnp.zeros((), jnp.int32)
+    )
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, objective: Objective
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step on this device's part of a batch; equal on all devices afterwards."""
+    guide = objective.guide_at(state.step)
+    gradients, metrics = batch_gradient(state.params, batch, guide, objective=objective)
+    gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name=AXIS)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
+    # Adam of optax raises a Python float to an integer count.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = objective.optimizer.update(gradients, state.opt_state)
+    params = cast(Params, optax.apply_updates(state.params, updates))
+    return TrainState(params, opt_state, state.step + 1), metrics
+
+
+def _chunk_of_steps(
+    state: TrainState,
+    rows: Int[Array, "b steps"],
+    shared: tuple[Batch, Int[Array, ""]],
+    *,
+    objective: Objective,
+) -> tuple[TrainState, dict[str, Array]]:
+    """The first ``count`` of ``steps`` steps, on the given rows of the arrays."""
+    data, count = shared
+
+    def body(i, carry):
+        state, total = carry
+        batch = {name: values[rows[:, i]] for name, values in data.items()}
+        state, metrics = train_step(state, batch, objective=objective)
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    zero = {name: jnp.zeros(()) for name in METRICS}
+    # A loop whose end is an argument: chunks of any length share one program.
+    state, total = jax.lax.fori_loop(0, count, body, (state, zero))
+    return state, jax.tree.map(lambda x: x / count.astype(x.dtype), total)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(objective: Objective, parallel: str, num_devices: int) -> DataParallel:
+    """One program for each set of hyper-parameters, however often it is fitted."""
+    step = functools.partial(_chunk_of_steps, objective=objective)
+    return data_parallel(step, mode=parallel, num_devices=num_devices)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "batch_size"))
+def draw_rows(
+    key: Key[Array, ""],
+    first: Int[Array, ""] | int,
+    count: Int[Array, ""] | int,
+    *,
+    steps: int,
+    batch_size: int,
+) -> Int[Array, "steps b"]:
+    """Rows 0..count-1 of the batches of some steps: uniform, with replacement.
+
+    Those of a step depend on ``key`` and the step alone, so that a run that starts
+    again takes the same.
+    """
+
+    def one(step):
+        of_step = jax.random.fold_in(key, step)
+        return jax.random.randint(of_step, (batch_size,), 0, count)
+
+    return jax.vmap(one)(first + jnp.arange(steps))
+
+
+def fit(
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    *,
+    key: Key[Array, ""],
+    dictionary_sizes: Sequence[int] = (256, 128, 64, 32),
+    em_depth: Float[np.ndarray, "n p"] | None = None,
+    objective: Objective = Objective(),  # noqa: B008 (frozen)
+    chunk: int = 100,
+    state: TrainState | None = None,
+    after_chunk: AfterChunk | None = None,
+    parallel: str = "jit",
+    num_devices: int = 0,
+) -> TrainState:
+    """Trains a teacher.
+
+    Arrays up to ``RESIDENT_BYTES`` lie on the device. Of larger ones, and of those
+    mapped into memory (``np.memmap``), each chunk of steps is given its rows: the
+    steps are the same, and memory does not grow with N.
+
+    Args:
+        W: (N, P, 2) centred landmarks in patch units; missing ones are 0 or, better,
+            what the EM expects.
+        labelled: (N, P) joints that have a landmark.
+        key: seeds the network and the batches.
+        dictionary_sizes: K_1 ... K_n.
+        em_depth: (N, P) depth that guides the first part of the training.
+        objective: hyper-parameters of loss and optimizer. A batch larger than N is
+            made smaller.
+        chunk: steps between two calls of ``after_chunk``.
+        state: where to resume; by default the start.
+        after_chunk: called with the state and the mean metrics of the chunk.
+        parallel: ``"jit"``, ``"pmap"`` or ``"shard_map"``.
+        num_devices: how many devices share a batch; 0 means all (one for "jit").
+
+    Raises:
+        ValueError: arrays that do not fit together, a batch that the devices cannot
+            share, a loss that is not finite.
+    """
+    data, objective = _checked(W, labelled, em_depth, objective)
+    init_key, batch_key = jax.random.split(key)
+    if state is None:
+        state = init_state(
+            init_key,
+            num_landmarks=W.shape[1],
+            dictionary_sizes=dictionary_sizes,
+            objective=objective,
+        )
+    run = _compiled(objective, parallel, num_devices)
+    batches = _batches(data, batch_key, run, chunk=chunk, size=objective.batch_size)
+    step, state = int(state.step), run.replicate(state)
+    ready = batches(step)
+    while step < objective.steps:
+        begin, step = step, min(step - step % chunk + chunk, objective.steps)
+        rows, samples = ready
+        count = run.replicate(jnp.int32(step - begin))
+        state, metrics = run(state, rows, (samples, count))
+        if step < objective.steps:
+            ready = batches(step)  # read while the device works
+        means = _finite(run.unreplicate(metrics), begin, step)
+        if after_chunk is not None:
+            after_chunk(run.unreplicate(state), means)
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), run.unreplicate(state))
+
+
+def _batches(
+    data: Batch, key: Key[Array, ""], run: DataParallel, *, chunk: int, size: int
+) -> Callable[[int], tuple[Any, Any]]:
+    """What a chunk that begins at a step takes: (its rows, the arrays they are of)."""
+    resident = sum(x.nbytes for x in data.values()) <= RESIDENT_BYTES
+    resident &= not any(isinstance(x, np.memmap) for x in data.values())
+    placed = run.replicate(data) if resident else None
+    part, count = part_of_process(size), len(data["W"])
+
+    def batches(begin: int) -> tuple[Any, Any]:
+        rows = np.asarray(draw_rows(key, begin, count, steps=chunk, batch_size=size))
+        if placed is not None:
+            return run.shard(rows.T[part]), placed
+        samples = {name: _take(values, rows.ravel()) for name, values in data.items()}
+        order = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return run.shard(order.T[part]), run.replicate(samples)
+
+    return batches
+
+
+def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    if isinstance(values, np.memmap) and values.flags.c_contiguous and values.filename:
+        # Mapped anew: pages that an old mapping touched count as memory of ours.
+        values = np.memmap(
+            values.filename, values.dtype, "r", values.offset, values.shape
+        )
+    return np.asarray(values[rows])
+
+
+def _checked(
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    em_depth: Float[np.ndarray, "n p"] | None,
+    objective: Objective,
+) -> tuple[dict[str, np.ndarray], Objective]:
+    """The arrays of a step; without an EM depth there is no guide."""
+    if em_depth is None:
+        em_depth = np.broadcast_to(np.float32(0), labelled.shape)
+        objective = dataclasses.replace(objective, guide_fraction=0.0)
+    if not isinstance(W, np.memmap):
+        W, em_depth = np.asarray(W, np.float32), np.asarray(em_depth, np.float32)
+    if W.shape != (*labelled.shape, 2) or em_depth.shape != labelled.shape:
+        raise ValueError(
+            f"W {W.shape}, labelled {labelled.shape} and em_depth {em_depth.shape} do "
+            "not fit; expected (N, P, 2), (N, P) and (N, P)"
+        )
+    _check_finite(W)
+    check_labelled(labelled, [str(i) for i in range(labelled.shape[1])])
+    size, _ = fitting_batch("config.teacher.batch_size", objective.batch_size, len(W))
+    objective = dataclasses.replace(objective, batch_size=size)
+    return {"W": W, "labelled": labelled, "em_depth": em_depth}, objective
+
+
+def _check_finite(W: Float[np.ndarray, "n p 2"], *, rows: int = 65_536) -> None:
+    for start in range(0, len(W), rows):
+        bad = np.flatnonzero(~np.isfinite(W[start : start + rows]).all(axis=(1, 2)))
+        if bad.size:
+            raise ValueError(
+                f"W[{start + bad[0]}] is not finite; missing landmarks must be 0"
+            )
+
+
+def check_labelled(labelled: Bool[np.ndarray, "n p"], names: Sequence[str]) -> None:
+    """Raises a ValueError with the names of the joints that no sample has."""
+    unknown = [names[int(joint)] for joint in np.flatnonzero(~labelled.any(axis=0))]
+    if unknown:
+        raise ValueError(
+            f"joint {', '.join(unknown)}: labelled in none of the {len(labelled)} "
+            "training samples, so its depth cannot be learned; label it in some of "
+            "them or leave it out of the skeleton"
+        )
+
+
+def _finite(metrics: Mapping[str, Any], begin: int, end: int) -> dict[str, float]:
+    means = {name: float(value) for name, value in metrics.items()}
+    # The last gradient tells whether the parameters are still finite.
+    if not np.isfinite(means["loss"] + means["gradient_norm"]):
+        raise NonFiniteLoss(
+            f"the teacher's loss is {means['loss']} in the steps {begin + 1}..{end}; "
+            "lower config.teacher.learning_rate or look for outliers among the "
+            "landmarks (--stage=check)"
+        )
+    return means
+
+
+def part_of_process(batch_size: int) -> slice:
+    """The part of every batch that this process trains on."""
+    size = batch_size // jax.process_count()
+    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

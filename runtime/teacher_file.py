@@ -1,0 +1,281 @@
+"""The teacher's folder: one format, one writer, one reader; NumPy only.
+
+::
+
+    teacher/teacher.json          format, skeleton, sign of depth, settings, splits
+    teacher/teacher.safetensors   dictionary (3P, K); params/... of the network
+    teacher/<split>/<name>.npy    one array per name, one row per sample
+
+Arrays of a split: ``sample_ids`` (N,), ``camera`` (N, 3, 2), ``code`` (N, K) in the
+gauge of unit dictionary columns, ``residual`` (N,), ``W`` (N, P, 2) centred landmarks,
+0 where not ``labelled`` (N, P); of a teacher that the EM guides also ``depth`` (N, P)
+and ``covariance`` (N, P, P), the EM's posterior. Lengths are in patch units.
+
+The arrays are as trained. 2D leaves one bit open, the sign of all depths; it stands in
+``teacher.json`` alone, and reading applies it: with ``F = diag(1, 1, -1)``, sign -1
+reads ``F D`` and ``F M``, which give the same 2D and the negated depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.files import read_arrays, read_json, write_arrays, write_json
+
+FORMAT = 2
+SOURCES = ("given", "cue")
+SPLIT_ARRAYS = ("sample_ids", "camera", "code", "residual", "W", "labelled")
+POSTERIOR_ARRAYS = ("depth", "covariance")
+_REMEDY = "run --stage=teacher first"
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherFile:
+    """A teacher's folder as it is read, in the frame that ``depth_sign`` says.
+
+    Attributes:
+        folder: where it was read.
+        skeleton: as ``Skeleton.to_dict()`` gives it.
+        depth_sign: +1: as trained; -1: mirrored in depth.
+        depth_sign_source: ``"given"`` by the config, or ``"cue"``: told by what is
+            seen in a picture.
+        dictionary: (3P, K), rows x1 y1 z1 x2 ..., columns of norm 1.
+        params: of the network, as trained (before the sign).
+        config: the settings of the training, as plain JSON.
+        splits: name -> number of samples.
+    """
+
+    folder: Path
+    skeleton: dict[str, Any]
+    depth_sign: int
+    depth_sign_source: str
+    dictionary: np.ndarray
+    params: dict[str, Any]
+    config: dict[str, Any]
+    splits: dict[str, int]
+
+    @property
+    def sign_text(self) -> str:
+        """How the sign of depth was fixed, for the tables."""
+        how = {"given": "given by the config", "cue": "from what is seen in a picture"}
+        return (
+            f"depth sign {self.depth_sign:+d} of the teacher, one for all samples, "
+            f"{how[self.depth_sign_source]}"
+        )
+
+    def split(
+        self, name: str, sample_ids: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """The arrays ``SPLIT_ARRAYS`` of a split; large ones are memory-mapped.
+
+        Args:
+            name: ``"train"``, ``"val"`` or ``"extra"``.
+            sample_ids: (N,) ids of the data set, to which the rows must belong.
+
+        Raises:
+            ValueError: missing or damaged arrays; the teacher saw other samples, or
+                the same in another order.
+        """
+        arrays = self._read(name, SPLIT_ARRAYS)
+        if sample_ids is not None:
+            self._check_ids(name, arrays["sample_ids"], np.asarray(sample_ids))
+        flip = np.array([1, 1, self.depth_sign], np.float32)[:, None]
+        camera = arrays["camera"]
+        return arrays | {"camera": camera if self.depth_sign == 1 else flip * camera}
+
+    def posterior(
+        self, name: str, sample_ids: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """The EM's mean ``depth`` (N, P) and its ``covariance`` (N, P, P).
+
+        Raises:
+            ValueError: the teacher has none, or of other samples.
+        """
+        if not (self.folder / name / "depth.npy").exists():
+            raise ValueError(
+                f"{self.folder / name} holds no posterior of the depth: only a teacher "
+                "that the EM guides (config.teacher.em.guide_fraction > 0), trained in "
+                "memory, has one"
+            )
+        arrays = self._read(name, ("sample_ids", *POSTERIOR_ARRAYS))
+        if sample_ids is not None:
+            self._check_ids(name, arrays["sample_ids"], np.asarray(sample_ids))
+        depth = np.float32(self.depth_sign) * arrays["depth"]
+        return {"depth": depth, "covariance": arrays["covariance"]}
+
+    def _read(self, name: str, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+        arrays = {n: _load(self.folder / name / f"{n}.npy") for n in wanted}
+        lengths = {n: len(x) for n, x in arrays.items()}
+        if set(lengths.values()) != {self.splits.get(name)}:
+            raise ValueError(
+                f"{self.folder / name}: teacher.json says {self.splits.get(name)} "
+                f"samples, the arrays have {lengths}; train the teacher again"
+            )
+        return arrays
+
+    def _check_ids(self, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
+        if not np.array_equal(found, wanted):
+            raise ValueError(
+                f"{self.folder / name} holds {_ids_text(found)}, the {name} split of "
+                f"the data set {_ids_text(wanted)}: train the teacher again on this "
+                "data set"
+            )
+
+
+def _ids_text(ids: np.ndarray) -> str:
+    return f"{len(ids)} samples ({', '.join(map(str, ids[:3].tolist()))}, ...)"
+
+
+def _load(path: Path) -> np.ndarray:
+    try:
+        # Mapped where it is large: a million codes take a gigabyte.
+        large = path.stat().st_size > 2**26
+        return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist; {_REMEDY}") from error
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a whole .npy file ({error}); train the teacher again"
+        ) from error
+
+
+def read(folder: str | Path) -> TeacherFile:
+    """Reads ``teacher.json`` and ``teacher.safetensors``; splits are read when asked.
+
+    Raises:
+        ValueError: a file is missing, damaged, of another format, or its arrays do
+            not fit the skeleton.
+    """
+    folder = Path(folder)
+    path = folder / "teacher.json"
+    record = read_json(path, remedy=_REMEDY)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{path}: format is {found!r}, this version reads {FORMAT}; train again"
+        )
+    needed = {"skeleton", "depth_sign", "depth_sign_source", "config", "splits"}
+    missing = sorted(needed - record.keys())
+    if missing or "joints" not in record["skeleton"]:
+        raise ValueError(f"{path} lacks {missing or ['skeleton.joints']}; train again")
+    _check_sign(record["depth_sign"], record["depth_sign_source"])
+    arrays = read_arrays(folder / "teacher.safetensors", remedy=_REMEDY)
+    dictionary = arrays.pop("dictionary", np.zeros((0, 0)))
+    rows = 3 * len(record["skeleton"]["joints"])
+    if dictionary.ndim != 2 or len(dictionary) != rows:
+        raise ValueError(
+            f"{folder / 'teacher.safetensors'}: dictionary has shape "
+            f"{dictionary.shape}, but the skeleton {record['skeleton'].get('name')!r} "
+            f"needs {rows} rows; the files are of different runs"
+        )
+    signs = np.tile(np.array([1, 1, record["depth_sign"]], np.float32), rows // 3)
+    fields = {name: record[name] for name in needed}
+    return TeacherFile(
+        folder=folder,
+        dictionary=signs[:, None] * dictionary,
+        params=_nested(arrays),
+        **fields,
+    )
+
+
+def save(
+    folder: str | Path,
+    *,
+    dictionary: np.ndarray,
+    params: Mapping[str, Any],
+    skeleton: Mapping[str, Any],
+    config: Mapping[str, Any],
+    splits: Mapping[str, Mapping[str, np.ndarray] | int],
+    depth_sign: int = 1,
+    depth_sign_source: str = "given",
+) -> None:
+    """Writes the folder; ``teacher.json`` last, so that it marks the others whole.
+
+    Args:
+        folder: made if absent.
+        dictionary: (3P, K) as trained, columns of norm 1.
+        params: name -> array, or list of one array per layer; as trained.
+        skeleton: as ``Skeleton.to_dict()`` gives it.
+        config: the settings of the training, as plain JSON.
+        splits: name -> its arrays, as trained; or the number of samples where the
+            arrays have been written to their place (:func:`split_file`).
+        depth_sign: +1, or -1 to read the folder mirrored in depth.
+        depth_sign_source: one of ``SOURCES``.
+    """
+    folder = Path(folder)
+    _check_sign(depth_sign, depth_sign_source)
+    (folder / "teacher.json").unlink(missing_ok=True)
+    counts: dict[str, int] = {}
+    for name, arrays in splits.items():
+        if isinstance(arrays, int):
+            counts[name] = arrays
+            continue
+        counts[name] = len(arrays["sample_ids"])
+        for array_name, values in arrays.items():
+            np.save(split_file(folder, name, array_name), values)
+    write_arrays(
+        folder / "teacher.safetensors", {"dictionary": dictionary, **_flat(params)}
+    )
+    record = {
+        "format": FORMAT,
+        "skeleton": dict(skeleton),
+        "depth_sign": depth_sign,
+        "depth_sign_source": depth_sign_source,
+        "config": dict(config),
+        "splits": counts,
+    }
+    write_json(folder / "teacher.json", record)
+
+
+def split_file(folder: str | Path, split: str, name: str) -> Path:
+    """Where an array of a split lies; makes the folder."""
+    path = Path(folder) / split / f"{name}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def set_depth_sign(
+    folder: str | Path, sign: int, source: str, config: Mapping[str, Any]
+) -> None:
+    """Turns the sign of a teacher that is written; its arrays stay as they are."""
+    _check_sign(sign, source)
+    path = Path(folder) / "teacher.json"
+    changed = {"depth_sign": sign, "depth_sign_source": source, "config": dict(config)}
+    write_json(path, read_json(path, remedy=_REMEDY) | changed)
+
+
+def _check_sign(sign: Any, source: Any) -> None:
+    if sign not in (1, -1):
+        raise ValueError(f"depth_sign is {sign!r}; it must be +1 or -1")
+    if source not in SOURCES:
+        raise ValueError(
+            f"depth_sign_source is {source!r}; it must be one of {SOURCES}"
+        )
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``{"camera": [b]}`` -> ``{"params/camera/0": b, "params/camera/count": 1}``."""
+    flat: dict[str, np.ndarray] = {}
+    for group, value in params.items():
+        if isinstance(value, (list, tuple)):  # a list may be empty: one layer's decoder
+            flat |= {f"params/{group}/{i}": np.asarray(x) for i, x in enumerate(value)}
+            flat[f"params/{group}/count"] = np.array(len(value))
+        else:
+            flat[f"params/{group}"] = np.asarray(value)
+    return flat
+
+
+def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name, value in arrays.items():
+        _, group, *index = name.split("/")
+        if index == ["count"]:
+            params[group] = [arrays[f"params/{group}/{i}"] for i in range(int(value))]
+        elif not index:
+            params[group] = value
+    return params
