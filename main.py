@@ -36,7 +36,7 @@ def parse(arguments: list[str]) -> list[str]:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
         _ = CONFIG.value.seed  # raises what the file of the config raised
         return rest
-    except (flags.Error, ImportError, OSError, KeyError, AttributeError) as error:
+    except (flags.Error, OSError, ValueError, KeyError, AttributeError) as error:
         text = str(error).replace("\\n", " ").replace("\\", "").strip("\"'")
         sys.exit("error: in the flags: " + " ".join(text.split()))
 

@@ -14,7 +14,7 @@ def reprojection_loss(
     W: Float[Array, " p 2"],
     phi: Float[Array, " k"],
     *,
-    sparsity_weight: Weight = 0.01,
+    sparsity_weight: Weight,
     labelled: Bool[Array, " p"] | None = None,
 ) -> Float[Array, ""]:
     """Reprojection error and sparsity of one sample (Wang et al. 2019, Eq. 4).

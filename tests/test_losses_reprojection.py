@@ -22,13 +22,15 @@ def test_missing_joints_do_not_count():
     labelled = jnp.asarray([True, False])
     spoiled = W.at[1].set(jnp.nan)
     loss = jax.value_and_grad(losses.reprojection_loss)
-    value, gradient = loss(S, jnp.eye(3, 2), spoiled, PHI, labelled=labelled)
+    value, gradient = loss(
+        S, jnp.eye(3, 2), spoiled, PHI, sparsity_weight=0.01, labelled=labelled
+    )
     assert value == pytest.approx(2.0 + 0.07)
     np.testing.assert_allclose(gradient, [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 def test_a_perfect_fit_has_a_finite_gradient():
     loss = jax.value_and_grad(losses.reprojection_loss)
-    value, gradient = loss(S, jnp.eye(3, 2), S[:, :2], 0.0 * PHI)
+    value, gradient = loss(S, jnp.eye(3, 2), S[:, :2], 0.0 * PHI, sparsity_weight=0.01)
     assert value == 0.0
     assert not np.any(gradient)

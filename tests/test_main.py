@@ -44,6 +44,7 @@ def parse(monkeypatch):
         yield read
 
 
+SIZES = (256, 128, 64, 32)
 QUICKSTART = ("--config=configs/quickstart.py", "--workdir=w")
 
 
@@ -62,6 +63,14 @@ def test_any_field_can_be_set_from_the_shell(parse):
     assert config.student.modes == ("distill", "supervised")
     assert config.data.joint_names == '{"nose": "Head"}'
     assert config.data.data_dir == "~/a=b"
+
+
+def test_the_papers_config_has_a_switch_for_the_guide(parse):
+    guided = parse("--config=configs/paper.py", "--workdir=w").teacher
+    unguided = parse("--config=configs/paper.py:unguided", "--workdir=w").teacher
+    assert guided.em.guide_fraction > 0
+    assert unguided.em.guide_fraction == 0
+    assert unguided.dictionary_sizes == guided.dictionary_sizes == (*SIZES, 16, 8)
 
 
 @pytest.mark.parametrize(
