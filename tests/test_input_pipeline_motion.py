@@ -196,6 +196,11 @@ def test_common_names_map_in_any_order(names):
     np.testing.assert_array_equal(map_joints(turned, "test"), np.arange(17)[::-1])
 
 
+def test_spine1_is_the_thorax_where_another_joint_is_the_spine():
+    names = [{"Thorax": "Spine1", "Spine": "Abdomen"}.get(j, j) for j in H36M_17.joints]
+    np.testing.assert_array_equal(map_joints(names, "test"), np.arange(17))
+
+
 def _npz(tmp_path, **changes):
     rng = np.random.default_rng(0)
     arrays = {

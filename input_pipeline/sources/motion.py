@@ -44,11 +44,11 @@ class Motion:
                 f"{self.source}: positions have shape {self.positions.shape}, "
                 "expected (frames, 17, 3) with at least one frame"
             )
-        for name in ("subject", "action"):
-            if np.shape(getattr(self, name)) != (count,):
+        for name, values in (("subject", self.subject), ("action", self.action)):
+            if values.shape != (count,):
                 raise ValueError(
-                    f"{self.source}: {name} has shape "
-                    f"{np.shape(getattr(self, name))}, expected ({count},)"
+                    f"{self.source}: {name} has shape {values.shape}, "
+                    f"expected ({count},)"
                 )
         bad = np.nonzero(~np.isfinite(self.positions).all(axis=(1, 2)))[0]
         if len(bad):
@@ -63,13 +63,13 @@ class Motion:
 
 @functools.lru_cache(maxsize=8)
 def frame_order(motion: Motion, split: str, seed: int) -> np.ndarray:
-    """Frames of a split in the order in which samples take them, each once.
+    """Frames of a split ("train", "val") in the order of its samples, each once.
 
     The last fifth of the subject numbers is ``val``; where there is one subject
     only, the last fifth of its frames.
 
     Raises:
-        ValueError: ``split`` is neither ``"train"`` nor ``"val"``, or it is empty.
+        ValueError: there is no such split, or it is empty.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split {split!r} must be 'train' or 'val'")
@@ -165,7 +165,8 @@ def map_joints(names: Sequence[str], source: str) -> np.ndarray:
     for i, name in enumerate(names):
         plain.setdefault(_plain(name), i)
     found: dict[str, int] = {}
-    for joint in H36M_17.joints:
+    # The thorax before the spine: either may be called "Spine1".
+    for joint in dict.fromkeys((*_CENTRAL, *H36M_17.joints)):
         for name in _candidates(joint):
             if name in plain and plain[name] not in found.values():
                 found[joint] = plain[name]
@@ -198,11 +199,8 @@ def _candidates(joint: str) -> list[str]:
 def _read_npz(path: Path) -> Motion:
     try:
         with np.load(path, allow_pickle=False) as file:
-            data = {
-                key: file[key]
-                for key in ("positions", "joint_names", "subject", "action")
-                if key in file
-            }
+            wanted = ("positions", "joint_names", "subject", "action")
+            data = {key: file[key] for key in wanted if key in file}
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable NPZ file ({error})") from error
     for key in ("positions", "joint_names"):
@@ -215,9 +213,7 @@ def _read_npz(path: Path) -> Motion:
             f"(frames, {len(names)}, 3) for its {len(names)} joint_names"
         )
     if positions.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{path}: positions are of type {positions.dtype}, not numbers"
-        )
+        raise ValueError(f"{path}: positions are {positions.dtype}, not numbers")
     count = len(positions)
     return Motion(
         positions=positions[:, map_joints(names, str(path))].astype(np.float32),

@@ -154,7 +154,7 @@ def _stride(rng: np.random.Generator, reach: float, *, gallop: bool) -> list[flo
     """
     phase = rng.uniform(0.0, 2.0 * np.pi)
     ahead = phase + np.array([0.0, 0.5 if gallop else np.pi])
-    behind = ahead + (np.pi if gallop else 0.75 * np.pi)
+    behind = ahead + (1.0 if gallop else 0.75) * np.pi
     fore = np.stack([np.sin(ahead), -1.4 * np.maximum(np.cos(ahead), 0.0)], 1)
     hind = np.stack([np.sin(behind), np.maximum(np.cos(behind), 0.0)], 1)
     bend = 12.0 * np.cos(phase) if gallop else 0.0

@@ -14,14 +14,7 @@ import numpy as np
 def view_rotation(
     azimuth_deg: float, elevation_deg: float, roll_deg: float = 0.0
 ) -> np.ndarray:
-    """Rotation (3, 3) from the world to the camera: ``x_cam = rotation @ x_world``.
-
-    Examples:
-        >>> nearer, farther = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
-        >>> rotation = view_rotation(0.0, 30.0)
-        >>> bool((rotation @ nearer)[1] > (rotation @ farther)[1])  # nearer is lower
-        True
-    """
+    """Rotation (3, 3) from the world to the camera: ``x_cam = rotation @ x_world``."""
     a, e, r = np.deg2rad((azimuth_deg, elevation_deg, roll_deg))
     (ca, ce, cr), (sa, se, sr) = np.cos((a, e, r)), np.sin((a, e, r))
     turn = np.array([[ca, 0.0, sa], [0.0, 1.0, 0.0], [-sa, 0.0, ca]])
@@ -44,11 +37,7 @@ def project(
 def draw_view(
     rng: np.random.Generator, elevation_deg: tuple[float, float]
 ) -> tuple[float, float, float]:
-    """Azimuth, elevation and roll in degrees, azimuth uniform over the circle.
-
-    Raises:
-        ValueError: the elevation range is empty or leaves -90..90.
-    """
+    """Azimuth, elevation and roll in degrees, azimuth uniform over the circle."""
     low, high = elevation_deg
     if not -90.0 <= low <= high <= 90.0:
         raise ValueError(

@@ -176,16 +176,24 @@ def render(
         cv2.resize(buffer, shape, interpolation=cv2.INTER_AREA)
         for buffer in (colours, covered, depth)
     )
-    # Darker where nearer parts surround a point, a cheap stand-in for the light that
-    # limbs take from what is right behind them: the depth less its mean around.
+    patch = picture[top:bottom, left:right]
+    patch *= (1.0 - coverage)[..., None]
+    patch += colours * _crease(depth, coverage, size)[..., None]
+    return picture
+
+
+def _crease(depth: np.ndarray, coverage: np.ndarray, size: int) -> np.ndarray:
+    """Brightness (h, w) that falls where nearer parts surround a point.
+
+    A cheap stand-in for the light that limbs take from what is right behind them:
+    depth (pixels, times coverage) less its mean over a square.
+    """
+    import cv2
+
     side = 2 * max(size // 24, 1) + 1
     near, share = (
         cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT)
         for values in (depth, coverage)
     )
     behind = depth / np.maximum(coverage, 1e-3) - near / np.maximum(share, 1e-4)
-    crease = 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)
-    patch = picture[top:bottom, left:right]
-    patch *= (1.0 - coverage)[..., None]
-    patch += colours * crease[..., None]
-    return picture
+    return 1.0 - np.clip(behind * np.float32(8.0 / size), 0.0, 0.38)

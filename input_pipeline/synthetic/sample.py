@@ -54,10 +54,8 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A posture before the camera.
-
-    ``posture``: camera frame, mm; ``up`` (3,): the world's up there; ``scale`` (picture
-    sides per mm) and ``translation`` (2,) (picture sides) place it in the picture.
+    """A posture in the camera frame (mm), the world's ``up`` (3,) there, and its place:
+    ``scale`` (picture sides per mm) and ``translation`` (2,) (picture sides).
     """
 
     posture: Posture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,8 +53,7 @@ class Look:
     stripe_mm: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Light:
+class Light(NamedTuple):
     """One lamp and the sky; ``direction`` points to the lamp, camera frame."""
 
     direction: np.ndarray

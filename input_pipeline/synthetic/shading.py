@@ -50,6 +50,20 @@ def shade(
     )
     length = np.sqrt(np.einsum("ni,ni->n", normal, normal))  # faster than norm
     normal /= np.maximum(length, 1e-6)[:, None]
+    albedo = _albedo(cones, owner, share, offset, look)
+    lamp = normal @ light.direction.astype(np.float32)
+    lamp = np.maximum((lamp + 0.25) / 1.25, 0.0)
+    sky = 0.72 + 0.28 * (normal @ up.astype(np.float32))
+    sky *= 0.70 - 0.30 * normal[:, 2]
+    brightness = sky[:, None] * light.ambient.astype(np.float32)
+    brightness += lamp[:, None] * light.lamp.astype(np.float32)
+    return np.minimum(albedo * brightness, 1.0)
+
+
+def _albedo(
+    cones: Cones, owner: np.ndarray, share: np.ndarray, offset: np.ndarray, look: Look
+) -> np.ndarray:
+    """Colours (n, 3) before the light: plain ones, and the paintings over them."""
     after = share > cones.split.astype(np.float32)[owner]
     albedo = cones.colours.astype(np.float32)[owner, after.astype(np.intp)]
     for index in np.nonzero(cones.pattern)[0]:
@@ -62,13 +76,7 @@ def shade(
             low, high = cones.height[index]
             height = low + share[chosen] * (high - low)
             albedo[chosen] = shirt_colours(local, height, look)
-    lamp = normal @ light.direction.astype(np.float32)
-    lamp = np.maximum((lamp + 0.25) / 1.25, 0.0)
-    sky = 0.72 + 0.28 * (normal @ up.astype(np.float32))
-    sky *= 0.70 - 0.30 * normal[:, 2]
-    brightness = sky[:, None] * light.ambient.astype(np.float32)
-    brightness += lamp[:, None] * light.lamp.astype(np.float32)
-    return np.minimum(albedo * brightness, 1.0)
+    return albedo
 
 
 def face_colours(local: np.ndarray, look: Look) -> np.ndarray:
