@@ -147,13 +147,12 @@ def draw_body(seed: int, subject: int) -> Body:
     own[8:] *= arms
     own = np.concatenate([own[4:8], own[:4], own[8:]])  # in the order of the table
     table = {}
-    for factor, (joint, (parent, part, vector)) in zip(
-        own, _BONES.items(), strict=True
+    for (joint, (parent, part, vector)), factor in zip(
+        _BONES.items(), own, strict=True
     ):
-        # Hips and shoulders vary in width, all others in length.
-        axis = 0 if vector[0] else 1
         scaled = stature * np.array(vector)
-        scaled[axis] *= factor
+        # Hips and shoulders vary in width, all others in length.
+        scaled[0 if vector[0] else 1] *= factor
         table[joint] = parent, part, scaled
     girth = float(np.clip(1.0 + 0.11 * build, 0.8, 1.3)) * stature / 1700.0
     head = 1.07 * stature / 1700.0 * (1.0 + 0.04 * rng.normal())
