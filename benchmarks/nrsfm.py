@@ -1,6 +1,7 @@
 """NRSfM on one data set: the teacher, the EM that starts it, and what both must beat.
 
 python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=20 --jobs=2
+python benchmarks/nrsfm.py --dataset=classic
 
 All rows see the same 2D landmarks and are scored by the same code; what the columns
 mean stands under the table. Every method and seed runs in a process of its own, so
@@ -9,12 +10,17 @@ on the way); each result is kept in a file (``--runs``), from which an interrupt
 goes on: delete it after a change of the code.
 
 The sign of depth is that of the run (the camera looks down on average), never chosen
-by the truth; methods that leave it open are given the better of the two.
+by the truth; methods that leave it open are given the better of the two. The classic
+sequences (``configs/classic.py``) are scored by the metric of Dai et al. (IJCV 2014).
+Their camera turns about the vertical, five degrees a frame: the views' prior says
+"level, any yaw", the order of the frames is not used. The published methods assume no
+such axis; neither does the row with a free grid of rotations.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import functools
 import resource
@@ -28,27 +34,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from benchmarks import classic, deep_nrsfm, factorisation
+from benchmarks import deep_nrsfm, factorisation
 from benchmarks.common import (
     DATA,
     Row,
     append_line,
     finish,
+    kept_results,
+    mean_row,
     parse_args,
-    run_jobs,
-    summarise,
 )
-from configs import default
-from input_pipeline.ground_truth import read_ground_truth
-from input_pipeline.landmarks import Landmarks, read_landmarks
+from configs import classic, default
+from input_pipeline.dataset import open_dataset
+from input_pipeline.landmarks import Landmarks
 from losses import metrics
 from nrsfm_jax import loop, teacher
-from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, mirror_of
+from nrsfm_jax.em import em_options, expected_pose, fit_shapes, mirror_of
 from nrsfm_jax.loss import Objective
 
 UNITS = {
+    "error": "",
     "mpjpe": "mm",
     "pa_mpjpe": "mm",
     "depth_error": "mm",
@@ -59,6 +65,8 @@ UNITS = {
     "peak_memory": "MiB",
 }
 COLUMNS = """\
+error: mean distance of the points after one rotation or reflection of all frames,
+  over the standard deviation of a frame's points along an axis (Dai et al. 2014)
 MPJPE: mean distance of the joints, scaled by the mean bone length, roots together
 PA-MPJPE: after the best similarity (rotation, scale, shift), no reflection
 depth error: mean |dz|, scaled by the mean bone length, mean depths together
@@ -70,12 +78,13 @@ seconds: wall clock of the fit and of all poses; compiled programs are kept betw
 peak memory: of the whole process, interpreter and data included (z = 0 shows those)
 EM, z = 0: the landmarks given, depth alone is estimated; the others: their own poses
 sign: {signs} get the better global sign, the others have their own"""
-PUBLISHED = (256, 128, 64, 32, 16, 8)
-OURS = tuple(default.get_config().teacher.dictionary_sizes)
-STEPS = int(default.get_config().teacher.steps)
+# Errors by Dai et al., for the block matrix method.
+CLASSIC = {"drink": 0.0266, "pickup": 0.1731, "yoga": 0.1150, "stretch": 0.1034}
+PUBLISHED_SIZES = (256, 128, 64, 32, 16, 8)
 COHERENT = 0.05
 _MISSING_STREAM = 99  # seeds the choice of removed landmarks
 DATASETS = ("cmu_mocap", "mh_mocap", "mannequin", "classic")
+MIRROR = np.array([1, 1, -1], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,62 +94,60 @@ class Problem:
     ``scored`` (N, P) are the joints that count, whether a method saw them or not.
     """
 
+    config: Any
     landmarks: Landmarks
     truth_mm: np.ndarray
     scored: np.ndarray
-    held_out: Landmarks
-
-
-# Name of the row, (N, P, 3) in the camera's frame, and scores that need no truth.
-Stage = tuple[str, np.ndarray, Callable[[], dict[str, float]] | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row: ``solve(problem, seed, args)`` gives (N, P, 3), or its stages.
+    """A row: ``solve(problem, seed)`` gives (name, (N, P, 3) camera frame) in turn.
 
     Attributes:
         seeds: which flag says how often it runs; None: nothing in it is random.
         either_sign: it leaves the sign of depth open.
-        by_default: runs where ``--method`` names nothing.
     """
 
-    solve: Callable[[Problem, int, argparse.Namespace], Any]
+    solve: Callable[[Problem, int], Iterator[tuple[str, np.ndarray]]]
     seeds: str | None = "seeds"
     either_sign: bool = False
-    by_default: bool = True
 
 
 def main() -> None:
     """Runs what is not yet in the file of results and prints the table."""
     args = parse_args(__doc__, add_flags)
-    if args.runs is None:
-        args.runs = Path("runs/benchmarks") / f"{args.dataset}.jsonl"
-    if args.dataset == "classic":
-        return classic.work(args) if args.worker else classic.table(args)
-    args.steps = args.steps or STEPS
+    args.runs = args.runs or Path("runs/benchmarks") / f"{args.dataset}.jsonl"
     if args.worker:
         return work(args)
-    chosen = args.method or [name for name, m in METHODS.items() if m.by_default]
-    for name in chosen:
-        if name not in METHODS:
-            sys.exit(f"error: no method {name!r}; there are {', '.join(METHODS)}")
-    wanted = [(name, seed) for name in chosen for seed in seeds_of(name, args)]
-    records = run_jobs(
-        Path(__file__), protocol(args), wanted, args.runs, jobs=args.jobs
-    )
-    if not records:
+    chosen = args.method or BY_DEFAULT[args.dataset == "classic"]
+    unknown = [name for name in chosen if name not in METHODS]
+    if unknown:
+        sys.exit(f"error: no method {unknown[0]!r}; there are {', '.join(METHODS)}")
+    rows: list[Row] = []
+    for case in cases(args):
+        if case.sequence:
+            error = [CLASSIC[case.sequence]]
+            rows.append(
+                mean_row("nrsfm", case_name(case), "published", "error", "", error)
+            )
+        wanted = [(name, seed) for name in chosen for seed in seeds_of(name, case)]
+        records = kept_results(
+            Path(__file__), protocol(case), wanted, args.runs, jobs=args.jobs
+        )
+        rows += table_rows(records, case_name(case))
+    if not rows:
         sys.exit("error: no run ended well")
-    rows = table_rows(records, case_name(args))
     signs = ", ".join(name for name, m in METHODS.items() if m.either_sign)
-    finish(rows, args.json, footer=COLUMNS.format(signs=signs))
-    return None
+    footer = COLUMNS.format(signs=signs)
+    return finish(rows, args.json, spread="mean [lowest, highest]", footer=footer)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
     parser.add_argument("--dataset", choices=DATASETS, default="cmu_mocap")
     parser.add_argument("--data", type=Path, help="a file of the data set's layout")
+    parser.add_argument("--sequence", help="of the classic ones; all by default")
     parser.add_argument("--method", action="append", help="only these rows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--baseline-seeds", type=int, default=5)
@@ -160,25 +167,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="elevations of the EM's grid in degrees, as 10,20,30,40,50",
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--sequence", help=argparse.SUPPRESS)
 
 
 # --- the problem ---------------------------------------------------------------------
 
 
+def cases(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """The arguments of every data set that the table shows."""
+    several = args.dataset == "classic" and not args.sequence
+    for sequence in CLASSIC if several else [args.sequence]:
+        yield argparse.Namespace(**vars(args) | {"sequence": sequence})
+
+
 def protocol(args: argparse.Namespace) -> dict[str, Any]:
     """What two results must share to stand in one table."""
-    names = ("dataset", "samples", "missing", "steps", "elevations", "quick")
+    names = ("dataset", "samples", "missing", "elevations", "quick", "sequence")
     kept = {name: getattr(args, name) for name in names}
-    return kept | {"data": str(args.data or "")}
+    steps = config_of(args).teacher.steps
+    return kept | {"steps": steps, "data": str(args.data or "")}
 
 
 def case_name(args: argparse.Namespace) -> str:
     """The data set, and what differs from its usual form."""
-    name = args.dataset
-    if args.missing:
-        name = f"{name}, {args.missing:.0%} missing"
-    return f"{name}, EM at {args.elevations}" if args.elevations else name
+    missing = f"{args.missing:.0%} missing" if args.missing else ""
+    grid = f"EM at {args.elevations}" if args.elevations else ""
+    return ", ".join(filter(None, (args.sequence or args.dataset, missing, grid)))
 
 
 def seeds_of(name: str, args: argparse.Namespace) -> list[int]:
@@ -189,40 +202,46 @@ def seeds_of(name: str, args: argparse.Namespace) -> list[int]:
     return [args.first_seed + i for i in range(count)]
 
 
-def data_config(args: argparse.Namespace) -> ConfigDict:
-    """``config.data`` of the data set that the flags name."""
-    data = default.get_config().data
+def config_of(args: argparse.Namespace) -> Any:
+    """The config of a run of main.py with the data set that the flags name."""
+    config: Any = (classic if args.dataset == "classic" else default).get_config()
+    data, steps = config.data, config.teacher.steps
+    config.teacher.steps = args.steps or (min(steps, 1500) if args.quick else steps)
+    if args.elevations:
+        grid = tuple(float(e) for e in args.elevations.split(","))
+        config.teacher.em.elevations_deg = grid
     data.num_train = 3000 if args.quick else args.samples
-    if args.dataset == "cmu_mocap":
+    if args.dataset == "classic":
+        data.mocap_file = str(args.data or DATA / "nrsfm_classic.npz")
+        data.sequence = args.sequence
+    elif args.dataset == "cmu_mocap":
         data.name = "mocap"
         data.mocap_file = str(args.data or DATA / "cmu_mocap17.npz")
     elif args.dataset == "mh_mocap":
-        folder = args.data or DATA / "mh_mocap"
-        data.name = "coco"
-        for field, suffix in (("", "train"), ("_val", "val")):
-            data[f"annotations{field}"] = str(
-                folder / f"person_keypoints_{suffix}.json"
-            )
-            data[f"images{field}"] = str(folder / f"images_{suffix}")
-            data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
+        set_mh_mocap(data, args.data or DATA / "mh_mocap")
     elif not args.quick:
         data.num_train = 4000
-    return data
+    return config
+
+
+def set_mh_mocap(data: Any, folder: Path) -> None:
+    """``config.data`` of rendered people in a folder, COCO files and their 3D."""
+    data.name = "coco"
+    for field, suffix in (("", "train"), ("_val", "val")):
+        data[f"annotations{field}"] = str(folder / f"person_keypoints_{suffix}.json")
+        data[f"images{field}"] = str(folder / f"images_{suffix}")
+        data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
 
 
 def load(args: argparse.Namespace) -> Problem:
     """Landmarks, a share of them removed where asked for, and the truth."""
-    data = data_config(args)
-    landmarks = read_landmarks(data, "train")
-    truth = read_ground_truth(data, "train")
+    config = config_of(args)
+    dataset = open_dataset(config.data)
+    landmarks, truth = dataset.landmarks("train"), dataset.truth("train")
     if truth is None:
         raise ValueError(f"{args.dataset} has no 3D truth to score against")
-    return Problem(
-        landmarks=without(landmarks, args.missing),
-        truth_mm=truth.align(landmarks.sample_ids).positions_mm,
-        scored=landmarks.labelled,
-        held_out=read_landmarks(data, "val"),
-    )
+    remaining = without(landmarks, args.missing)
+    return Problem(config, remaining, truth.positions_mm, landmarks.labelled)
 
 
 def without(landmarks: Landmarks, share: float) -> Landmarks:
@@ -239,26 +258,21 @@ def measure(
     pose: np.ndarray, problem: Problem, *, either_sign: bool = False
 ) -> dict[str, float]:
     """The columns that need the truth."""
+    truth, skeleton = problem.truth_mm, problem.landmarks.skeleton
+    if problem.config.data.name == "sequence":
+        half_side = problem.landmarks.half_side[:, None, None]
+        return {"error": metrics.dai_error(pose * half_side, truth)}
+    options: dict[str, Any] = {"edges": skeleton.edges, "labelled": problem.scored}
     score = functools.partial(
-        metrics.evaluate_poses,
-        truth_mm=problem.truth_mm,
-        edges=problem.landmarks.skeleton.edges,
-        root=problem.landmarks.skeleton.root,
-        labelled=problem.scored,
+        metrics.evaluate_poses, truth_mm=truth, root=skeleton.root, **options
     )
-    mirror = np.array([1, 1, -1], np.float32)
     scores = score(pose)
     if either_sign and scores["flip_fraction"] > 0.5:
-        scores = score(pose * mirror)
-    flipped = metrics.flipped(pose, problem.truth_mm, labelled=problem.scored)
-    turned = np.where(np.reshape(flipped, (-1, 1, 1)), pose * mirror, pose)
-    scaled = metrics.scale_by_bone_length(
-        turned,
-        problem.truth_mm,
-        edges=problem.landmarks.skeleton.edges,
-        labelled=problem.scored,
-    )
-    unsigned = metrics.depth_error(scaled, problem.truth_mm, labelled=problem.scored)
+        scores = score(pose * MIRROR)
+    flipped = metrics.flipped(pose, truth, labelled=problem.scored)
+    turned = np.where(np.reshape(flipped, (-1, 1, 1)), pose * MIRROR, pose)
+    scaled = metrics.scale_by_bone_length(turned, truth, **options)
+    unsigned = metrics.depth_error(scaled, truth, labelled=problem.scored)
     return {
         "mpjpe": scores["mpjpe_mm"],
         "pa_mpjpe": scores["pa_mpjpe_mm"],
@@ -268,38 +282,20 @@ def measure(
     }
 
 
-# --- one process ---------------------------------------------------------------------
-
-
 def work(args: argparse.Namespace) -> None:
     """One method with one seed; the results are appended to the file of results."""
     problem = load(args)
     began = time.monotonic()
     stages = []
-    for name, pose, scores in solved(problem, args):
-        seconds = time.monotonic() - began
-        # In KiB, on Linux; what scores and errors need comes after all stages.
+    for name, pose in METHODS[args.worker].solve(problem, args.first_seed):
+        # In KiB, on Linux; what the errors need comes after all stages.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        stages.append((name, pose, scores, {"seconds": seconds, "peak_memory": peak}))
-    for name, pose, scores, cost in stages:
-        either_sign = METHODS[name].either_sign
-        record = {
-            "protocol": protocol(args),
-            "method": name,
-            "seed": args.first_seed,
-            "metrics": measure(pose, problem, either_sign=either_sign) | cost,
-            "scores": scores() if scores else {},
-        }
-        append_line(args.runs, record)
-
-
-def solved(problem: Problem, args: argparse.Namespace) -> Iterator[Stage]:
-    """The stages of a method; the teacher's first one is the row "EM" of its seed."""
-    result = METHODS[args.worker].solve(problem, args.first_seed, args)
-    if isinstance(result, np.ndarray):
-        yield args.worker, result, None
-    else:
-        yield from result
+        cost = {"seconds": time.monotonic() - began, "peak_memory": peak}
+        stages.append((name or args.worker, pose, cost))
+    for name, pose, cost in stages:
+        found = measure(pose, problem, either_sign=METHODS[name].either_sign)
+        record = {"protocol": protocol(args), "method": name, "seed": args.first_seed}
+        append_line(args.runs, record | {"metrics": found | cost})
 
 
 def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
@@ -307,126 +303,83 @@ def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
     rows = []
     for name in dict.fromkeys(record["method"] for record in records):
         runs = [r["metrics"] for r in records if r["method"] == name]
-        coherent = sum(run["flip_fraction"] < COHERENT for run in runs)
         for metric, unit in UNITS.items():
-            # A result that was kept by an earlier version may lack a column.
             values = [run[metric] for run in runs if metric in run]
-            if metric == "coherent":
-                values = [coherent]
+            if metric == "coherent" and "flip_fraction" in runs[0]:
+                values = [sum(run["flip_fraction"] < COHERENT for run in runs)]
             if values:
-                row = summarise("nrsfm", case, name, metric, unit, values)
+                row = mean_row("nrsfm", case, name, metric, unit, values)
                 rows.append(dataclasses.replace(row, n=len(runs)))
     return rows
 
 
 # --- the methods ---------------------------------------------------------------------
 
+Stages = Iterator[tuple[str, np.ndarray]]  # "": the row that was asked for
 
-def zero_depth(problem: Problem, seed: int, args: argparse.Namespace) -> np.ndarray:
+
+def zero_depth(problem: Problem, seed: int) -> Stages:
     """The annotated landmarks in the picture plane."""
     W, _ = problem.landmarks.centred
-    return np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
+    yield "", np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
 
 
-def factorised(
-    problem: Problem, seed: int, args: argparse.Namespace, *, method: Any
-) -> np.ndarray:
+def factorised(problem: Problem, seed: int, *, method: Any) -> Stages:
     """A factorisation; there is nothing random in it."""
     W, _ = problem.landmarks.centred
-    return factorisation.camera_frame(*method(W))
+    yield "", factorisation.camera_frame(*method(W))
 
 
-def learned(
-    problem: Problem, seed: int, args: argparse.Namespace, *, module: Any
-) -> np.ndarray:
-    """A network of others, trained by what it minimises."""
-    marks = problem.landmarks
-    options = {"steps": module.STEPS // 10} if args.quick else {}
-    return module.solve(marks.centred[0], marks.labelled, seed=seed, **options)
+def deep(problem: Problem, seed: int) -> Stages:
+    """The network of Kong and Lucey."""
+    W, _ = problem.landmarks.centred
+    yield "", deep_nrsfm.solve(W, problem.landmarks.labelled, seed=seed)
 
 
-def em_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the flags change in the EM."""
-    if not args.elevations:
-        return {}
-    return {"elevations_deg": tuple(float(e) for e in args.elevations.split(","))}
+def keys_of(seed: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of the EM and of the teacher, the same as in a run of main.py."""
+    first, second = jax.random.split(jax.random.key(seed))
+    return first, second
 
 
-def em_shapes(
-    marks: Landmarks, key: jax.Array, args: argparse.Namespace, components: int = 10
-) -> GaussianMixture:
-    """The fit of the EM."""
-    W, _ = marks.centred
-    options = {"components": components, "mirror": mirror_of(marks.skeleton)}
-    return fit_shapes(W, marks.labelled, key=key, **options, **em_options(args))
-
-
-def em_alone(
-    problem: Problem, seed: int, args: argparse.Namespace, *, components: int
-) -> Iterator[Stage]:
+def em_pose(problem: Problem, seed: int, **changed: Any) -> np.ndarray:
     """The annotated landmarks with the depth of the Gaussian shapes."""
-    marks = problem.landmarks
-    shape = em_shapes(marks, em_key(seed), args, components)
-    pose = expected_pose(shape, marks.centred[0], marks.labelled)[0]
-    name = "EM" if components > 1 else "EM, 1 Gaussian"
-    yield name, pose, functools.partial(em_scores, shape, problem)
+    marks, em = problem.landmarks, copy.deepcopy(problem.config.teacher.em)
+    em.update(changed)
+    options = em_options(em) | {"mirror": mirror_of(marks.skeleton)}
+    W, _ = marks.centred
+    shapes = fit_shapes(W, marks.labelled, key=keys_of(seed)[0], **options)
+    return expected_pose(shapes, W, marks.labelled)[0]
 
 
-def em_key(seed: int) -> jax.Array:
-    """The key of the EM, the same as in a run of main.py."""
-    return jax.random.split(jax.random.key(seed))[0]
+def em_alone(problem: Problem, seed: int, **changed: Any) -> Stages:
+    """The EM, some of its settings changed."""
+    yield "", em_pose(problem, seed, **changed)
 
 
-def em_scores(shape: GaussianMixture, problem: Problem) -> dict[str, float]:
-    """Minus the log-likelihood a sample, of the fit and of samples it has not seen."""
-    held_out = problem.held_out
-    log_p = expected_pose(shape, held_out.centred[0], held_out.labelled)[1]
-    return {
-        "em_nats": -float(shape.log_likelihood),
-        "em_nats_held_out": -float(np.mean(log_p)),
-    }
-
-
-def plain_teacher(problem: Problem, seed: int, args: argparse.Namespace) -> np.ndarray:
+def plain_teacher(problem: Problem, seed: int) -> Stages:
     """Section 3 as published: the published dictionaries and nothing but Eq. 4."""
-    marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
-    W, labelled = marks.centred[0], marks.labelled
-    objective = Objective(steps=steps_of(args))
-    state = loop.fit(
-        W, labelled, key=key, objective=objective, dictionary_sizes=PUBLISHED
-    )
-    return reconstructed(state, W, marks)
+    W, _ = problem.landmarks.centred
+    yield "", teacher_pose(problem, seed, W, dictionary_sizes=PUBLISHED_SIZES)
 
 
-def guided_teacher(
-    problem: Problem, seed: int, args: argparse.Namespace
-) -> Iterator[Stage]:
-    """The recipe of configs/default.py; its EM is the row of that name."""
-    marks, key = problem.landmarks, jax.random.split(jax.random.key(seed))[1]
-    shape = em_shapes(marks, em_key(seed), args)
-    first = expected_pose(shape, marks.centred[0], marks.labelled)[0]
-    scores = functools.partial(em_scores, shape, problem)
-    yield "EM", first, scores
-    state = loop.fit(
-        first[..., :2],
-        marks.labelled,
-        key=key,
-        em_depth=first[..., 2],
-        objective=Objective(steps=steps_of(args)),
-        dictionary_sizes=OURS,
-    )
-    yield "teacher", reconstructed(state, first[..., :2], marks), scores
+def guided_teacher(problem: Problem, seed: int) -> Stages:
+    """The recipe of the configs; its EM is the row of that name."""
+    first = em_pose(problem, seed)
+    yield "EM", first
+    sizes = tuple(problem.config.teacher.dictionary_sizes)
+    options = {"em_depth": first[..., 2], "dictionary_sizes": sizes}
+    yield "", teacher_pose(problem, seed, first[..., :2], **options)
 
 
-def steps_of(args: argparse.Namespace) -> int:
-    """Steps of the teacher's training."""
-    return min(args.steps, 1500) if args.quick else args.steps
-
-
-def reconstructed(
-    state: loop.TrainState, W: np.ndarray, marks: Landmarks
+def teacher_pose(
+    problem: Problem, seed: int, W: np.ndarray, **options: Any
 ) -> np.ndarray:
-    """The teacher's own poses."""
+    """The own poses of a teacher that is trained on W."""
+    marks, settings = problem.landmarks, problem.config.teacher
+    weights = {"sparsity_weight": settings.sparsity_weight, "steps": settings.steps}
+    options |= {"key": keys_of(seed)[1], "objective": Objective(**weights)}
+    state = loop.fit(W, marks.labelled, **options)
     record = teacher.Teacher(state.params, skeleton=marks.skeleton.to_dict())
     split = record.reconstruct(W, marks.labelled, marks.sample_ids)
     return split.poses(record.dictionary)
@@ -444,18 +397,18 @@ METHODS = {
         seeds=None,
         either_sign=True,
     ),
-    "Deep-NRSfM": Method(
-        functools.partial(learned, module=deep_nrsfm),
-        seeds="baseline_seeds",
-        either_sign=True,
-    ),
-    "plain teacher": Method(plain_teacher, either_sign=True, by_default=False),
-    "EM, 1 Gaussian": Method(
-        functools.partial(em_alone, components=1), by_default=False
-    ),
-    "EM": Method(functools.partial(em_alone, components=10)),
+    "Deep-NRSfM": Method(deep, seeds="baseline_seeds", either_sign=True),
+    "plain teacher": Method(plain_teacher, either_sign=True),
+    "EM, 1 Gaussian": Method(functools.partial(em_alone, components=1)),
+    "EM, free rotation": Method(functools.partial(em_alone, views="free")),
+    "EM": Method(em_alone),
     "teacher": Method(guided_teacher),
 }
+# Of the usual data sets, and of the classic sequences.
+BY_DEFAULT = (
+    ("z = 0", "rigid", "low rank", "Deep-NRSfM", "EM", "teacher"),
+    ("z = 0", "EM, free rotation", "EM", "teacher"),
+)
 
 
 if __name__ == "__main__":

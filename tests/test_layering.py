@@ -40,7 +40,7 @@ STAGES = {f"{p}.{m}" for p in ("nrsfm_jax", "pose_jax") for m in ("train", "eval
 READS_TRUTH = {
     *("nrsfm_jax.evaluate", "pose_jax.evaluate", "pose_jax.train", "stages.report"),
     *("input_pipeline.checks.validate", "input_pipeline.dataset"),
-    *("benchmarks.classic", "benchmarks.nrsfm", "benchmarks.table_scores"),
+    *("benchmarks.nrsfm", "benchmarks.table_scores"),
 }
 # Heavy and optional, or of one backend only: imported where they are used.
 HEAVY = {
