@@ -8,7 +8,7 @@ that nothing large is ever transposed:
 
     Y = relu(D' X - b),   G = dY where Y > 0,   dX = D G,   dD = X G',   db = -sum G
 
-Only for one ISTA step. ``tests/test_nrsfm_jax_columns.py`` holds loss and gradient to
+Only for one ISTA step. ``tests/test_nrsfm_jax_fast.py`` holds loss and gradient to
 those of the definition.
 """
 
