@@ -95,7 +95,7 @@ def _coco(samples: Sequence[AnimalSample], labelled: np.ndarray, size: int) -> d
     annotations, images = [], []
     for i, (sample, known) in enumerate(zip(samples, labelled, strict=True)):
         points = sample.keypoints.astype(float).round(2)
-        low, side = points.min(0), np.ptp(points, axis=0)
+        low, side = points.min(0), np.ptp(points, axis=0).round(2)
         triples = np.where(known[:, None], np.insert(points, 2, 2, axis=1), 0)
         name = f"{i:06d}.jpg"
         images.append({"id": i + 1, "file_name": name, "width": size, "height": size})
