@@ -72,7 +72,7 @@ def run(config: Any, workdir: Path, stage: str) -> None:
         for mode in config.student.modes:
             config.student.mode = mode
             pose_jax.train.train_and_evaluate(config, workdir)
-    stages.report.write(config, workdir)
+    stages.report.write(config, workdir, data)
 
 
 if __name__ == "__main__":

@@ -92,15 +92,11 @@ def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Pictur
         try:
             for frame, image in read_video(source.file, every):
                 persons = source.frames.get(frame, source.persons)
-                load = partial(_same, image)
+                load = partial(lambda image: image, image)
                 yield Picture(next(number), source, frame, persons, load)
         except ValueError as error:
             load = partial(_raise, error)
             yield Picture(next(number), source, None, source.persons, load)
-
-
-def _same(image: Image.Image) -> Image.Image:
-    return image
 
 
 def _raise(error: ValueError) -> Image.Image:
@@ -163,28 +159,21 @@ def find_files(images: str) -> list[Path]:
 
 def _files_of(part: str) -> list[Path]:
     path = Path(part)
-    if path.is_dir():
-        inside = sorted(path.iterdir())
-        files = [f for f in inside if f.suffix.lower() in SUFFIXES]
-        videos = [f for f in inside if is_video(f)]
-        hint = (
-            f", but {len(videos)} videos; name one, or '{path}/*{videos[0].suffix}'"
-            if videos
-            else f" ({', '.join(SUFFIXES)}); give another folder"
-        )
-        if not files:
-            raise ValueError(f"config.predict.images = {path} holds no picture{hint}")
-        return files
-    if path.exists() or not glob.has_magic(part):
+    if path.is_file() or not (path.is_dir() or glob.has_magic(part)):
         return [path]  # one that is missing is reported when it is opened
-    found = [Path(name) for name in sorted(glob.glob(part, recursive=True))]
-    files = [f for f in found if f.suffix.lower() in SUFFIXES or is_video(f)]
-    if not files:
+    pattern = f"{glob.escape(part)}/*" if path.is_dir() else part
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    pictures = [f for f in found if f.suffix.lower() in SUFFIXES]
+    videos = [f for f in found if is_video(f)]
+    if path.is_dir() and pictures:
+        return pictures
+    if path.is_dir() or not pictures + videos:
         raise ValueError(
-            f"config.predict.images = {part} matches {len(found)} files and no picture "
-            "or video among them; give another pattern"
+            f"config.predict.images = {part}: no picture ({', '.join(SUFFIXES)}) among "
+            f"{len(found)} files"
+            + (f"; name a video, or '{part}/*{videos[0].suffix}'" if videos else "")
         )
-    return files
+    return sorted(pictures + videos)
 
 
 def short_names(files: Sequence[Path]) -> dict[Path, str]:
@@ -199,16 +188,12 @@ def _only(files: Sequence[Path], listed: Sequence[Source], path: Path) -> list[S
     pairs = [(f, by_name.get(f.as_posix()) or by_name.get(f.name)) for f in files]
     found = [dataclasses.replace(s, file=file) for file, s in pairs if s is not None]
     if not found:
+        there, wanted = ", ".join([*by_name][:3]), ", ".join(f.name for f in files[:3])
         raise ValueError(
-            f"{path} has boxes for {_some(list(by_name))}, but none for "
-            f"{_some([file.name for file in files])}; correct its file names"
+            f"{path} has boxes for {there or 'nothing'}, ..., but none for {wanted}; "
+            "correct its file names"
         )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (", ".join(names[:3]) + more) or "nothing"
 
 
 # --- reading boxes -----------------------------------------------------------------
@@ -220,12 +205,10 @@ def _read_boxes(path: Path, box: str) -> Iterator[Source]:
         raise ValueError(f"config.predict.annotations = {path} does not exist")
     file = LabelFile(path, Path(), "", box, 1, _stop)
     record = read_json(file)
-    if isinstance(record, Mapping) and "annotations" in record:
+    if isinstance(record, dict) and "annotations" in record:
         return _coco(record, file)
-    if isinstance(record, list):
-        return _detections(record, file)
-    if isinstance(record, Mapping) and "images" not in record:
-        return _by_name(record, file)
+    if isinstance(record, (list, dict)) and "images" not in record:
+        return _by_file_name(record, file)
     raise ValueError(
         f"{path} is not a COCO file with 'images' and 'annotations', a list of "
         "detections with 'file_name' and 'bbox', or a record of file names and boxes; "
@@ -280,28 +263,24 @@ def _coco(record: Mapping[str, Any], file: LabelFile) -> Iterator[Source]:
         yield Source(Path(name), name, (person,), image_id=image_id, size=size)
 
 
-def _detections(record: Sequence[Any], file: LabelFile) -> Iterator[Source]:
-    for i, entry in enumerate(record):
-        found = entry if isinstance(entry, Mapping) else {}
-        name = found.get("file_name")
+def _by_file_name(record: Any, file: LabelFile) -> Iterator[Source]:
+    """Detections, or file names with their boxes."""
+    if isinstance(record, list):
+        found = [entry if isinstance(entry, Mapping) else {} for entry in record]
+        entries = [
+            (f"[{i}]", e.get("file_name"), e.get("bbox"), e.get("image_id"))
+            for i, e in enumerate(found)
+        ]
+    else:
+        entries = [(repr(name), name, boxes, None) for name, boxes in record.items()]
+    for at, name, boxes, image_id in entries:
         if not isinstance(name, str) or not name:
-            remedy = "make it a record with 'file_name' and 'bbox'"
-            file.problem("bad detection", f"[{i}]", entry, remedy)
+            file.problem("bad file_name", at, name, "give the name of a picture")
             continue
-        person = Person(_box(file, f"[{i}]", found.get("bbox")))
-        yield Source(Path(name), name, (person,), image_id=found.get("image_id"))
-
-
-def _by_name(record: Mapping[str, Any], file: LabelFile) -> Iterator[Source]:
-    for name, boxes in record.items():
-        if not isinstance(boxes, list):
-            remedy = "make it [[x, y, width, height], ...]"
-            file.problem("no list of boxes", repr(name), boxes, remedy)
-            continue
-        if boxes and not isinstance(boxes[0], list):
+        if not isinstance(boxes, list) or (boxes and not isinstance(boxes[0], list)):
             boxes = [boxes]  # a single one
-        persons = tuple(Person(_box(file, repr(name), box)) for box in boxes)
-        yield Source(Path(name), name, persons)
+        persons = tuple(Person(_box(file, at, box)) for box in boxes)
+        yield Source(Path(name), name, persons, image_id=image_id)
 
 
 def _landmark_box(annotation: Mapping[str, Any]) -> np.ndarray | None:

@@ -6,8 +6,9 @@ is something to look at, ``check/sheet_suspects.png`` and ``check/depth_sign.png
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,21 @@ from rich.console import Console
 from rich.table import Table
 
 from input_pipeline import crops
+from input_pipeline.checks.problems import Problem
 from input_pipeline.checks.validate import Report, left_out, problem_lines, validate
+from input_pipeline.dataset import Dataset, open_dataset
 from input_pipeline.formats.annotations import Index
 from input_pipeline.formats.pictures import check_picture
-from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.pictures import as_rgb
-from input_pipeline.settings import DataSettings, data_settings
-from input_pipeline.skeleton import H36M_17
-from input_pipeline.synthetic.sample import render_sample
+from input_pipeline.pictures import as_rgb, cut_patch
+from input_pipeline.settings import DataSettings
+from input_pipeline.skeleton import H36M_17, Skeleton
+from input_pipeline.sources.rendering import render_jpeg
 from nrsfm_jax.depth_sign import telling_sample
-from runtime.files import write_json
-from view.sheet import CELL, depth_readings, labelled_tile, tile_sheet
+from runtime.devices import fitting_batch
+from runtime.files import replacing, write_json
+from view.overlay import contact_sheet, depth_readings, draw_skeleton, with_caption
 
+CELL = 192  # side of a crop in the sheets, pixels
 SHOWN = 24  # samples of the sheet
 SUSPECTS = 48
 
@@ -36,19 +40,35 @@ SUSPECTS = 48
 def run(config: Any, workdir: Path) -> bool:
     """Checks the data of ``config``; True where training would start."""
     folder = workdir / "check"
-    folder.mkdir(parents=True, exist_ok=True)
-    report = validate(config.data, batch_size=config.student.batch_size)
+    report = validate(config.data)
+    batches = _check_batches(config, report.samples.get("train", 0))
+    report = dataclasses.replace(report, problems=(*report.problems, *batches))
     show(report)
     write_json(folder / "check.json", report.to_dict())
     written = [folder / "check.json"]
     try:
-        written += _sheets(data_settings(config.data), report, folder)
-        written += _draw_depth(config, workdir, report, folder / "depth_sign.png")
+        data = open_dataset(config.data)
+        written += _sheets(data.settings, report, folder)
+        written += _draw_depth(data, workdir, folder / "depth_sign.png")
     except ValueError as error:
         print(f"no further picture: {error}")
     print("written: " + ", ".join(str(path) for path in written))
     print(report.verdict)
     return report.ok
+
+
+def _check_batches(config: Any, count: int) -> Iterator[Problem]:
+    """What training says of its batch sizes, by the function that it uses."""
+    for part in ("teacher", "student") if count else ():
+        field = f"config.{part}.batch_size"
+        try:
+            _, note = fitting_batch(field, config[part].batch_size, count)
+        except ValueError as error:
+            yield Problem("bad setting", field, "", str(error), "correct it")
+        else:
+            if note:
+                remedy = "nothing to do, unless samples are missing"
+                yield Problem("small data set", field, "", note, remedy, fatal=False)
 
 
 def show(report: Report, console: Console | None = None) -> None:
@@ -61,9 +81,8 @@ def show(report: Report, console: Console | None = None) -> None:
             f"{split}: {count} samples{left_out(report.skipped.get(split, {}))}"
         )
         if found is not None:
-            text = f"  {found.complete} with all joints, in {found.pictures} pictures"
             console.print(
-                text
+                f"  {found.complete} with all joints, in {found.pictures} pictures"
                 + _range_text("pictures", found.picture_px)
                 + _range_text("bodies", found.body_px)
             )
@@ -93,84 +112,28 @@ def _joint_table(report: Report) -> Table:
     return table
 
 
+# --- pictures ----------------------------------------------------------------------
+
+
 def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
     """The sheets of crops; none for landmarks without pictures."""
     tiles = []
-    if settings.name == "mannequin" and not settings.mocap_file and report.ok:
-        tiles += _mannequin_tiles(settings)
+    if settings.name == "mannequin" and report.ok:
+        tiles += _rendered_tiles(settings, min(SHOWN, report.samples["train"]))
     for split, index in report.splits.items():
         count = max(SHOWN // len(report.splits), 4)
         rows = np.unique(np.linspace(0, len(index.persons) - 1, count).astype(int))
         tiles += _tiles(settings, index, rows.tolist(), split)
-    written = [_save(tiles, folder / "sheet.png")] if tiles else []
     suspects = []
     for split, found in report.surveys.items():
         rows = [swap.row for swap in found.swaps[:SUSPECTS]]
         suspects += _tiles(settings, report.splits[split], rows, split)
-    if suspects:
-        written.append(_save(suspects[:SUSPECTS], folder / "sheet_suspects.png"))
-    return written
-
-
-def _draw_depth(config: Any, workdir: Path, report: Report, path: Path) -> list[Path]:
-    """One training sample in both readings of its depth, where a teacher is trained."""
-    if not (workdir / "teacher" / "teacher.json").exists():
-        return []
-    settings = data_settings(config.data)
-    sample = telling_sample(workdir / "teacher")
-    landmarks = read_landmarks(settings, "train")
-    row = int(np.flatnonzero(landmarks.sample_ids == sample.sample_id)[0])
-    crop = _crop(settings, report, landmarks, row)
-    caption = f"sample {sample.sample_id}: {landmarks.names[row]}"
-    image = depth_readings(crop, sample.pose, landmarks.skeleton, caption=caption)
-    name = landmarks.names[row]
-    nearer, farther = (landmarks.skeleton.joints[j] for j in sample.joints)
-    print(
-        f"\nWhich of the two in {path} is right? 2D cannot tell. The teacher has "
-        f"{sample.depth_sign:+d}; with 1, {nearer} is nearer than {farther} in "
-        f"{name}. Set --config.teacher.depth_sign=1 or =-1, or say what you see:\n"
-        f"  --config.teacher.depth_sign_cue="
-        f'"{nearer} is nearer than {farther} in sample {sample.sample_id}"\n'
-    )
-    return [_save_image(image, path)]
-
-
-def _crop(
-    settings: DataSettings, report: Report, landmarks: Landmarks, row: int
-) -> np.ndarray:
-    """The picture of a training sample with its skeleton; grey where it has none."""
-    size = 2 * CELL
-    centre, half = landmarks.centre[row], float(landmarks.half_side[row])
-    picture = Image.new("RGB", (1, 1), (235, 235, 235))
-    if "train" in report.splits:
-        ids = [person.sample_id for person in report.splits["train"].persons]
-        person = report.splits["train"].persons[ids.index(landmarks.sample_ids[row])]
-        found = check_picture(person, person.file, report=lambda problem: None)
-        picture = picture if found is None else as_rgb(found.image)
-    elif settings.name == "mannequin" and not settings.mocap_file:
-        picture = Image.fromarray(_render(settings, int(landmarks.sample_ids[row]))[0])
-    return labelled_tile(
-        picture,
-        landmarks.keypoints[row],
-        landmarks.labelled[row],
-        landmarks.skeleton,
-        centre=centre,
-        half_side=half,
-        caption="",
-        size=size,
-    )[:size]
-
-
-def _save(tiles: Sequence[np.ndarray], path: Path) -> Path:
-    return _save_image(tile_sheet(tiles), path)
-
-
-def _save_image(image: np.ndarray, path: Path) -> Path:
-    """Writes a PNG that is whole or absent."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    Image.fromarray(image).save(temporary)
-    os.replace(temporary, path)
-    return path
+    sheets = {"sheet.png": tiles, "sheet_suspects.png": suspects[:SUSPECTS]}
+    return [
+        _save(contact_sheet(some), folder / name)
+        for name, some in sheets.items()
+        if some
+    ]
 
 
 def _tiles(
@@ -181,50 +144,75 @@ def _tiles(
     for row in rows:
         person = index.persons[row]
         picture = check_picture(person, person.file, report=lambda problem: None)
-        if picture is None:
-            continue
-        box = crops.landmark_boxes(person.keypoints[None], person.labelled[None])
-        if settings.box == "annotation":
-            box = person.box[None]
-        centre, half_side = crops.square_crops(box, padding=settings.padding)
-        tiles.append(
-            labelled_tile(
-                as_rgb(picture.image),
-                person.keypoints,
-                person.labelled,
-                index.skeleton,
-                centre=centre[0],
-                half_side=float(half_side[0]),
-                caption=f"{split} {person.sample_id}: {person.name}",
-            )
-        )
+        if picture is not None:
+            box = person.box if settings.box == "annotation" else None
+            marks = person.keypoints, person.labelled, box
+            caption = f"{split} {person.sample_id}: {person.name}"
+            image = as_rgb(picture.image)
+            tiles.append(_tile(settings, image, *marks, index.skeleton, caption))
     return tiles
 
 
-def _mannequin_tiles(settings: DataSettings) -> list[np.ndarray]:
+def _rendered_tiles(settings: DataSettings, count: int) -> list[np.ndarray]:
+    """The first mannequins, as training will see them."""
     tiles = []
-    half = settings.render_size / 2
-    for i in range(min(SHOWN, settings.num_train)):
-        image, keypoints, labelled = _render(settings, i)
-        tiles.append(
-            labelled_tile(
-                Image.fromarray(image),
-                keypoints,
-                labelled,
-                H36M_17,
-                centre=np.full(2, half),
-                half_side=half,
-                caption=f"train {i}",
-            )
-        )
+    for i in range(count):
+        encoded, sample = render_jpeg(i, settings=settings, split="train")
+        image = Image.open(io.BytesIO(encoded))
+        marks = sample.keypoints, np.ones(len(sample.keypoints), bool), None
+        tiles.append(_tile(settings, image, *marks, H36M_17, f"train {i}"))
     return tiles
 
 
-def _render(
-    settings: DataSettings, index: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Picture, landmarks and visibility of one mannequin."""
-    sample = render_sample(
-        index, split="train", seed=settings.seed, size=settings.render_size
+def _tile(
+    settings: DataSettings,
+    image: Image.Image,
+    keypoints: np.ndarray,
+    labelled: np.ndarray,
+    box: np.ndarray | None,
+    skeleton: Skeleton,
+    caption: str,
+) -> np.ndarray:
+    """The crop of one body as training cuts it, with skeleton and caption."""
+    around = crops.landmark_boxes(keypoints[None], labelled[None])
+    boxes = around if box is None else box[None]
+    centre, half = crops.square_crops(boxes, padding=settings.padding)
+    patch = cut_patch(image, centre[0], float(half[0]), CELL)
+    points = (crops.pixels_to_patch(keypoints, centre[0], half[0]) + 1) * CELL / 2
+    drawn = draw_skeleton(patch, points, skeleton, labelled=labelled)
+    return with_caption(drawn, caption)
+
+
+def _draw_depth(data: Dataset, workdir: Path, path: Path) -> list[Path]:
+    """One training sample in both readings of its depth, where a teacher is trained."""
+    if not (workdir / "teacher" / "teacher.json").exists():
+        return []
+    sample = telling_sample(workdir / "teacher")
+    landmarks, skeleton = data.landmarks("train"), data.skeleton
+    row = int(np.flatnonzero(landmarks.sample_ids == sample.sample_id)[0])
+    picture = np.full((2 * CELL, 2 * CELL, 3), 235, np.uint8)
+    if data.has_pictures:
+        how: dict[str, Any] = {"batch_size": 1, "image_size": len(picture), "seed": 0}
+        picture = next(data.pictures("train", train=False, rows=[row], **how))["image"][
+            0
+        ]
+    points = (landmarks.patch[row] + 1) * len(picture) / 2
+    crop = draw_skeleton(picture, points, skeleton, labelled=landmarks.labelled[row])
+    name = landmarks.names[row]
+    caption = f"sample {sample.sample_id}: {name}"
+    image = depth_readings(crop, sample.pose, skeleton, caption=caption)
+    nearer, farther = (skeleton.joints[j] for j in sample.joints)
+    print(
+        f"\nWhich of the two in {path} is right? 2D cannot tell. The teacher has "
+        f"{sample.depth_sign:+d}; with 1, {nearer} is nearer than {farther} in "
+        f"{name}. Set --config.teacher.depth_sign=1 or =-1, or say what you see:\n"
+        f"  --config.teacher.depth_sign_cue="
+        f'"{nearer} is nearer than {farther} in sample {sample.sample_id}"\n'
     )
-    return sample.image, sample.keypoints, np.ones(len(sample.keypoints), bool)
+    return [_save(image, path)]
+
+
+def _save(image: np.ndarray, path: Path) -> Path:
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary)
+    return path

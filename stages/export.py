@@ -7,28 +7,23 @@ SavedModel. Both take (N, S, S, 3) uint8 patches, N free, and give ``pose`` and
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax import export as jax_export
-from jaxtyping import Array, Float, UInt8
 
 from input_pipeline.augment import FILL
 from pose_jax.estimator import PoseEstimator
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
-from runtime.files import write_json
+from runtime.files import replacing, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FORMATS = ("stablehlo", "saved_model")
 STABLEHLO, SAVED_MODEL, ABOUT = "student.stablehlo", "saved_model", "export.json"
 OUTPUTS = ("pose", "spread")
-
-Outputs = dict[str, Float[Array, "n p 3"]]
 
 
 def export(config: Any, workdir: str | Path) -> Path:
@@ -55,7 +50,8 @@ def export(config: Any, workdir: str | Path) -> Path:
     folder = Path(options.out) if options.out else Path(workdir) / "export"
     folder.mkdir(parents=True, exist_ok=True)
     if "stablehlo" in options.formats:
-        write_stablehlo(estimator, folder / STABLEHLO)
+        with replacing(folder / STABLEHLO) as temporary:
+            temporary.write_bytes(stablehlo(estimator))
     if "saved_model" in options.formats:
         write_saved_model(estimator, folder / SAVED_MODEL)
     write_json(folder / ABOUT, about(estimator))
@@ -90,41 +86,16 @@ def about(estimator: PoseEstimator) -> dict[str, Any]:
 # --- StableHLO ---------------------------------------------------------------------
 
 
-def stablehlo(estimator: PoseEstimator) -> jax_export.Exported:
-    """The network with its weights inside, for any number of pictures."""
+def stablehlo(estimator: PoseEstimator) -> bytearray:
+    """The network with its weights inside, for any number of pictures.
+
+    Read back by ``jax.jit(jax.export.deserialize(bytearray(data)).call)``.
+    """
     apply, size = estimator.network(), estimator.image_size
     (count,) = jax_export.symbolic_shape("n")
     images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
     whole = jax.jit(lambda images: _named(apply(estimator.variables, images)))
-    return jax_export.export(whole, platforms=PLATFORMS)(images)
-
-
-def write_stablehlo(estimator: PoseEstimator, path: str | Path) -> Path:
-    """Writes :func:`stablehlo` as bytes; :func:`read_stablehlo` takes them back."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(stablehlo(estimator).serialize())
-    os.replace(temporary, path)
-    return path
-
-
-def read_stablehlo(
-    path: str | Path,
-) -> Callable[[UInt8[np.ndarray, "n s s 3"]], Outputs]:
-    """The network of a file, compiled for the device at hand.
-
-    Needs nothing of this project: it is ``jax.jit(jax.export.deserialize(...).call)``.
-
-    Raises:
-        ValueError: no such file, or one of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; run --stage=export first")
-    try:
-        return jax.jit(jax_export.deserialize(bytearray(path.read_bytes())).call)
-    except Exception as error:  # of many kinds: the reader trusts its bytes
-        raise ValueError(f"{path} is not a file of --stage=export ({error})") from error
+    return jax_export.export(whole, platforms=PLATFORMS)(images).serialize()
 
 
 def _named(outputs: tuple[Any, Any]) -> dict[str, Any]:
@@ -134,7 +105,7 @@ def _named(outputs: tuple[Any, Any]) -> dict[str, Any]:
 # --- TensorFlow --------------------------------------------------------------------
 
 
-def write_saved_model(estimator: PoseEstimator, folder: str | Path) -> Path:
+def write_saved_model(estimator: PoseEstimator, folder: Path) -> None:
     """Writes a SavedModel; its signature ``serving_default`` takes ``images``.
 
     The weights are TensorFlow variables, the computation is the same StableHLO.
@@ -160,14 +131,7 @@ def write_saved_model(estimator: PoseEstimator, folder: str | Path) -> Path:
         autograph=False,
         input_signature=[images],
     )
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        signatures = {"serving_default": module.predict}  # type: ignore
+    signatures = {"serving_default": module.predict}  # type: ignore
+    with replacing(folder) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder

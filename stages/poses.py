@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.pictures import cut_patch
-from input_pipeline.skeleton import Skeleton
 from pose_jax.estimator import Crop, Poses
 from pose_jax.state import StudentRecord
 from runtime.files import write_json
@@ -51,12 +50,6 @@ class View:
     picture: Picture
     image: Image.Image
     crops: Sequence[Crop]
-
-    @property
-    def caption(self) -> str:
-        """File name and frame."""
-        frame = self.picture.frame
-        return self.picture.source.name + ("" if frame is None else f", frame {frame}")
 
 
 class Predictions:
@@ -98,11 +91,14 @@ class Predictions:
         self.failures: list[dict[str, str]] = []  # of pictures: "file" and "error"
         self._spread = SPREADS[spread]
         self._pool, self._overlays = pool, overlays
-        self._shown = EvenSample(viewer_samples, expected)
+        self._shown: list[ViewerSample] = []
+        self._limit = viewer_samples
+        self._step = max(1, -(-expected // max(viewer_samples, 1)))
         folder.mkdir(parents=True, exist_ok=True)
         self._temporary = folder / f".writing.{os.getpid()}"
         shutil.rmtree(self._temporary, ignore_errors=True)
         (self._temporary / "overlays").mkdir(parents=True)
+        self._files = contextlib.ExitStack()
         self._json = self._open("predictions.json")
         self._json.write("[")
         self._csv = [self._open_csv("predictions.csv")]
@@ -112,7 +108,7 @@ class Predictions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._files.close()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add(self, views: Sequence[View], poses: Poses) -> None:
@@ -145,8 +141,12 @@ class Predictions:
             self._csv.append(self._open_csv(name))
         frame = view.picture.frame
         number = view.picture.number if frame is None else frame
-        self._csv[person][1].writerow(_csv_row(poses, i, number))
-        self._shown.offer(lambda: _viewer_sample(view, person, poses, i))
+        self._csv[person].writerow(_csv_row(poses, i, number))
+        if self._limit and self.poses % self._step == 0:
+            self._shown.append(_viewer_sample(view, person, poses, i))
+        if len(self._shown) > self._limit:  # more than expected: half as many from now
+            self._shown = self._shown[::2]
+            self._step *= 2
         self.poses += 1
 
     def finish(self) -> Path:
@@ -162,11 +162,11 @@ class Predictions:
             reasons = "; ".join(f["error"] for f in self.failures[:3])
             raise ValueError(f"no pose to write: {reasons}")
         self._json.write("\n]\n")
-        self._close()
-        if self._shown.limit:
+        self._files.close()
+        if self._limit:
             write_viewer(
                 self._temporary / "viewer.html",
-                self._shown.kept,
+                self._shown,
                 self.record.skeleton,
                 total=self.poses,
             )
@@ -188,8 +188,8 @@ class Predictions:
         text = f"{self.poses} poses of {self.pictures} pictures"
         if not self.poses:
             return f"{text}: no box in any of them; see config.predict.annotations"
-        shown = f"; viewer.html shows {len(self._shown.kept)} of them"
-        return text + shown * bool(self._shown.limit)
+        shown = f"; viewer.html shows {len(self._shown)} of them"
+        return text + shown * bool(self._limit)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -200,22 +200,20 @@ class Predictions:
             "skeleton": self.record.skeleton.to_dict(),
             "pictures": self.pictures,
             "poses": self.poses,
-            "poses_in_viewer": len(self._shown.kept),
+            "poses_in_viewer": len(self._shown),
             "failures": self.failures,
         }
 
     def _open(self, name: str) -> IO[str]:
-        return open(self._temporary / name, "w", encoding="utf-8", newline="")
+        path = self._temporary / name
+        return self._files.enter_context(
+            open(path, "w", encoding="utf-8", newline="")  # closed by finish or exit
+        )
 
-    def _open_csv(self, name: str) -> tuple[IO[str], Any]:
-        file = self._open(name)
-        writer = csv.writer(file, lineterminator="\n")
+    def _open_csv(self, name: str) -> Any:
+        writer = csv.writer(self._open(name), lineterminator="\n")
         writer.writerow(csv_columns(self.record.skeleton.joints))
-        return file, writer
-
-    def _close(self) -> None:
-        for file in (self._json, *(file for file, _ in self._csv)):
-            file.close()
+        return writer
 
     def _overlay_name(self, picture: Picture) -> str:
         """``<name>.jpg``, numbered where two pictures share a name."""
@@ -229,44 +227,14 @@ class Predictions:
         return name
 
 
-class EvenSample:
-    """At most ``limit`` of a sequence of unknown length, evenly spread.
-
-    Examples:
-        >>> chosen = EvenSample(4, expected=8)
-        >>> for i in range(12):
-        ...     chosen.offer(lambda i=i: i)
-        >>> chosen.kept
-        [1, 5, 9]
-    """
-
-    def __init__(self, limit: int, expected: int) -> None:
-        self.limit, self.kept = limit, []
-        self._step = max(1.0, expected / limit) if limit else math.inf
-        self._next, self._seen = self._step, 0
-
-    def offer(self, make: Callable[[], Any]) -> None:
-        """Keeps ``make()`` where its turn has come."""
-        self._seen += 1
-        if self._seen < self._next:
-            return
-        self.kept.append(make())
-        if len(self.kept) > self.limit:  # more than expected: from now on half as many
-            self.kept = self.kept[::2]
-            self._step *= 2
-        self._next += self._step
-
-
 # --- one body ----------------------------------------------------------------------
 
 
 def _result(view: View, person: int, poses: Poses, i: int) -> dict[str, Any]:
     """One entry of a COCO results list."""
     picture = view.picture
-    image_id, annotation_id = (
-        picture.source.image_id,
-        picture.persons[person].annotation_id,
-    )
+    image_id = picture.source.image_id
+    annotation_id = picture.persons[person].annotation_id
     scores = poses.scores[i].astype(np.float64)
     keypoints = np.concatenate([poses.keypoints[i], scores[:, None]], axis=1)
     corner, side = poses.centre[i] - poses.half_side[i], 2 * poses.half_side[i]
@@ -313,20 +281,20 @@ def _csv_row(poses: Poses, i: int, number: int) -> list[Any]:
 
 
 def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSample:
-    crop, many = view.crops[person], len(view.crops)
+    crop, many, frame = view.crops[person], len(view.crops), view.picture.frame
+    caption = view.picture.source.name
+    caption += "" if frame is None else f", frame {frame}"
     patch = cut_patch(view.image, crop.centre, crop.half_side, THUMBNAIL)
     return ViewerSample(
         image=jpeg_uri(patch),
-        caption=view.caption + f" · person {person + 1} of {many}" * (many > 1),
+        caption=caption + f" · person {person + 1} of {many}" * (many > 1),
         poses={"student": poses.pose[i]},
         spread=poses.spread[i],
         points=(poses.pose[i, :, :2] + 1) / 2,
     )
 
 
-def _draw(
-    view: View, points: Sequence[np.ndarray], skeleton: Skeleton, path: Path
-) -> None:
+def _draw(view: View, points: list[np.ndarray], skeleton: Any, path: Path) -> None:
     image = np.asarray(view.image)
     # Fine lines need no finer drawing where the picture itself is fine.
     supersample = max(1, min(4, 2048 // max(image.shape)))

@@ -5,26 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import nrsfm_jax.evaluate
 import pose_jax.evaluate
-from input_pipeline.dataset import open_dataset
-from input_pipeline.ground_truth import read_ground_truth
-from input_pipeline.landmarks import read_landmarks
-from input_pipeline.pipeline import image_batches
+from input_pipeline.dataset import Dataset
 from runtime import processes
-from runtime import workdir as workdirs
-from view.report import collect_report
+from runtime.metric_writer import read_metrics
+from runtime.workdir import merge_results
+from view.report import method_name, write_report
 
 SHOWN = 12  # validation samples in the report
 PICTURE = 224  # side of their crops, pixels
 
 
-def write(config: Any, workdir: Path) -> Path:
+def write(config: Any, workdir: Path, data: Dataset) -> Path:
     """Evaluates what is trained; writes ``results.json`` and ``report.html``.
 
     Args:
         config: the whole config.
         workdir: the folder of the run, with at least a teacher.
+        data: the data set of ``config.data``.
 
     Returns:
         The path of the report.
@@ -32,61 +33,89 @@ def write(config: Any, workdir: Path) -> Path:
     Raises:
         ValueError: nothing trained yet, or truth that does not fit the samples.
     """
-    nrsfm_jax.evaluate.evaluate(config, workdir, open_dataset(config.data))
+    nrsfm_jax.evaluate.evaluate(config, workdir, data)
     for mode in config.student.modes:
         if (workdir / f"student_{mode}" / "student.json").exists():
             config.student.mode = mode
             pose_jax.evaluate.evaluate(config, workdir)
+    path = workdir / "report.html"
     if not processes.is_first():
-        return workdir / "report.html"
-    workdirs.merge_results(workdir)
-    landmarks = read_landmarks(config.data, "val")
-    samples: dict[str, Any] = (
-        {}
-        if config.data.name in ("mocap", "sequence", "landmarks")
-        else _samples(config, landmarks)
-    )
-    path = collect_report(
-        workdir,
-        skeleton=landmarks.skeleton,
+        return path
+    results = merge_results(workdir)
+    rows = shown_rows(len(data.landmarks("val")))
+    write_report(
+        path,
         title="3D pose from pictures and 2D landmarks",
-        description=_description(config, landmarks),
-        **samples,
+        description=_description(config, data, len(rows)),
+        skeleton=data.skeleton,
+        results=results,
+        curves=read_metrics(workdir / "metrics.jsonl"),
+        samples=samples(data, workdir, rows) if data.has_pictures else (),
     )
     print(f"results: {workdir / 'results.json'}\nreport:  {path}")
     return path
 
 
-def _samples(config: Any, landmarks: Any) -> dict[str, Any]:
-    """A few validation samples, evenly spread, as ``collect_report`` takes them."""
-    step = max(len(landmarks) // SHOWN, 1)
-    rows = list(range(0, step * min(SHOWN, len(landmarks)), step))
-    batches = image_batches(
-        config.data,
+def shown_rows(count: int) -> list[int]:
+    """At most SHOWN of ``count`` rows, evenly spread.
+
+    Examples:
+        >>> shown_rows(100)[:4], shown_rows(3)
+        ([0, 8, 16, 24], [0, 1, 2])
+    """
+    step = max(count // SHOWN, 1)
+    return list(range(0, step * min(SHOWN, count), step))
+
+
+def samples(data: Dataset, workdir: Path, rows: list[int]) -> list[dict[str, Any]]:
+    """Validation samples with their poses, as ``write_report`` takes them.
+
+    Only the pictures of ``rows`` are decoded.
+    """
+    landmarks, truth = data.landmarks("val"), data.truth("val")
+    pictures = data.pictures(
         "val",
-        batch_size=rows[-1] + 1,
+        batch_size=len(rows),
         image_size=PICTURE,
-        seed=config.seed,
+        seed=0,
         train=False,
+        rows=rows,
     )
-    batch = next(iter(batches))
-    truth = read_ground_truth(config.data, "val")
-    if truth is not None:
-        truth = truth.align(landmarks.sample_ids)
-    return {
-        "sample_ids": [int(landmarks.sample_ids[i]) for i in rows],
-        "images": [batch["image"][i] for i in rows],
-        "keypoints_2d": [(batch["keypoints"][i] + 1) * PICTURE / 2 for i in rows],
-        "labelled": [batch["labelled"][i] for i in rows],
-        "truth": [None if truth is None else truth.positions_mm[i] for i in rows],
-        "captions": [landmarks.names[i] for i in rows],
+    batch = next(pictures)
+    predictions = {
+        method_name(path.parent.name): _poses_by_id(path)
+        for path in sorted(workdir.glob("*/predictions_val.npz"))
     }
+    found = []
+    for i, row in enumerate(rows):
+        key = int(landmarks.sample_ids[row])
+        poses = {name: some[key] for name, some in predictions.items() if key in some}
+        if truth is not None:
+            poses["truth"] = truth.positions_mm[row]
+        found.append(
+            {
+                "image": batch["image"][i],
+                "keypoints_2d": (batch["keypoints"][i] + 1) * PICTURE / 2,
+                "labelled": batch["labelled"][i],
+                "poses": poses,
+                "caption": landmarks.names[row],
+            }
+        )
+    return found
 
 
-def _description(config: Any, landmarks: Any) -> str:
+def _poses_by_id(path: Path) -> dict[int, np.ndarray]:
+    """Sample id -> (P, 3) of a file of predictions."""
+    with np.load(path) as file:
+        ids, poses = file["sample_ids"], file["pose"]
+    return dict(zip(ids.tolist(), poses, strict=True))
+
+
+def _description(config: Any, data: Dataset, shown: int) -> str:
+    count = len(data.landmarks("val"))
     return (
-        f"Data: {config.data.name}, {landmarks.skeleton.num_joints} landmarks; "
-        f"shown are {SHOWN} of {len(landmarks)} validation samples. Trained on "
+        f"Data: {config.data.name}, {data.skeleton.num_joints} landmarks; "
+        f"shown are {shown} of {count} validation samples. Trained on "
         "pictures and 2D landmarks; 3D was opened only to compute these tables"
         + (
             " and, plainly marked, to train the supervised reference."

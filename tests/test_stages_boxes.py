@@ -32,9 +32,9 @@ def test_files_are_found_by_folder_pattern_and_name(tmp_path):
     ("images", "words"),
     [
         ("", r"config\.predict\.images is empty"),
-        ("{}", r"holds no picture \("),
-        ("{}/film", r"holds no picture, but 1 videos; name one, or '.*/\*\.mp4'"),
-        ("{}/*.png", r"matches 0 files and no picture"),
+        ("{}", r"no picture \(.*\) among 1 files$"),
+        ("{}/film", r"no picture .*; name a video, or '.*/\*\.mp4'"),
+        ("{}/*.png", r"no picture \(.*\) among 0 files$"),
     ],
 )
 def test_nothing_to_predict_says_what_to_give(tmp_path, images, words):
@@ -131,8 +131,8 @@ def test_annotations_without_a_box_are_named(tmp_path, annotation, words):
         ('{"annotations": {}}', "no list 'images'"),
         ('{"images": [{}], "annotations": []}', r"images\[0\]: bad image entry"),
         ('{"images": [], "annotations": []}', "has no boxes; nothing to predict"),
-        ("[5]", r"\[0\]: bad detection: 5"),
-        ('{"a.png": 5}', "'a.png': no list of boxes: 5"),
+        ("[5]", r"\[0\]: bad file_name: None"),
+        ('{"a.png": 5}', "'a.png': no box: bbox 5"),
         ("5", "is not a COCO file"),
         ("\xff", "not JSON: "),
     ],

@@ -13,11 +13,14 @@ from tiny_data import coco_record, write_coco
 import stages.check
 from input_pipeline.checks import suspects
 from input_pipeline.checks.validate import validate
+from input_pipeline.dataset import open_dataset
 from input_pipeline.skeleton import H36M_17, LSP_14, MPII_16, Skeleton
+from input_pipeline.sources.rendering import render_jpeg
 
 
 def _config(data, batch_size=4):
-    return ConfigDict({"data": data, "student": {"batch_size": batch_size}})
+    batches = {part: {"batch_size": batch_size} for part in ("teacher", "student")}
+    return ConfigDict({"data": data, **batches})
 
 
 def test_check_writes_the_report_and_a_sheet(tmp_path, capsys):
@@ -56,10 +59,36 @@ def test_check_of_bad_settings(tmp_path):
     assert [p["kind"] for p in record["problems"]] == ["bad setting"]
 
 
-def test_check_draws_mannequins(tmp_path):
-    data = {"name": "mannequin", "num_train": 8, "num_val": 4, "render_size": 32}
+def test_check_draws_the_mannequins_of_training(tmp_path, monkeypatch):
+    """From the same elevation, in the same poses."""
+    data = {"name": "mannequin", "num_train": 6, "num_val": 2, "render_size": 32}
+    data |= {"elevation_deg": (60.0, 70.0), "data_dir": str(tmp_path)}
+    drawn = []
+
+    def render(*arguments, **more):
+        drawn.append(render_jpeg(*arguments, **more))
+        return drawn[-1]
+
+    monkeypatch.setattr(stages.check, "render_jpeg", render)
     assert stages.check.run(_config(data), tmp_path / "run")
     assert (tmp_path / "run" / "check" / "sheet.png").exists()
+    trained = open_dataset(data).landmarks("train")
+    keypoints = np.stack([sample.keypoints for _, sample in drawn])
+    np.testing.assert_allclose(keypoints, trained.keypoints, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "notes", "ok"), [(128, 2, True), (0, 0, False)])
+def test_check_accepts_the_batches_that_training_accepts(
+    tmp_path, batch_size, notes, ok
+):
+    """A batch larger than the data set is made smaller, which the report says."""
+    data = {"name": "mannequin", "num_train": 40, "num_val": 8, "render_size": 32}
+    config = _config(data, batch_size)
+    assert stages.check.run(config, tmp_path) == ok
+    record = json.loads((tmp_path / "check" / "check.json").read_text())
+    small = [p["value"] for p in record["problems"] if p["kind"] == "small data set"]
+    assert len(small) == notes
+    assert all("batches of 40" in text for text in small)
 
 
 def test_a_sample_labelled_twice_is_noted(tmp_path):

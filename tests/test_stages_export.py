@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs.default import get_config
 from pose_jax import PoseEstimator
-from stages.export import FORMATS, PLATFORMS, export, read_stablehlo
+from stages.export import FORMATS, PLATFORMS, export
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def exported(workdir):
     estimator = PoseEstimator.load(workdir)
     assert estimator.depth_factor == -1
     rng = np.random.default_rng(0)
-    patches = rng.integers(0, 256, (5, tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
+    patches = rng.integers(0, 256, (3, tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
     pose, spread = jax.jit(estimator.network())(estimator.variables, patches)
     return folder, patches, np.asarray(pose), np.asarray(spread)
 
@@ -53,21 +53,18 @@ def test_the_stage_leaves_three_things(exported, workdir):
     assert "1.25 times the longer side" in about["input"]["crop"]
 
 
-def test_stablehlo_gives_the_same_poses_for_any_number_of_pictures(exported):
+def test_stablehlo_gives_the_same_poses_on_cpu_gpu_and_tpu(exported):
     folder, patches, pose, spread = exported
-    network = read_stablehlo(folder / "student.stablehlo")
-    for count in (1, 5):
-        outputs = network(patches[:count])
+    module = jax_export.deserialize(
+        bytearray((folder / "student.stablehlo").read_bytes())
+    )
+    assert set(module.platforms) == set(PLATFORMS) == {"cpu", "cuda", "tpu"}
+    assert str(module.in_avals[0].shape[0]) == "n"  # any number of pictures
+    assert module.in_avals[0].dtype == np.uint8
+    for count in (1, 3):
+        outputs = jax.jit(module.call)(patches[:count])
         np.testing.assert_allclose(outputs["pose"], pose[:count], atol=1e-6)
         np.testing.assert_allclose(outputs["spread"], spread[:count], atol=1e-6)
-
-
-def test_stablehlo_is_for_cpu_gpu_and_tpu(exported):
-    data = (exported[0] / "student.stablehlo").read_bytes()
-    module = jax_export.deserialize(bytearray(data))
-    assert set(module.platforms) == set(PLATFORMS) == {"cpu", "cuda", "tpu"}
-    assert str(module.in_avals[0].shape[0]) == "n"
-    assert module.in_avals[0].dtype == np.uint8
 
 
 def test_the_saved_model_gives_the_same_poses(exported):
@@ -75,7 +72,7 @@ def test_the_saved_model_gives_the_same_poses(exported):
     folder, patches, pose, spread = exported
     model = tf.saved_model.load(str(folder / "saved_model"))
     serve = model.signatures["serving_default"]
-    for count in (1, 5):
+    for count in (1, 3):
         outputs = serve(images=tf.constant(patches[:count]))
         np.testing.assert_allclose(outputs["pose"], pose[:count], atol=2e-6)
         np.testing.assert_allclose(outputs["spread"], spread[:count], atol=2e-6)
@@ -91,15 +88,6 @@ def test_formats_may_be_chosen_and_are_checked(workdir, tmp_path):
     assert get_config().predict.formats == FORMATS
 
 
-def test_a_wrong_workdir_or_file_is_named(tmp_path):
+def test_a_wrong_workdir_is_named(tmp_path):
     with pytest.raises(ValueError, match="is not the workdir of a run"):
         export(config(), tmp_path)
-    with pytest.raises(
-        ValueError, match=r"a\.stablehlo does not exist; run --stage=ex"
-    ):
-        read_stablehlo(tmp_path / "a.stablehlo")
-    (tmp_path / "a.stablehlo").write_bytes(b"\0" * 64)
-    with pytest.raises(
-        ValueError, match=r"a\.stablehlo is not a file of --stage=expor"
-    ):
-        read_stablehlo(tmp_path / "a.stablehlo")

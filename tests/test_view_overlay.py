@@ -1,10 +1,20 @@
-"""Landmarks on pictures: colours, places, missing joints, sheets."""
+"""Landmarks on pictures: colours, places, missing joints, sheets, two readings."""
 
 import numpy as np
 import pytest
 
 from input_pipeline.skeleton import COCO_17, H36M_17, Skeleton
-from view.overlay import COLOURS, bone_sides, contact_sheet, draw_skeleton, enlarge
+from view.overlay import (
+    CAPTION,
+    COLOURS,
+    bone_sides,
+    contact_sheet,
+    depth_readings,
+    draw_skeleton,
+    enlarge,
+    side_view,
+    with_caption,
+)
 
 CROSS = Skeleton(
     name="cross",
@@ -93,6 +103,7 @@ def test_a_sheet_holds_every_picture_in_its_cell():
     assert [sheet[18, 18, 0], sheet[18, 52, 0], sheet[52, 18, 0]] == [10, 20, 30]
     assert sheet[52, 52, 0] == 255
     assert sheet[4, 18, 0] == 255  # a wide picture leaves room above
+    assert contact_sheet(images, columns=3).shape == (24, 64, 3)  # cells as needed
     with pytest.raises(ValueError, match="got 0 and 2"):
         contact_sheet([], columns=2)
 
@@ -100,3 +111,40 @@ def test_a_sheet_holds_every_picture_in_its_cell():
 def test_small_pictures_are_enlarged_and_large_ones_left():
     assert enlarge(_grey(32, 64), at_least=128).shape == (128, 256, 3)
     assert enlarge(_grey(200, 300), at_least=128).shape == (200, 300, 3)
+
+
+def _centroid(image, colour):
+    """(x, y) of the pixels of about this colour."""
+    far = np.abs(image.astype(int) - colour).max(axis=-1)
+    y, x = np.nonzero(far < 40)
+    return np.array([x.mean() + 0.5, y.mean() + 0.5])
+
+
+@pytest.mark.parametrize("caption", ["", "a" * 500, "Mäuse 日本.png", "\n"])
+def test_any_caption_fits(caption):
+    tile = with_caption(np.zeros((64, 64, 3), np.uint8), caption)
+    assert tile.shape == (64 + CAPTION, 64, 3)
+
+
+def test_the_side_view_has_the_camera_on_the_left():
+    """Depth grows to the right, y downwards."""
+    near_and_high = np.array([[0.0, -1.0, -1.0], [0.0, 1.0, 1.0]])
+    only = Skeleton("s", ("left_a", "right_a"), (), ((0, 1),))
+    view = side_view(near_and_high, only, size=200)
+    left, right = _centroid(view, (220, 38, 38)), _centroid(view, (37, 99, 235))
+    assert left[0] < right[0]
+    assert left[1] < right[1]
+
+
+def test_both_readings_are_mirror_images():
+    rng = np.random.default_rng(0)
+    pose = rng.normal(size=(17, 3))
+    crop = np.zeros((50, 50, 3), np.uint8)
+    image = depth_readings(crop, pose, H36M_17, size=120, caption="c")
+    plus = side_view(pose, H36M_17, size=120)
+    minus = side_view(pose * (1, 1, -1), H36M_17, size=120)
+    assert image.shape[1] > 3 * 120
+    assert (plus != minus).any()
+    for view in (plus, minus):
+        body = np.abs(view.astype(int) - 250).max(axis=-1)[:90, 36:]
+        assert (body > 60).sum() > 100

@@ -1,4 +1,4 @@
-"""2D skeletons drawn on pictures, and sheets of pictures.
+"""2D skeletons drawn on pictures, and sheets of such pictures.
 
 Landmarks are in pixels: x right, y down, (0, 0) the outer corner of the first pixel
 and (0.5, 0.5) its centre. The right side of a body is blue, the left one red.
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from input_pipeline.skeleton import Skeleton
 
 COLOURS = {"right": (37, 99, 235), "left": (220, 38, 38), "centre": (234, 179, 8)}
+CAPTION = 16  # pixels of a line of text below a picture
 _OUTLINE = (255, 255, 255)
 
 
@@ -45,6 +46,10 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8:
         image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _pillow(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(to_uint8(image)))
 
 
 def draw_skeleton(
@@ -81,7 +86,7 @@ def draw_skeleton(
     shown = np.asarray(np.isfinite(points).all(axis=-1))
     if labelled is not None:
         shown = shown & np.asarray(labelled, bool)
-    picture = Image.fromarray(np.ascontiguousarray(to_uint8(image))).convert("RGBA")
+    picture = _pillow(image).convert("RGBA")
     width = line_width or max(1.5, max(picture.size) / 90)
     layer = _draw_layer(picture.size, points, shown, skeleton, width, supersample)
     return np.asarray(Image.alpha_composite(picture, layer).convert("RGB"))
@@ -124,14 +129,15 @@ def _draw_layer(
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],
-    *,
-    columns: int = 6,
-    cell: int = 128,
-    gap: int = 4,
-    background: tuple[int, int, int] = (255, 255, 255),
+    images: Sequence[np.ndarray], *, columns: int = 6, cell: int = 0, gap: int = 4
 ) -> np.ndarray:
     """One picture with all ``images`` in rows, each fitted into a square cell.
+
+    Args:
+        images: (H, W, 3) each, of any size.
+        columns: at most.
+        cell: side of a cell, pixels; 0: that of the largest picture.
+        gap: pixels between cells.
 
     Raises:
         ValueError: no images, or no columns.
@@ -140,12 +146,13 @@ def contact_sheet(
         raise ValueError(
             f"a sheet needs images and columns, got {len(images)} and {columns}"
         )
+    cell = cell or max(max(image.shape[:2]) for image in images)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     pitch = cell + gap
-    sheet = Image.new("RGB", (columns * pitch + gap, rows * pitch + gap), background)
+    sheet = Image.new("RGB", (columns * pitch + gap, rows * pitch + gap), "white")
     for i, image in enumerate(images):
-        tile = Image.fromarray(np.ascontiguousarray(to_uint8(image)))
+        tile = _pillow(image)
         factor = cell / max(tile.size)
         width, height = (max(1, round(s * factor)) for s in tile.size)
         tile = tile.resize((width, height), Image.Resampling.LANCZOS)
@@ -157,9 +164,82 @@ def contact_sheet(
 
 def enlarge(image: np.ndarray, *, at_least: int) -> np.ndarray:
     """The picture with its shorter side at least so long, so that lines stay fine."""
-    picture = Image.fromarray(np.ascontiguousarray(to_uint8(image)))
-    factor = at_least / min(picture.size)
-    if factor <= 1:
-        return np.asarray(picture)
+    picture = _pillow(image)
+    factor = max(at_least / min(picture.size), 1)
     size = (round(picture.width * factor), round(picture.height * factor))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+
+
+def with_caption(image: np.ndarray, caption: str) -> np.ndarray:
+    """The picture with a line of text below it, cut from the front if too long."""
+    picture = _pillow(image)
+    width, height = picture.size
+    tile = Image.new("RGB", (width, height + CAPTION), "white")
+    tile.paste(picture)
+    pen = ImageDraw.Draw(tile)
+    # The built-in font has Latin letters only.
+    text = caption.encode("latin-1", "replace").decode("latin-1")
+    while len(text) > 4 and pen.textlength(text) > width - 4:
+        text = "..." + text.lstrip(".")[1:]
+    pen.text((2, height + 2), text, fill=(40, 40, 40))
+    return np.asarray(tile)
+
+
+def side_view(pose: np.ndarray, skeleton: Skeleton, *, size: int = 384) -> np.ndarray:
+    """A pose seen from its left: the camera stands at the left edge.
+
+    Args:
+        pose: (P, 3) in the camera frame: x right, y down, z away from the camera.
+        skeleton: bones and sides.
+        size: S, side of the drawing in pixels.
+
+    Returns:
+        (S, S, 3) uint8: z to the right, y down.
+    """
+    flat = np.asarray(pose, np.float64)[:, [2, 1]]
+    flat = flat - (flat.min(axis=0) + flat.max(axis=0)) / 2
+    reach = max(float(np.abs(flat).max()), 1e-9)
+    points = size * (0.56 + 0.36 * flat / reach)
+    points[:, 1] -= 0.06 * size
+    paper = Image.new("RGB", (size, size), (250, 250, 250))
+    pen = ImageDraw.Draw(paper)
+    middle = size // 2
+    pen.polygon(  # the camera, looking to the right
+        [(8, middle - 12), (24, middle - 12), (24, middle + 12), (8, middle + 12)],
+        fill=(90, 90, 90),
+    )
+    pen.polygon([(24, middle), (34, middle - 10), (34, middle + 10)], fill=(90, 90, 90))
+    pen.line([(40, size - 14), (size - 14, size - 14)], fill=(150, 150, 150), width=2)
+    pen.text((40, size - 30), "near", fill=(90, 90, 90))
+    pen.text((size - 36, size - 30), "far", fill=(90, 90, 90))
+    return draw_skeleton(np.asarray(paper), points, skeleton)
+
+
+def depth_readings(
+    crop: np.ndarray,
+    pose: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    size: int = 384,
+    caption: str = "",
+) -> np.ndarray:
+    """One sample and its two readings in depth, side by side.
+
+    Args:
+        crop: the picture with its skeleton, any size.
+        pose: (P, 3) with ``depth_sign = +1``, camera frame.
+        skeleton: bones and sides.
+        size: side of each of the three drawings.
+        caption: below the picture.
+
+    Returns:
+        A row of three: the picture, the side view for +1, that for -1.
+    """
+    shown = _pillow(crop).resize((size, size), Image.Resampling.BICUBIC)
+    mirrored = np.asarray(pose) * np.array([1.0, 1.0, -1.0])
+    tiles = [
+        with_caption(np.asarray(shown), caption),
+        with_caption(side_view(pose, skeleton, size=size), "depth_sign = 1"),
+        with_caption(side_view(mirrored, skeleton, size=size), "depth_sign = -1"),
+    ]
+    return contact_sheet(tiles, columns=3)

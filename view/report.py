@@ -1,30 +1,74 @@
-"""``report.html``: what a run did and reached, in one file without a network.
-
-:func:`write_report` makes the page from values; :func:`collect_report` gathers the
-values from the files of a workdir.
-"""
+"""``report.html``: what a run did and reached, in one file without a network."""
 
 from __future__ import annotations
 
 import html
-import json
-import os
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+import plotly.offline
 
 from input_pipeline.skeleton import Skeleton
-from view import curves as curves_view
-from view import overlay, plot3d, tables, viewer
+from view import overlay, plot3d, viewer
 
+# Rows in the order of the table: name in results.json -> label.
+LABELS = {
+    "mean_pose": "Mean pose",
+    "z_zero": "z = 0",
+    "teacher": "Teacher",
+    "weaksup_bs": "Weaksup-bs",
+    "weaksup_residual": "Weaksup-bs, residual-weighted",
+    "weaksup_em": "Weaksup-bs, the EM's depth",
+    "weaksup_em_weighted": "The EM's depth, weighted by certainty",
+    "distill": "Distilled",
+    "distill_exact": "Distilled, exact (Eq. 10)",
+    "posterior": "EM posterior",
+    "posterior_teacher": "EM covariance about the teacher",
+    "supervised": "Supervised (reads 3D)",
+}
+# The mean pose has no view of its own, and z = 0 no sign: these have no meaning.
+_WITHOUT_MEANING = {
+    "mean_pose": ("mpjpe_mm", "depth_error_mm", "flip_fraction"),
+    "z_zero": ("flip_fraction",),
+}
+# Baselines and the upper reference are never marked as the best of a column.
+_NOT_COMPARED = ("mean_pose", "z_zero", "supervised")
+COLUMNS = {
+    "pa_mpjpe_mm": "P-MPJPE",
+    "mpjpe_mm": "MPJPE",
+    "depth_error_mm": "Depth",
+    "flip_fraction": "Flip",
+}
+_WITH_ANNOTATED_XY = ("pa_mpjpe_mm", "mpjpe_mm", "depth_error_mm")
+_SPLITS = {"val": "Validation set", "train": "Training set"}
+_DEFINITIONS = {
+    "P-MPJPE": "mm; mean distance of the joints after the best similarity transform "
+    "(rotation, scale, shift; no reflection), PA-MPJPE in the paper's text.",
+    "MPJPE": "mm; mean distance after scaling to the true average bone length and "
+    "moving the root joint onto the true one.",
+    "Depth": "mm; mean |dz| after the same scaling, both depths centred over the "
+    "joints.",
+    "Flip": "share of samples whose depth is mirrored: the predicted and the true "
+    "centred depths have a negative inner product.",
+    "z = 0": "no depth at all: with the xy of a student (the distilled one, if "
+    "trained) and with the annotated xy.",
+    "Mean pose": "the Procrustes mean of the true training poses, at its best.",
+    "annotated xy": "the same with the image coordinates replaced by the annotation: "
+    "what is left is the error of the depth.",
+}
+_COLOURS = ("#3b82f6", "#ef7d32", "#22a06b", "#a855f7", "#d4a017", "#64748b")
+_GREY = "#8a94a3"  # readable on a light and on a dark page
+_HIDDEN = ("learning_rate", "lr", "steps_per_second", "data_wait")
 # The poses of a sample, in the order in which they are shown.
 POSES = (
-    *(n for n in tables.LABELS if n not in ("mean_pose", "z_zero", "supervised")),
+    *(n for n in LABELS if n not in ("mean_pose", "z_zero", "supervised")),
     *("student", "supervised", "truth"),
 )
-POSE_LABELS = {**tables.LABELS, "student": "Student", "truth": "Truth"}
+POSE_LABELS = {**LABELS, "student": "Student", "truth": "Truth"}
 
 
 def write_report(
@@ -35,7 +79,6 @@ def write_report(
     results: Mapping[str, Any] | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
     samples: Sequence[Mapping[str, Any]] = (),
-    environment: Mapping[str, Any] | None = None,
     description: str = "",
 ) -> Path:
     """Writes the report of a run.
@@ -45,145 +88,38 @@ def write_report(
         title: first line of the page.
         skeleton: of all landmarks and poses.
         results: method -> ``{"train": metrics, "val": metrics}``, as in
-            results.json; ``seconds`` (stage -> seconds) is shown as well. Empty
-            where the data set has no 3D.
+            results.json; ``seconds`` (stage -> seconds) and ``environment``
+            (versions, device, git revision) are shown as well.
         curves: the lines of metrics.jsonl.
         samples: each with ``image`` (H, W, 3), ``keypoints_2d`` (P, 2) pixels of
             that image, optionally ``labelled`` (P,), ``poses`` (name of
             :data:`POSES` -> (P, 3), any unit) and ``caption``.
-        environment: versions, device and git revision.
         description: one or two sentences on the data and the method.
 
     Returns:
         The path written.
     """
-    results, environment = dict(results or {}), dict(environment or {})
+    results = dict(results or {})
     prepared = [_prepare_sample(sample, skeleton) for sample in samples]
     parts = [
-        _header(title, description, results, environment),
-        tables.results_section(results),
+        _header(title, description, results),
+        results_section(results),
         _pictures(prepared, skeleton),
         _viewer(prepared, skeleton),
-        curves_view.curves_section(curves),
-        _environment(results, environment),
+        curves_section(curves),
+        _environment(results),
     ]
-    style = (Path(__file__).parent / "report.css").read_text("utf-8")
-    style += viewer.viewer_css()
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
-
-
-def collect_report(
-    workdir: str | Path,
-    *,
-    skeleton: Skeleton,
-    sample_ids: Sequence[int] = (),
-    images: Sequence[np.ndarray] = (),
-    keypoints_2d: Sequence[np.ndarray] = (),
-    labelled: Sequence[np.ndarray] | None = None,
-    truth: Sequence[np.ndarray | None] | None = None,
-    captions: Sequence[str] | None = None,
-    split: str = "val",
-    title: str = "3D pose without 3D labels",
-    description: str = "",
-) -> Path:
-    """Writes ``workdir/report.html`` from the files of a run.
-
-    Reads what is there of results.json, metrics.jsonl,
-    ``teacher/predictions_{split}.npz`` and ``student_*/predictions_{split}.npz``.
-
-    Args:
-        workdir: the folder of the run.
-        skeleton: of the data.
-        sample_ids: the samples to show, ids as in the predictions.
-        images: a picture for each of them.
-        keypoints_2d: (P, 2) each, pixels of its picture.
-        labelled: (P,) bool each.
-        truth: (P, 3) each, camera frame, any unit; None where it is not known.
-        captions: a line for each.
-        split: from which predictions the poses are taken.
-        title: of the page.
-        description: what this run is, in a sentence or two.
-
-    Raises:
-        ValueError: the arguments about samples differ in length.
-    """
-    workdir = Path(workdir)
-    count = len(sample_ids)
-    given = {"images": images, "keypoints_2d": keypoints_2d, "labelled": labelled}
-    for name, values in (given | {"truth": truth, "captions": captions}).items():
-        if values is not None and len(values) != count:
-            raise ValueError(f"{count} sample_ids, but {len(values)} {name}")
-    predictions = _read_predictions(workdir, split)
-    samples = []
-    for i, sample_id in enumerate(sample_ids):
-        poses = {n: p[sample_id] for n, p in predictions.items() if sample_id in p}
-        true_pose = None if truth is None else truth[i]
-        if true_pose is not None:
-            poses["truth"] = true_pose
-        samples.append(
-            {
-                "image": images[i],
-                "keypoints_2d": keypoints_2d[i],
-                "labelled": None if labelled is None else labelled[i],
-                "poses": poses,
-                "caption": captions[i] if captions else f"{split} sample {sample_id}",
-            }
-        )
-    results = _read_json(workdir / "results.json")
-    return write_report(
-        workdir / "report.html",
-        title=title,
-        skeleton=skeleton,
-        results=results,
-        curves=curves_view.read_lines(workdir / "metrics.jsonl"),
-        samples=samples,
-        environment=results.get("environment", {}),
-        description=description,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def _read_predictions(workdir: Path, split: str) -> dict[str, dict[int, np.ndarray]]:
-    """Pose name -> sample id -> (P, 3), of every method that left predictions."""
-    found = {}
-    for path in sorted(workdir.glob(f"*/predictions_{split}.npz")):
-        with np.load(path) as file:
-            ids, poses = file["sample_ids"], file["pose"]
-        found[tables.method_name(path.parent.name)] = {
-            int(i): pose for i, pose in zip(ids, poses, strict=True)
-        }
-    return found
+    return viewer.write_page(path, title, "".join(parts))
 
 
 def _prepare_sample(sample: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
     """The sample with its picture drawn on, and its poses in the order of POSES."""
     image = overlay.enlarge(sample["image"], at_least=256)
     factor = image.shape[0] / np.shape(sample["image"])[0]
-    drawn = overlay.draw_skeleton(
-        image,
-        np.asarray(sample["keypoints_2d"]) * factor,
-        skeleton,
-        labelled=sample.get("labelled"),
-    )
-    poses = {
-        name: pose
-        for name, pose in (sample.get("poses") or {}).items()
-        if pose is not None
-    }
+    points = np.asarray(sample["keypoints_2d"]) * factor
+    labelled = sample.get("labelled")
+    drawn = overlay.draw_skeleton(image, points, skeleton, labelled=labelled)
+    poses = sample.get("poses") or {}
     order = [n for n in POSES if n in poses] + [n for n in poses if n not in POSES]
     return {
         "image": plot3d.image_uri(drawn),
@@ -192,26 +128,24 @@ def _prepare_sample(sample: Mapping[str, Any], skeleton: Skeleton) -> dict[str, 
     }
 
 
-def _header(
-    title: str, description: str, results: Mapping, environment: Mapping
-) -> str:
-    facts = []
-    device = environment.get("device") or {}
-    if device:
-        facts.append(("device", _device_text(device)))
+def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
+    environment = results.get("environment") or {}
+    device, revision = environment.get("device"), environment.get("git")
     seconds = results.get("seconds") or {}
-    if seconds:
-        facts.append(("time", tables.duration(sum(map(float, seconds.values())))))
-    revision = environment.get("git")
-    if revision:
-        facts.append(("revision", str(revision)[:12]))
+    facts = {
+        "device": _device_text(device) if device else "",
+        "time": duration(sum(map(float, seconds.values()))) if seconds else "",
+        "revision": str(revision)[:12] if revision else "",
+    }
     shown = "".join(
-        f"<span>{n} <b>{html.escape(str(value))}</b></span>" for n, value in facts
+        f"<span>{n} <b>{html.escape(value)}</b></span>"
+        for n, value in facts.items()
+        if value
     )
     return (
         f"<h1>{html.escape(title)}</h1>"
         f'<p class="soft">{html.escape(description)}</p>'
-        f'<div class="facts">{shown}</div>{tables.glance(results)}'
+        f'<div class="facts">{shown}</div>{glance(results)}'
     )
 
 
@@ -223,18 +157,59 @@ def _device_text(device: Mapping[str, Any] | str) -> str:
     return f"{device.get('devices', 1)} × {name}"
 
 
+def _environment(results: Mapping[str, Any]) -> str:
+    rows = {
+        f"{_label(stage)} took": duration(float(seconds))
+        for stage, seconds in (results.get("seconds") or {}).items()
+    }
+    for name, value in (results.get("environment") or {}).items():
+        if name == "device":
+            value = _device_text(value)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if v)
+        rows[name] = value
+    return (
+        f"<h2>How it was made</h2><div class='card'>{_definitions(rows)}</div>"
+        if rows
+        else ""
+    )
+
+
+def _definitions(rows: Mapping[str, Any]) -> str:
+    items = (
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(str(text))}</dd>"
+        for name, text in rows.items()
+    )
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it.
+
+    Examples:
+        >>> duration(8.25), duration(130), duration(7320)
+        ('8.2 s', '2 min 10 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {second} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+# --- pictures and poses ------------------------------------------------------------
+
+
 def _pictures(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
     if not samples:
         return ""
     cards = "".join(_sample_card(sample, skeleton) for sample in samples)
-    colours = "".join(
-        f'<span class="key" style="background:var(--{name})"></span>{text}'
-        for name, text in (
-            ("right", "right side"),
-            ("left", "left side"),
-            ("centre", "centre"),
-            ("ghost", "truth, behind the prediction"),
-        )
+    colours = viewer.colour_keys(
+        right="right side",
+        left="left side",
+        centre="centre",
+        ghost="truth, behind the prediction",
     )
     return (
         "<h2>Pictures and poses</h2>"
@@ -254,27 +229,18 @@ def _sample_card(sample: Mapping[str, Any], skeleton: Skeleton) -> str:
         f"<figcaption>{caption}</figcaption></figure>"
     ]
     for name, pose in poses.items():
-        behind = None if name == "truth" else poses.get("truth")
-        views = "".join(
-            f"<figure>{_svg(pose, skeleton, view, behind, reach)}"
-            f"<figcaption>{view}</figcaption></figure>"
-            for view in plot3d.VIEWS
-        )
+        truth = None if name == "truth" else poses.get("truth")
+        views = ""
+        for view in plot3d.VIEWS:
+            drawn = plot3d.pose_svg(
+                pose, skeleton, view=view, reference=truth, reach=reach
+            )
+            views += f"<figure>{drawn}<figcaption>{view}</figcaption></figure>"
         label = html.escape(POSE_LABELS.get(name, name))
         blocks.append(
             f'<div class="method"><b>{label}</b><div class="views">{views}</div></div>'
         )
     return f'<div class="card sample">{"".join(blocks)}</div>'
-
-
-def _svg(
-    pose: np.ndarray,
-    skeleton: Skeleton,
-    view: str,
-    behind: np.ndarray | None,
-    reach: tuple[float, float],
-) -> str:
-    return plot3d.pose_svg(pose, skeleton, view=view, reference=behind, reach=reach)
 
 
 def _viewer(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
@@ -295,21 +261,241 @@ def _viewer(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
     )
 
 
-def _environment(results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    rows = [
-        (f"{tables.LABELS.get(tables.method_name(stage), stage)} took", text)
-        for stage, seconds in (results.get("seconds") or {}).items()
-        for text in (tables.duration(float(seconds)),)
-    ]
-    for name, value in environment.items():
-        if name == "device":
-            value = _device_text(value)
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {v}" for k, v in value.items() if v)
-        rows.append((name, value))
-    if not rows:
-        return ""
-    items = "".join(
-        f"<dt>{html.escape(str(n))}</dt><dd>{html.escape(str(v))}</dd>" for n, v in rows
+# --- tables ------------------------------------------------------------------------
+
+
+def method_name(name: str) -> str:
+    """The method of a folder or of a stage: ``student_distill`` -> ``distill``."""
+    return name.removeprefix("student_")
+
+
+def _label(name: str) -> str:
+    return LABELS.get(method_name(name), name)
+
+
+def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Method -> split -> metrics, in the order of the table.
+
+    Baselines may stand beside the methods or, as the teacher's evaluation leaves
+    them, under ``baselines`` of a split. Splits without 3D are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    # Last, so that z = 0 stands with the xy of the distilled student, if trained.
+    last = sorted(results.items(), key=lambda item: method_name(item[0]) == "distill")
+    for name, record in last:
+        for split in _SPLITS:
+            metrics = record.get(split) if isinstance(record, Mapping) else None
+            if not isinstance(metrics, Mapping):
+                continue
+            rows = {name: metrics, **(metrics.get("baselines") or {})}
+            for row, values in rows.items():
+                if any(values.get(key) is not None for key in COLUMNS):
+                    splits = found.setdefault(method_name(row), {})
+                    splits[split] = {**splits.get(split, {}), **values}
+    order = [n for n in LABELS if n in found] + [n for n in found if n not in LABELS]
+    return {name: found[name] for name in order}
+
+
+def results_section(results: Mapping[str, Any]) -> str:
+    """The tables of both splits and what their columns mean."""
+    rows = methods(results)
+    splits = [s for s in _SPLITS if any(s in record for record in rows.values())]
+    shown = [_table(rows, split) for split in splits]
+    if not shown:
+        return (
+            "<h2>Results</h2><div class='card soft'>This data set has no 3D ground "
+            "truth: there is nothing to compare with, the pictures below are all the "
+            f"evidence.{_fit_without_truth(results)}</div>"
+        )
+    definitions = _definitions(_DEFINITIONS | _conventions(rows))
+    return (
+        f"<h2>Results</h2><div class='grid'>{''.join(shown)}</div>"
+        f"<div class='card' style='margin-top:14px'>{definitions}</div>"
     )
-    return f"<h2>How it was made</h2><div class='card'><dl>{items}</dl></div>"
+
+
+def _fit_without_truth(results: Mapping[str, Any]) -> str:
+    """How well the landmarks are met: all that a data set without 3D can tell."""
+    fits = [
+        f"{_label(name)}, {_SPLITS[split].lower()}: mean "
+        f"reprojection error {record[split]['reprojection']:.4f} "
+        f"({record[split].get('reprojection_unit', 'patch units')})"
+        for name, record in results.items()
+        for split in _SPLITS
+        if isinstance(record, Mapping) and "reprojection" in (record.get(split) or {})
+    ]
+    return "".join(f"<br>{html.escape(fit)}" for fit in fits)
+
+
+def _conventions(rows: Mapping[str, Any]) -> dict[str, str]:
+    """The texts on alignment and sign that the evaluation left, each once."""
+    texts: dict[str, dict[str, list[str]]] = {"alignment": {}, "sign": {}}
+    for name, record in rows.items():
+        if name in ("mean_pose", "z_zero"):
+            continue
+        for field, seen in texts.items():
+            for text in {r[field]: None for r in record.values() if r.get(field)}:
+                seen.setdefault(str(text), []).append(LABELS.get(name, name))
+    return {
+        field: "; ".join(
+            text if len(seen) == 1 else f"{', '.join(names)}: {text}"
+            for text, names in seen.items()
+        )
+        for field, seen in texts.items()
+        if seen
+    }
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], split: str) -> str:
+    rows = {name: r[split] for name, r in rows.items() if r.get(split)}
+    annotated = any(r.get("annotated_xy") for r in rows.values())
+    cells = [(key, False) for key in COLUMNS]
+    cells += [(key, True) for key in _WITH_ANNOTATED_XY if annotated]
+    head = "".join(
+        f"<th{_split_class(i)}>{COLUMNS[key]}</th>" for i, (key, _) in enumerate(cells)
+    )
+    groups = f"<th></th><th class='group' colspan='{len(COLUMNS)}'>predicted xy</th>"
+    if annotated:
+        groups += (
+            f"<th class='group split' colspan='{len(_WITH_ANNOTATED_XY)}'>"
+            "annotated xy</th>"
+        )
+    body = "".join(_row(name, rows, cells) for name in rows)
+    counts = sorted({int(r["count"]) for r in rows.values() if r.get("count")})
+    count = f" <span class='soft'>({counts[-1]:,} samples)</span>" if counts else ""
+    return (
+        f"<div class='card'><h3>{_SPLITS[split]}{count}</h3><table>"
+        f"<thead><tr>{groups}</tr><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _split_class(i: int) -> str:
+    return " class='split'" if i == len(COLUMNS) else ""
+
+
+def _row(name: str, rows: Mapping[str, Any], cells: list[tuple[str, bool]]) -> str:
+    texts = []
+    for i, (key, annotated) in enumerate(cells):
+        value = _value(rows[name], key, annotated)
+        classes = ["split"] if i == len(COLUMNS) else []
+        others = [
+            _value(r, key, annotated) for n, r in rows.items() if n not in _NOT_COMPARED
+        ]
+        finite = [v for v in others if v is not None]
+        compared = name not in _NOT_COMPARED and len(finite) > 1
+        if compared and value == min(finite):
+            classes.append("best")
+        attribute = f" class='{' '.join(classes)}'" if classes else ""
+        if key in _WITHOUT_MEANING.get(name, ()):
+            value = None
+        texts.append(f"<td{attribute}>{_number(value, key)}</td>")
+    label = html.escape(LABELS.get(name, name))
+    upper = " class='upper'" if name in _NOT_COMPARED else ""
+    return f"<tr{upper}><td>{label}</td>{''.join(texts)}</tr>"
+
+
+def _value(metrics: Mapping[str, Any], key: str, annotated: bool) -> float | None:
+    if annotated:
+        metrics = metrics.get("annotated_xy") or {}
+    value = metrics.get(key)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _number(value: float | None, key: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if key == "flip_fraction" else f"{value:.1f}"
+
+
+def glance(results: Mapping[str, Any]) -> str:
+    """PA-MPJPE of every method on the validation set, as bars."""
+    rows = methods(results)
+    values = {
+        n: _value(r.get("val") or {}, "pa_mpjpe_mm", False) for n, r in rows.items()
+    }
+    known = {name: v for name, v in values.items() if v is not None}
+    if len(known) < 2:
+        return ""
+    longest = max(known.values())
+    bars = "".join(
+        f"<span>{html.escape(LABELS.get(name, name))}</span>"
+        f"<span class='bar-cell'><span class='bar{' main' * (name == 'distill')}' "
+        f"style='width:{88 * value / longest:.1f}%'></span>{value:.1f}</span>"
+        for name, value in known.items()
+    )
+    return (
+        "<div class='card' style='margin-top:16px'><h3>Error of the 3D pose on the "
+        "validation set <span class='soft'>(P-MPJPE in mm, lower is better)</span></h3>"
+        f"<div class='bars'>{bars}</div></div>"
+    )
+
+
+# --- curves ------------------------------------------------------------------------
+
+
+def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list]]:
+    """stage -> metric -> [(step, value), ...], without missing values."""
+    found: dict[str, dict[str, list]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name in ("stage", "step", "time") or value is None:
+                continue
+            stage = found.setdefault(str(line["stage"]), {})
+            stage.setdefault(name, []).append((line["step"], float(value)))
+    return found
+
+
+def curves_section(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A chart for each stage, with plotly.js inside the page."""
+    stages = series(lines)
+    if not stages:
+        return ""
+    charts = "".join(
+        f"<div class='card'><h3>{html.escape(_label(stage))}</h3>"
+        f"{_chart(metrics)}</div>"
+        for stage, metrics in stages.items()
+    )
+    return (
+        f"<script>{plotly.offline.get_plotlyjs()}</script>"
+        "<h2>Training</h2><p class='soft'>A click on a name in the legend shows or "
+        f"hides its curve.</p><div class='grid'>{charts}</div>"
+        # A chart drawn before its neighbour stood beside it was given all the width.
+        "<script>addEventListener('load', () => document.querySelectorAll("
+        "'.js-plotly-plot').forEach((p) => Plotly.Plots.resize(p)));</script>"
+    )
+
+
+def _chart(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    figure = go.Figure()
+    shown = [n for n in metrics if n not in _HIDDEN]
+    for i, (name, points) in enumerate(metrics.items()):
+        steps, values = zip(*points, strict=True)
+        figure.add_scatter(
+            x=list(steps),
+            y=list(values),
+            name=name,
+            mode="lines" if len(steps) > 1 else "markers",
+            line={"color": _COLOURS[i % len(_COLOURS)], "width": 2},
+            visible=True if name in shown else "legendonly",
+        )
+    positive = all(v > 0 for n in shown for _, v in metrics[n])
+    axis = {"gridcolor": "rgba(138,148,163,.25)", "zeroline": False}
+    figure.update_layout(
+        height=300,
+        margin={"l": 50, "r": 10, "t": 10, "b": 40},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _GREY, "size": 12},
+        xaxis={**axis, "title": {"text": "step"}},
+        yaxis={**axis, **({"type": "log", "dtick": "D2"} if positive else {})},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="x unified",
+        hoverlabel={"bgcolor": "#ffffff", "font": {"color": "#1c2430"}},
+        showlegend=True,
+    )
+    return figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.skeleton import Skeleton
+from runtime.files import write_text
 from view import overlay, plot3d
 
 _HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def viewer_html(
     """A part of a page: poses of one sample at a time, turned by mouse or finger.
 
     All poses of a sample turn together; keys, buttons and a slider go through the
-    samples. Its style is :func:`viewer_css`.
+    samples. Its style is that of :func:`write_page`.
 
     Args:
         samples: what to show.
@@ -77,9 +77,29 @@ def viewer_html(
     )
 
 
-def viewer_css() -> str:
-    """The style that :func:`viewer_html` needs, after that of the report."""
-    return (_HERE / "viewer.css").read_text("utf-8")
+def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> Path:
+    """Writes a page that loads nothing, in the style of reports and viewers.
+
+    Args:
+        path: of the HTML file; its folder is made if absent.
+        title: of the browser's window.
+        body: HTML of the main part.
+        kind: class of the body, for the style.
+
+    Returns:
+        The path written.
+    """
+    style = "".join(
+        (_HERE / name).read_text("utf-8") for name in ("report.css", "viewer.css")
+    )
+    write_text(
+        path,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
+        f'<body class="{kind}"><main>{body}</main></body></html>\n',
+    )
+    return Path(path)
 
 
 def write_viewer(
@@ -93,7 +113,7 @@ def write_viewer(
     """Writes a page with nothing but the viewer.
 
     Args:
-        path: of the HTML file; its folder is made if absent.
+        path: of the HTML file.
         samples: the poses to embed.
         skeleton: of all of them.
         total: how many poses there are, embedded or not.
@@ -102,37 +122,29 @@ def write_viewer(
     Returns:
         The path written.
     """
-    style = (_HERE / "report.css").read_text("utf-8") + viewer_css()
     shown = f"{len(samples):,} poses"
     if total > len(samples):
         shown = (
             f"{len(samples):,} of {total:,} poses, evenly spread; all are in "
             "predictions.json"
         )
-    body = viewer_html(samples, skeleton, labels={"student": "3D pose"}, page=True)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
-        f'<body class="viewer-page"><main><h1>{html.escape(title)}</h1>'
+    colours = colour_keys(right="right", left="left", centre="centre")
+    body = (
+        f"<h1>{html.escape(title)}</h1>"
         f"<p class='soft'>{shown}. Depth is relative, in the unit of the picture: one "
-        f"picture tells no metres. {_legend()}</p>{body}"
-        "<noscript>This page draws with JavaScript; please allow it.</noscript>"
-        "</main></body></html>\n"
+        f"picture tells no metres. {colours}</p>"
+        + viewer_html(samples, skeleton, labels={"student": "3D pose"}, page=True)
+        + "<noscript>This page draws with JavaScript; please allow it.</noscript>"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_page(path, title, body, kind="viewer-page")
 
 
-def _legend() -> str:
+def colour_keys(**texts: str) -> str:
+    """The legend of the lines: colour of the style -> what it stands for."""
     return "".join(
         '<span style="white-space:nowrap"><span class="key" '
-        f'style="background:var(--{side})"></span>{text}</span> '
-        for side, text in (("right", "right"), ("left", "left"), ("centre", "centre"))
+        f'style="background:var(--{name})"></span>{text}</span> '
+        for name, text in texts.items()
     )
 
 

@@ -40,15 +40,7 @@ class Mannequin(KeypointBuilder):
         return {"train": self._settings.num_train, "val": self._settings.num_val}
 
     def records(self, split: str) -> Iterator[Record]:
-        settings = self._settings
-        draw = functools.partial(
-            render_jpeg,
-            split=split,
-            seed=settings.seed,
-            size=settings.render_size,
-            elevation_deg=settings.elevation_deg,
-            mocap_file=settings.mocap_file,
-        )
+        draw = functools.partial(render_jpeg, settings=self._settings, split=split)
         self._drawn = []  # without pictures: the 3D waits for the end of the split
         labelled = np.ones(len(H36M_17.joints), bool)
         drawn = map_on_cores(draw, self._counts()[split])

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from input_pipeline.settings import DataSettings
 from input_pipeline.sources.motion import load_motion
 from input_pipeline.synthetic.sample import Sample, render_sample
 
@@ -77,26 +78,19 @@ def _draw_chunk(draw: Callable[[int], T], chunk: range) -> list[T]:
 
 
 def render_jpeg(
-    index: int,
-    *,
-    split: str,
-    seed: int,
-    size: int,
-    elevation_deg: tuple[float, float],
-    mocap_file: str,
+    index: int, *, settings: DataSettings, split: str
 ) -> tuple[bytes, Sample]:
-    """A mannequin's picture as JPEG, and its sample without the picture.
+    """A mannequin of ``config.data`` as JPEG, and its sample without the picture.
 
-    The arguments are those of :func:`.sample.render_sample`, but that the motion is
-    named by its file ("" for none), which each process reads once.
+    A file of motion is read once in each process.
     """
     sample = render_sample(
         index,
         split=split,
-        seed=seed,
-        size=size,
-        elevation_deg=elevation_deg,
-        motion=load_motion(mocap_file) if mocap_file else None,
+        seed=settings.seed,
+        size=settings.render_size,
+        elevation_deg=settings.elevation_deg,
+        motion=load_motion(settings.mocap_file) if settings.mocap_file else None,
     )
     buffer = io.BytesIO()
     # Full colour resolution: thin coloured limbs are what is to be learned from.
