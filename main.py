@@ -70,8 +70,7 @@ def run(config: Any, workdir: Path, stage: str) -> None:
         nrsfm_jax.train.train_and_evaluate(config, workdir, data)
     if stage in ("all", "student"):
         for mode in config.student.modes:
-            config.student.mode = mode
-            pose_jax.train.train_and_evaluate(config, workdir)
+            pose_jax.train.train_and_evaluate(config, workdir, data, mode)
     stages.report.write(config, workdir, data)
 
 

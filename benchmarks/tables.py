@@ -165,6 +165,7 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         config.teacher.dictionary_sizes = (256, 128, 64, 32, 16, 8)
         config.teacher.em.guide_floor = 0.0
     student = config.student
+    student.match_depth_gradients = True
     if args.form == "reduced":
         # Small batches and no augmentation but flips: the training set, on which the
         # claim is made, is fitted sooner.
@@ -172,7 +173,6 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         student.augment.scale = student.augment.rotation_deg = 0.0
         student.augment.colour = 0.0
     set_fields(config, args.overrides)
-    student.mode = mode_of(row)
     if "@" in row:
         student.code_l1_weight = WEIGHTS[row.split("@")[1]]
     return config
@@ -226,7 +226,8 @@ def work(args: argparse.Namespace) -> None:
     if not (own / "teacher").exists():
         (own / "teacher").symlink_to((folder / "teacher").absolute())
     write_json(own / "config.json", config.to_dict())
-    pose_jax.train.train_and_evaluate(config, own)
+    data = open_dataset(config.data)
+    pose_jax.train.train_and_evaluate(config, own, data, mode_of(args.worker))
 
 
 def run_folder(folder: Path, row: str, seed: int) -> Path:

@@ -91,12 +91,9 @@ def _teacher() -> ConfigDict:
 
 def _student() -> ConfigDict:
     student = ConfigDict()
-    # Any of 'weaksup_bs', 'weaksup_residual', 'distill', 'distill_exact' (Eq. 10);
-    # ours, from the EM: 'weaksup_em' (its depth), 'weaksup_em_weighted' (by how sure it
-    # is), 'posterior', 'posterior_teacher' (its covariance as the metric, about its own
-    # or the teacher's depth); and 'supervised' (reads 3D).
+    # One student is trained for each: rows of the table in pose_jax/loss.py, such as
+    # 'weaksup_bs', 'distill' (Eq. 14), 'posterior' (ours), 'supervised' (reads 3D).
     student.modes = ("weaksup_bs", "distill")
-    student.mode = "distill"  # the one in training; main goes through ``modes``
     student.resnet_layers = 50
     student.width = 1.0
     student.stem = "imagenet"
@@ -106,7 +103,7 @@ def _student() -> ConfigDict:
     student.deconv_channels = 256
     student.num_deconv = 3
     student.dtype = "float32"  # of the network's activations; or 'bfloat16'
-    student.pretrained = ""  # the backbone's start: ResNet weights, .safetensors, .npz
+    student.pretrained = ""  # ResNet weights to start from: .safetensors, .npz, .pth
     student.batch_size = 32
     student.steps = 150_000
     student.learning_rate = 1e-3
@@ -115,7 +112,10 @@ def _student() -> ConfigDict:
     student.patience = 3  # evaluations without improvement before the drop
     student.code_l1_weight = 0.15  # of Eq. 14, for unit-norm dictionary columns
     student.xy_weight = 1.0
-    student.depth_weight = 1.0  # on top of the factor that matches depth gradients
+    student.depth_weight = 1.0  # of the depth loss in Eq. 15
+    # Whether that is multiplied by the factor which makes the depth's gradient as large
+    # as that of 'weaksup_bs', so that two modes compare; the paper does not.
+    student.match_depth_gradients = True
     student.residual_offset = 0.1  # c of 'weaksup_residual': 1 / (residual + c)
     student.augment = ConfigDict()
     student.augment.scale = 0.25

@@ -45,6 +45,7 @@ def conv2d(
         return flat.reshape(*x.shape[:3], -1)
     if min(x.shape[1:3]) < min(kernel.shape[:2]):
         return _conv2d_as_product(x, kernel, stride, padding)
+    # At all other sizes XLA's own convolution is near the peak of the machine.
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -77,12 +78,10 @@ product.defvjp(_product_forward, _product_backward)
 def weight_gradient(
     x: Float[Array, "n c"], gradient: Float[Array, "n d"]
 ) -> Float[Array, "c d"]:
-    """``x.T @ gradient``, in the order of factors that is the faster one.
-
-    XLA:CPU multiplies two tall matrices up to 1.9 times faster when the wider one is
-    on the right; the barrier keeps it from swapping them back. Other backends choose
-    for themselves.
-    """
+    """``x.T @ gradient``, in the order of factors that is the faster one."""
+    # XLA:CPU multiplies two tall matrices up to 1.9 times faster when the wider one is
+    # on the right; the barrier keeps it from swapping them back. Other backends choose
+    # for themselves.
     if x.shape[1] <= gradient.shape[1] or jax.default_backend() != "cpu":
         return x.T @ gradient
     return lax.optimization_barrier(gradient.T @ x).T
@@ -94,12 +93,9 @@ def _conv2d_as_product(
     stride: int,
     padding: int,
 ) -> Float[Array, "b i j d"]:
-    """`conv2d` as a product of all windows with the kernel.
-
-    For pictures smaller than the kernel, where XLA:CPU takes a path over ten times
-    slower than at the next size. (At any larger size its convolution is near the peak
-    of the machine and the windows only cost memory.)
-    """
+    """`conv2d` as a product of all windows with the kernel."""
+    # For pictures smaller than the kernel, where XLA:CPU takes a path over ten times
+    # slower than at the next size. (At any larger size the windows only cost memory.)
     kh, kw, c, d = kernel.shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
@@ -122,10 +118,7 @@ def upsample_conv2d(
     """Transposed convolution 4x4, stride 2, padding 1: twice the height and width.
 
     ``y[o] = sum_{i, k : o = 2 i - 1 + k} x[i] kernel[k]`` along each axis, as torch's
-    ``ConvTranspose2d(4, stride=2, padding=1)``. Even outputs see kernel rows 3 and 1 of
-    inputs m - 1 and m, odd ones rows 2 and 0 of m and m + 1: each (row, column) parity
-    is a 2x2 convolution of its own. XLA:CPU has no fast weight gradient for the dilated
-    form (9 times slower at 8x8, 64 channels, and worse above).
+    ``ConvTranspose2d(4, stride=2, padding=1)``.
 
     Args:
         x: pictures.
@@ -138,6 +131,10 @@ def upsample_conv2d(
 
 
 def _upsample_phases(x: Array, kernel: Array) -> Array:
+    # Even outputs see kernel rows 3 and 1 of inputs m - 1 and m, odd ones rows 2 and 0
+    # of m and m + 1: each (row, column) parity is a 2x2 convolution of its own. XLA:CPU
+    # has no fast weight gradient for the dilated form: 9 times slower at 8x8 and 64
+    # channels, and worse above.
     b, h, w, c = x.shape
     d = kernel.shape[-1]
     taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, c, d)  # tap, parity, tap, parity
@@ -273,6 +270,7 @@ class BatchNorm(nn.Module):
     def _moments(
         self, x: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        # Both in one message: a device waits for the others once, not twice.
         moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])
         if self.axis_name is not None and not self.is_initializing():
             moments = lax.pmean(moments, self.axis_name)

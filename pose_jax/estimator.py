@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,16 @@ from input_pipeline.pictures import cut_patch, open_picture, picture_of_array
 from input_pipeline.skeleton import Skeleton
 from pose_jax import weights
 from pose_jax.fold import fold_batch_norms
-from pose_jax.state import CHECKPOINTS, StudentRecord, TrainState, state_shapes
+from pose_jax.loss import MODES
+from pose_jax.state import (
+    CHECKPOINTS,
+    StudentRecord,
+    TrainState,
+    state_shapes,
+    turned,
+)
+from runtime import teacher_file
 from runtime.checkpoints import Checkpoints
-from runtime.files import read_json
 
 Picture = str | Path | np.ndarray | jax.Array | Image.Image
 Box = Sequence[float | int] | np.ndarray
@@ -117,7 +125,6 @@ class PoseEstimator:
         variables: its ``params`` and ``batch_stats``.
         batch_size: pictures computed at once. Fewer are filled up to it, so that the
             network compiles once; give 1 where pictures come one by one.
-        depth_factor: +1, or -1 where the teacher was mirrored after the training.
         mirror: each picture is also seen as in a mirror, for twice the time: the pose
             is the mean of both, and its spread is what they differ by.
     """
@@ -128,7 +135,6 @@ class PoseEstimator:
         variables: Mapping[str, Any],
         *,
         batch_size: int = 32,
-        depth_factor: int = 1,
         mirror: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -137,7 +143,6 @@ class PoseEstimator:
         self._net, folded = fold_batch_norms(record.make_net(), variables)
         self.variables = jax.device_put(folded)
         self.batch_size = batch_size
-        self.depth_factor = depth_factor
         self.mirror = mirror
         self._apply = jax.jit(self.network())
 
@@ -166,17 +171,12 @@ class PoseEstimator:
         if path.is_file() or (path / weights.FILE).is_file():
             folder = path.parent if path.is_file() else path
             record, variables = weights.load_weights(path)
+            record, params = _follow_teacher(record, variables["params"], folder)
+            variables = variables | {"params": params}
         else:
-            folder = find_student(path, mode)
-            record, state = load_student(folder)
+            record, state = load_student(find_student(path, mode))
             variables = state.variables
-        return cls(
-            record,
-            variables,
-            batch_size=batch_size,
-            depth_factor=_depth_factor(record, folder.absolute().parent / "teacher"),
-            mirror=mirror,
-        )
+        return cls(record, variables, batch_size=batch_size, mirror=mirror)
 
     @property
     def image_size(self) -> int:
@@ -190,13 +190,9 @@ class PoseEstimator:
         the convolutions.
         """
         net = self._net
-        factor = np.array([1.0, 1.0, self.depth_factor], np.float32).reshape(1, 1, 3)
 
         def apply(variables: Any, patches: Any) -> tuple[Any, Any]:
-            pose, spread = net.apply(
-                variables, patches, train=False, method="pose_and_spread"
-            )
-            return pose * jnp.asarray(factor), spread
+            return net.apply(variables, patches, train=False, method="pose_and_spread")
 
         if not self.mirror:
             return apply
@@ -241,17 +237,18 @@ class PoseEstimator:
             raise ValueError("no pictures given")
 
         def cut(i: int) -> Crop:
-            box, picture = places[i], _as_picture(sources[i], f"images[{i}]")
-            return self.cut(picture, box, name=f"boxes[{i}]")
+            picture = _as_picture(sources[i], f"images[{i}]")
+            return self.cut(picture, places[i], name=f"boxes[{i}]")
 
-        parts = []
-        with ThreadPoolExecutor(_THREADS) as pool:
+        def cut_all(pool: ThreadPoolExecutor) -> Iterator[Crop]:
+            # A part at a time: the device computes one while the next is cut, and no
+            # more pictures than these are in memory.
             for first in range(0, len(sources), self.batch_size):
-                rows = range(first, min(first + self.batch_size, len(sources)))
-                # The device computes one part while the next one is cut.
-                crops = list(pool.map(cut, rows))
-                parts.append((crops, self._start([c.patch for c in crops])))
-        return self._finish(parts)
+                last = min(first + self.batch_size, len(sources))
+                yield from pool.map(cut, range(first, last))
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return self.of_crops(cut_all(pool))
 
     def cut(self, picture: Image.Image, box: Box | None, *, name: str = "box") -> Crop:
         """The network's view of one body, with the margin of its training.
@@ -276,40 +273,27 @@ class PoseEstimator:
         patch = cut_patch(picture, centre[0], float(half[0]), self.image_size)
         return Crop(patch, centre[0], float(half[0]))
 
-    def of_crops(self, crops: Sequence[Crop]) -> Poses:
+    def of_crops(self, crops: Iterable[Crop]) -> Poses:
         """Poses of crops that :meth:`cut` made, in their order; of none, none."""
-        parts = []
-        for first in range(0, len(crops), self.batch_size):
-            part = crops[first : first + self.batch_size]
-            parts.append((part, self._start([crop.patch for crop in part])))
-        return self._finish(parts)
-
-    def _start(self, patches: Sequence[np.ndarray]) -> Any:
-        """Hands one batch to the device, without waiting for it."""
-        missing = self.batch_size - len(patches)
-        # Filled up to one size, so that the network compiles once.
-        full = np.pad(np.stack(patches), ((0, missing), (0, 0), (0, 0), (0, 0)))
+        size, skeleton, stream = self.image_size, self.record.skeleton, iter(crops)
+        found = [np.zeros((2, 0, skeleton.num_joints, 3), np.float32)]
+        used: list[Crop] = []
         with self._memory_advice():
-            return self._apply(self.variables, full)
-
-    def _finish(self, parts: Sequence[tuple[Sequence[Crop], Any]]) -> Poses:
-        crops = [crop for part, _ in parts for crop in part]
-        if not crops:
-            none = np.zeros((0, self.record.skeleton.num_joints, 3), np.float32)
-            return Poses(
-                none, none, none[:, 0, :2], none[:, 0, 0], self.record.skeleton
-            )
-        with self._memory_advice():
-            pose, spread = (
-                np.concatenate([np.asarray(out[i])[: len(p)] for p, out in parts])
-                for i in (0, 1)
-            )
+            outputs = []
+            while part := list(itertools.islice(stream, self.batch_size)):
+                # Filled up to one size, so that the network compiles once.
+                patches = np.zeros((self.batch_size, size, size, 3), np.uint8)
+                patches[: len(part)] = [crop.patch for crop in part]
+                outputs.append(self._apply(self.variables, patches))
+                used += part
+            found += [np.stack(jax.device_get(output)) for output in outputs]
+        pose, spread = np.concatenate(found, axis=1)[:, : len(used)]
         return Poses(
             pose,
             spread,
-            centre=np.stack([crop.centre for crop in crops]),
-            half_side=np.array([crop.half_side for crop in crops], np.float32),
-            skeleton=self.record.skeleton,
+            centre=np.array([c.centre for c in used], np.float32).reshape(-1, 2),
+            half_side=np.array([c.half_side for c in used], np.float32),
+            skeleton=skeleton,
         )
 
     @contextlib.contextmanager
@@ -345,29 +329,27 @@ def find_student(path: str | Path, mode: str = "") -> Path:
         )
     found = {p.parent.name: p.parent for p in sorted(path.glob("*/student.json"))}
     modes = [name.removeprefix("student_") for name in found]
+    if not found and (path / "config.json").is_file():
+        raise ValueError(f"{path} has no trained student; run --stage=student first")
     if not found:
-        a_run = (path / "teacher").is_dir() or (path / "config.json").is_file()
         raise ValueError(
-            f"{path} has no trained student; run --stage=student first"
-            if a_run
-            else f"{path} is not the workdir of a run (no student_<mode> in it)"
+            f"{path} is not the workdir of a run (no student_<mode> in it)"
         )
-    if not mode:
-        mode = "distill" if "distill" in modes else modes[0]
-        if mode != "distill" and len(modes) > 1:
-            raise ValueError(
-                f"{path} has several students ({', '.join(modes)}); say which by mode="
-            )
-    if mode not in modes:
+    chosen = mode or ("distill" if "distill" in modes else modes[0])
+    if not mode and chosen != "distill" and len(modes) > 1:
         raise ValueError(
-            f"{path} has no student {mode!r}, but {', '.join(map(repr, modes))}; "
+            f"{path} has several students ({', '.join(modes)}); say which by mode="
+        )
+    if chosen not in modes:
+        raise ValueError(
+            f"{path} has no student {chosen!r}, but {', '.join(map(repr, modes))}; "
             f"choose it by --config.predict.mode={modes[0]} (in Python: mode=)"
         )
-    return found[f"student_{mode}"]
+    return found[f"student_{chosen}"]
 
 
 def load_student(folder: str | Path) -> tuple[StudentRecord, TrainState]:
-    """A student's record and its last checkpoint.
+    """A student's record and its last checkpoint, with its teacher's sign of depth.
 
     Raises:
         ValueError: nothing trained there, or a checkpoint of another network.
@@ -378,15 +360,20 @@ def load_student(folder: str | Path) -> tuple[StudentRecord, TrainState]:
         restored = checkpoints.restore_latest(like)
     if restored is None:
         raise ValueError(f"{folder} has no checkpoint; run --stage=student first")
-    return record, restored[1]
+    state = restored[1]
+    record, params = _follow_teacher(record, state.params, folder)
+    return record, dataclasses.replace(state, params=params)
 
 
-def _depth_factor(record: StudentRecord, teacher: Path) -> int:
-    """-1 where the teacher's depth sign is no longer what the student learned."""
-    path = teacher / "teacher.json"
-    if record.mode == "supervised" or not path.is_file():
-        return 1
-    return int(read_json(path)["depth_sign"]) * record.depth_sign
+def _follow_teacher(
+    record: StudentRecord, params: Any, folder: str | Path
+) -> tuple[StudentRecord, Any]:
+    """Turns the depth where the run's teacher was mirrored after the training."""
+    teacher = Path(folder).absolute().parent / "teacher"
+    if MODES[record.mode].label == "truth" or not (teacher / "teacher.json").is_file():
+        return record, params
+    same = teacher_file.read(teacher).depth_sign == record.depth_sign
+    return (record, params) if same else turned(record, params)
 
 
 # --- pictures ----------------------------------------------------------------------

@@ -9,70 +9,145 @@ plain one, where the teacher's cameras and codes hold as they are. That is exact
   the depth is divided by ``scale`` and the loss keeps the unit of the plain patch;
 * mirroring it swaps left and right joints and leaves every depth as it was, so the
   depth of joint p of the mirrored picture belongs to joint ``permutation[p]``.
+
+A mode of training is a row of :data:`MODES`: which depth is the label, by which loss a
+depth is compared with it, and how samples or joints are weighted.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 import losses
-from losses.masked import Weight
+from losses.masked import Weight, labelled_mean
 
-MODES = (
-    "supervised",
-    "weaksup_bs",
-    "weaksup_residual",
-    "weaksup_em",
-    "weaksup_em_weighted",
-    "distill",
-    "distill_exact",
-    "posterior",
-    "posterior_teacher",
-)
 # Of Eq. 10 in training: its gradient need not be exact to more than this.
 EXACT_TOLERANCE, EXACT_STEPS = 1e-2, 200
-
-
-class JointTrust(NamedTuple):
-    """Weights of the L1 loss, one for each joint of a sample."""
-
-    weight: Float[Array, "*n p"]
-
-
-class CodeProblem(NamedTuple):
-    """What Eq. 10 needs of one sample; arguments of :func:`losses.min_code_cost`."""
-
-    phi: Float[Array, "*n k"]
-    B_xy: Float[Array, "*n p2 k"]
-    B_z: Float[Array, "*n p k"]
-    w: Float[Array, "*n p2"]
+UNUSED: Any = None
 
 
 class DepthTarget(NamedTuple):
     """By what the depth of one sample is judged, in its plain patch.
 
+    The table of N samples is one of these with a leading axis in every field; fields
+    that a mode does not use are None.
+
     Attributes:
-        depth: (P,) the teacher's depth, or a label; its mean has no influence.
+        depth: (P,) the label; its mean has no influence.
         labelled: (P,) joints whose depth counts.
         weight: of this sample's depth against that of others.
-        prepared: the sample's record of Eq. 14, of the posterior or of Eq. 10; weights
-            of the joints, or None, compare with ``depth`` by L1.
+        joint_weight: (P,) of each joint, in `l1`.
+        M: (3, 2) the teacher's camera, in `eq14` and `eq10`.
+        phi: (K,) the teacher's code, likewise.
+        W: (P, 2) centred landmarks, likewise.
+        whitener: (P, P) of :class:`losses.PreparedPosterior`, in `mahalanobis`.
     """
 
     depth: Float[Array, "*n p"]
     labelled: Bool[Array, "*n p"]
     weight: Float[Array, "*n"]
-    prepared: (
-        losses.PreparedDistillation
-        | losses.PreparedPosterior
-        | CodeProblem
-        | JointTrust
-        | None
-    ) = None
+    joint_weight: Float[Array, "*n p"] = UNUSED
+    M: Float[Array, "*n 3 2"] = UNUSED
+    phi: Float[Array, "*n k"] = UNUSED
+    W: Float[Array, "*n p 2"] = UNUSED
+    whitener: Float[Array, "*n p p"] = UNUSED
+
+
+class Dictionary(NamedTuple):
+    """What all samples share in `eq14` and `eq10`: D (3P, K) and D D^T (3P, 3P)."""
+
+    D: Float[Array, " p3 k"]
+    gram: Float[Array, " p3 p3"]
+
+
+# --- the losses of a depth ---------------------------------------------------------
+
+Depth = Float[Array, " p"]
+Scalar = Float[Array, ""]
+DepthLoss = Callable[[Depth, DepthTarget, Any, Weight], Scalar]
+
+
+def l1(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
+    """||joint_weight (z' - depth)||_1 with equal means: Weaksup-bs."""
+    weight = 1.0 if target.joint_weight is None else target.joint_weight
+    how = {"weight": weight, "labelled": target.labelled}
+    return losses.depth_l1_loss(z_hyp, target.depth, **how)
+
+
+def eq14(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
+    """Eq. 14, in the form that needs nothing prepared for a sample."""
+    # Paper: z' as it is; here: moved to the teacher's mean depth, because weak
+    # perspective does not show how far away a shape is.
+    return losses.gram_distillation_loss(
+        losses.match_depth_mean(z_hyp, target.depth, target.labelled),
+        *(target.phi, target.M, target.W.ravel(), *shared),
+        code_l1_weight=c,
+        labelled=target.labelled,
+    )
+
+
+def eq10(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
+    """Eq. 10, solved anew for every sample of a batch; means matched as in `eq14`."""
+    cost, _ = losses.min_code_cost(
+        losses.match_depth_mean(z_hyp, target.depth, target.labelled),
+        target.phi,
+        *losses.split_dictionary(shared.D, target.M),
+        target.W.ravel(),
+        code_l1_weight=c,
+        labelled=target.labelled,
+        tolerance=EXACT_TOLERANCE,
+        max_steps=EXACT_STEPS,
+    )
+    return cost
+
+
+def mahalanobis(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
+    """Distance from the label under the covariance that the EM gives the depth."""
+    record = losses.PreparedPosterior(target.depth, target.whitener, target.labelled)
+    return losses.posterior_depth_loss(z_hyp, record)
+
+
+class Mode(NamedTuple):
+    """What a student is trained on.
+
+    Attributes:
+        label: whose depth: the ``"teacher"``'s, that of the ``"em"`` before it, or the
+            ``"truth"``, for the upper reference alone.
+        loss: of a depth given the label.
+        weighting: of samples by the teacher's ``"residual"``, of joints by the
+            ``"certainty"`` of the EM, or ``""``.
+    """
+
+    label: str
+    loss: DepthLoss
+    weighting: str = ""
+
+    @property
+    def needs_posterior(self) -> bool:
+        """Whether the EM's mean or covariance of the depth is used."""
+        return self.label == "em" or self.loss is mahalanobis
+
+
+MODES = {
+    "supervised": Mode("truth", l1),
+    "weaksup_bs": Mode("teacher", l1),
+    "weaksup_residual": Mode("teacher", l1, "residual"),
+    "distill": Mode("teacher", eq14),
+    "distill_exact": Mode("teacher", eq10),
+    # Ours, from the EM.
+    "weaksup_em": Mode("em", l1),
+    "weaksup_em_weighted": Mode("em", l1, "certainty"),
+    "posterior": Mode("em", mahalanobis),
+    "posterior_teacher": Mode("teacher", mahalanobis),
+}
+
+
+# --- Eq. 15 ------------------------------------------------------------------------
 
 
 def plain_depth(
@@ -86,47 +161,9 @@ def plain_depth(
 
         z_p = pred_z[permutation_p] / scale  if flip, else  pred_z_p / scale
 
-    Args:
-        pred_z: (P,) depth in units of the augmented patch.
-        flip: whether the picture was mirrored.
-        scale: by how much lengths in the augmented patch are larger.
-        permutation: (P,) the skeleton's ``flip_permutation``, its own inverse.
+    Arguments as in :func:`student_loss`; ``permutation`` is its own inverse.
     """
     return jnp.where(flip, pred_z[permutation], pred_z) / scale
-
-
-def depth_loss(
-    z_hyp: Float[Array, " p"], target: DepthTarget, *, code_l1_weight: Weight
-) -> Float[Array, ""]:
-    """By the target's record: Eq. 14, Eq. 10, the posterior; else the weighted L1."""
-    match target.prepared:
-        case None:
-            return losses.depth_l1_loss(
-                z_hyp, target.depth, weight=target.weight, labelled=target.labelled
-            )
-        case JointTrust():
-            loss = losses.depth_l1_loss(
-                z_hyp,
-                target.depth,
-                weight=target.prepared.weight,
-                labelled=target.labelled,
-            )
-        case losses.PreparedDistillation():
-            loss = losses.prepared_distillation_loss(
-                z_hyp, target.prepared, code_l1_weight=code_l1_weight
-            )
-        case losses.PreparedPosterior():
-            loss = losses.posterior_depth_loss(z_hyp, target.prepared)
-        case CodeProblem():
-            loss, _ = losses.min_code_cost(
-                losses.match_depth_mean(z_hyp, target.depth, target.labelled),
-                **target.prepared._asdict(),
-                code_l1_weight=code_l1_weight,
-                labelled=target.labelled,
-                tolerance=EXACT_TOLERANCE,
-                max_steps=EXACT_STEPS,
-            )
-    return target.weight * loss
 
 
 def student_loss(
@@ -137,14 +174,16 @@ def student_loss(
     scale: Float[Array, ""],
     target: DepthTarget,
     *,
+    dictionary: Dictionary | None,
+    loss: DepthLoss,
     permutation: Int[Array, " p"],
-    xy_weight: Weight = 1.0,
-    depth_weight: Weight = 1.0,
-    code_l1_weight: Weight = 0.15,
+    xy_weight: Weight,
+    depth_weight: Weight,
+    code_l1_weight: Weight,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """What a student minimises on one picture (Wang et al. 2019, Eq. 15).
 
-        xy_weight ||f_xy - w||_1 + depth_weight loss(f_z)
+        xy_weight ||f_xy - w||_1 + depth_weight weight loss(f_z)
 
     Args:
         pose: (P, 3) prediction f in the augmented patch.
@@ -152,68 +191,70 @@ def student_loss(
         labelled: (P,) labelled joints of the augmented picture.
         flip: whether the picture was mirrored.
         scale: by how much lengths in the augmented patch are larger.
-        target: the depth's judge, in the plain patch.
+        target: of the sample, in the plain patch.
+        dictionary: of all samples; None where the loss uses none.
+        loss: of the mode.
         permutation: (P,) the skeleton's ``flip_permutation``.
-        xy_weight: weight of the landmarks.
+        xy_weight: weight of the landmarks; 1 in the paper.
         depth_weight: weight of the depth; 1 in the paper.
-        code_l1_weight: weight of the regulariser in Eq. 14.
+        code_l1_weight: weight of the regulariser in Eqs. 10 and 14.
 
     Returns:
         The loss and its two terms, unweighted: ``{"xy": ..., "depth": ...}``.
     """
-    z_hyp = plain_depth(pose[:, 2], flip=flip, scale=scale, permutation=permutation)
     xy = losses.keypoint_l1_loss(pose[:, :2], keypoints, labelled=labelled)
-    depth = depth_loss(z_hyp, target, code_l1_weight=code_l1_weight)
+    z_hyp = plain_depth(pose[:, 2], flip=flip, scale=scale, permutation=permutation)
+    depth = target.weight * loss(z_hyp, target, dictionary, code_l1_weight)
     return xy_weight * xy + depth_weight * depth, {"xy": xy, "depth": depth}
 
 
 def matching_weight(
     targets: DepthTarget,
+    dictionary: Dictionary | None,
     key: Key[Array, ""],
     *,
+    loss: DepthLoss,
     code_l1_weight: Weight,
 ) -> Float[Array, ""]:
     """Weight at which a depth loss pulls as hard as that of Weaksup-bs does.
 
         E ||d L1 / dz||_2 / E ||d loss / dz||_2
 
-    over samples and random edits of the teacher's depth whose size is half the
-    spread (root mean square) of that depth: about that of a student's errors.
-    Without it Eq. 14 weighs depth against xy otherwise than the baseline, and a
-    comparison would show the weighting, not the loss.
+    over samples and random edits of the label whose size is half the spread (root mean
+    square) of that depth: about that of a student's errors. Without it Eq. 14 weighs
+    depth against xy otherwise than the baseline, and a comparison would show the
+    weighting, not the loss.
 
     Args:
         targets: of N samples, with a leading axis; their ``weight`` is left out.
+        dictionary: of all samples.
         key: a typed key; the same edits are used for both losses.
-        code_l1_weight: weight of the regulariser in Eq. 14.
+        loss: of the mode.
+        code_l1_weight: weight of the regulariser in Eqs. 10 and 14.
     """
 
     def norms(target: DepthTarget, key: Key[Array, ""]) -> Array:
-        def own(z_hyp: Array) -> Array:
-            return depth_loss(z_hyp, target, code_l1_weight=code_l1_weight)
-
-        def baseline(z_hyp: Array) -> Array:
-            return losses.depth_l1_loss(z_hyp, target.depth, labelled=target.labelled)
-
+        compared = (l1, target._replace(joint_weight=UNUSED)), (loss, target)
         return jnp.stack(
             [
-                losses.depth_gradient_norm(loss, target.depth, key, sigma=sigma)
-                for loss in (baseline, own)
+                losses.depth_gradient_norm(
+                    lambda z, each=each, judge=judge: each(
+                        z, judge, dictionary, code_l1_weight
+                    ),
+                    target.depth,
+                    key,
+                    sigma=sigma,
+                )
+                for each, judge in compared
             ]
         )
 
-    targets = targets._replace(weight=jnp.ones_like(targets.weight))
-    sigma = 0.5 * _depth_spread(targets.depth, targets.labelled)
-    keys = jax.random.split(key, targets.depth.shape[0])
+    # The spread: root mean square of the depths about their mean in each sample.
+    labelled = targets.labelled
+    means = jax.vmap(labelled_mean)(targets.depth, labelled)
+    centred = jnp.where(labelled, targets.depth - means[:, None], 0.0)
+    count = jnp.maximum(jnp.sum(labelled.astype(centred.dtype)), 1.0)
+    sigma = 0.5 * jnp.sqrt(jnp.sum(centred**2) / count)
+    keys = jax.random.split(key, len(labelled))
     reference, own = jnp.mean(jax.vmap(norms)(targets, keys), axis=0)
     return reference / own
-
-
-def _depth_spread(
-    depth: Float[Array, " n p"], labelled: Bool[Array, " n p"]
-) -> Float[Array, ""]:
-    """Root mean square of the depths about their mean in each sample."""
-    count = jnp.sum(labelled.astype(depth.dtype), axis=1, keepdims=True)
-    mean = jnp.sum(jnp.where(labelled, depth, 0.0), axis=1, keepdims=True)
-    centred = jnp.where(labelled, depth - mean / jnp.maximum(count, 1.0), 0.0)
-    return jnp.sqrt(jnp.sum(centred**2) / jnp.maximum(jnp.sum(count), 1.0))

@@ -2,13 +2,14 @@
 
 Files are ``.safetensors`` or ``.npz`` with the names of torchvision (timm's plain
 ResNets use the same) or of transformers, with or without a prefix such as ``module.``
-and with or without a classifier, which is left out. ``.pth`` files hold Python
-objects: ``python -m pose_jax.convert_pth IN OUT`` turns them into one of these.
+and with or without a classifier, which is left out. ``.pth`` files of the same names
+need PyTorch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pose_jax.resnet import torchvision_key
@@ -25,6 +25,8 @@ from pose_jax.state import TrainState
 from pose_jax.weights import check_arrays
 
 Path_ = tuple[str, ...]
+# Where a training's checkpoint keeps its weights.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Parts of a classification network that the student has no use for.
 UNUSED = re.compile(r"(^|\.)(fc|classifier|head)\.|num_batches_tracked$")
 
@@ -70,7 +72,7 @@ def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, A
     """The weights of ``path`` in the shape of ``variables``.
 
     Args:
-        path: ``.safetensors`` or ``.npz``.
+        path: ``.safetensors``, ``.npz`` or ``.pth``.
         variables: ``params`` and ``batch_stats`` of a `ResNet`, for their shapes.
 
     Returns:
@@ -97,27 +99,45 @@ def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, A
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a ``.safetensors`` or ``.npz`` file.
+    """All arrays of a ``.safetensors``, ``.npz`` or ``.pth`` file.
 
     Raises:
-        ValueError: no such file, another kind, or one that does not decode.
+        ValueError: no such file, another kind, or one that does not decode; PyTorch is
+            not installed and the file is its own.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"config.student.pretrained = {path} does not exist")
+    readers = {".safetensors": load_file, ".npz": _read_npz, ".pth": _read_pth}
+    if path.suffix not in readers:
+        raise ValueError(
+            f"config.student.pretrained = {path} is none of {', '.join(readers)}"
+        )
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        return readers[path.suffix](path)
+    except ImportError as error:
+        raise ValueError(f"{path}: pip install torch to read .pth") from error
+    # A broken file can make PyTorch's reader fail in any way.
+    except Exception as error:
         raise ValueError(f"{path} does not decode ({error}); fetch it again") from error
-    raise ValueError(
-        f"config.student.pretrained = {path} is neither .safetensors nor .npz; a .pth "
-        f"file is converted by: python -m pose_jax.convert_pth {path} "
-        f"{path.with_suffix('.safetensors')}"
-    )
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _read_pth(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file; no object but these and plain containers is unpickled."""
+    torch: Any = importlib.import_module("torch")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for name in WRAPPERS:
+        content = content.get(name, content)
+    return {
+        name: tensor.float().numpy()
+        for name, tensor in content.items()
+        if tensor.is_floating_point()
+    }
 
 
 def _naming(arrays: Mapping[str, Any]) -> Callable[[Path_], str]:

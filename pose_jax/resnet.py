@@ -31,14 +31,23 @@ def scaled_width(channels: int, width: float) -> int:
     return max(8, 8 * round(channels * width / 8))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut (10, 18 and 34 layers)."""
+class Block(nn.Module):
+    """The convolutions of a block and its shortcut.
+
+    Args:
+        channels: of the inner convolutions.
+        stride: of the first 3x3 one.
+        wide: a bottleneck (50 layers and more): 1x1, 3x3 and 1x1 to four times the
+            channels; else 3x3 twice.
+        axis_name: as in `ResNet`.
+        folded: as in `ResNet`.
+    """
 
     channels: int
-    stride: int = 1
+    stride: int
+    wide: bool
     axis_name: str | None = None
     folded: bool = False
-    expansion = 1
 
     @nn.compact
     def __call__(
@@ -46,38 +55,16 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "b i j d"]:
         norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
         conv = functools.partial(Conv, use_bias=self.folded)
-        y = conv(self.channels, 3, self.stride, padding=1, name="conv1")(x)
-        y = nn.relu(norm("bn1")(y))
-        y = conv(self.channels, 3, padding=1, name="conv2")(y)
-        y = norm("bn2")(y)
-        if x.shape != y.shape:
-            x = conv(self.channels, 1, self.stride, name="downsample_0")(x)
-            x = norm("downsample_1")(x)
-        return nn.relu(x + y)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride) and 1x1 convolution, and the shortcut."""
-
-    channels: int
-    stride: int = 1
-    axis_name: str | None = None
-    folded: bool = False
-    expansion = 4
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], train: bool
-    ) -> Float[Array, "b i j d"]:
-        norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
-        conv = functools.partial(Conv, use_bias=self.folded)
-        out = self.channels * self.expansion
-        y = conv(self.channels, 1, name="conv1")(x)
-        y = nn.relu(norm("bn1")(y))
-        y = conv(self.channels, 3, self.stride, padding=1, name="conv2")(y)
-        y = nn.relu(norm("bn2")(y))
-        y = conv(out, 1, name="conv3")(y)
-        y = norm("bn3")(y)
+        out = self.channels * (4 if self.wide else 1)
+        if self.wide:
+            layers = (self.channels, 1, 1), (self.channels, 3, self.stride), (out, 1, 1)
+        else:
+            layers = (out, 3, self.stride), (out, 3, 1)
+        y = x
+        for i, (channels, size, stride) in enumerate(layers, start=1):
+            y = conv(channels, size, stride, padding=size // 2, name=f"conv{i}")(y)
+            y = norm(f"bn{i}")(y)
+            y = nn.relu(y) if i < len(layers) else y
         if x.shape != y.shape:
             x = conv(out, 1, self.stride, name="downsample_0")(x)
             x = norm("downsample_1")(x)
@@ -113,7 +100,7 @@ class ResNet(nn.Module):
             )
         if self.stem not in STEM_STRIDES:
             raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
-        block = BasicBlock if self.resnet_layers < 50 else Bottleneck
+        wide = self.resnet_layers >= 50
         norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
         conv = functools.partial(Conv, use_bias=self.folded)
         channels = scaled_width(64, self.width)
@@ -127,9 +114,10 @@ class ResNet(nn.Module):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}_{i}"
-                x = block(channels, stride, self.axis_name, self.folded, name=name)(
-                    x, train
+                block = Block(
+                    channels, stride, wide, self.axis_name, self.folded, name=name
                 )
+                x = block(x, train)
         return x
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import optax
 
 from input_pipeline.skeleton import Skeleton
 from pose_jax.model import PoseNet
+from runtime.files import read_json, write_json
 
 PyTree = Any
 
@@ -33,13 +33,13 @@ class StudentRecord:
     """A student's ``student.json``: enough to use its weights on other pictures.
 
     Args:
-        mode: what it was trained on, one of :data:`pose_jax.loss.MODES`.
+        mode: what it was trained on, a key of :data:`pose_jax.loss.MODES`.
         skeleton: the joints it predicts.
         net: the fields ``NET_FIELDS`` of its network.
         image_size: side of the pictures it was trained on, pixels.
         padding: side of its crops over the longer side of the box.
-        depth_sign: the teacher's sign when the student was trained; +1 where it
-            learned from 3D labels.
+        depth_sign: the teacher's sign that its weights have; +1 where it learned from
+            3D labels.
         depth_weight: the whole weight of its depth loss.
         matched_weight: the part of it that matches depth gradients.
         box: what its crops surround, ``data.box``: "landmarks" or "annotation".
@@ -68,18 +68,15 @@ class StudentRecord:
             ValueError: a record of another format.
         """
         fields = dict(record)
-        if fields.pop("format", None) != 1:
+        wanted = {field.name for field in dataclasses.fields(cls)}
+        if fields.pop("format", None) != 1 or fields.keys() != wanted:
             raise ValueError(f"{source} is not of format 1; train the student again")
         fields["skeleton"] = Skeleton.from_dict(fields["skeleton"])
         return cls(**fields)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``folder/student.json``."""
-        path = Path(folder) / "student.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
-        temporary.replace(path)
+        write_json(Path(folder) / "student.json", self.to_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> StudentRecord:
@@ -89,45 +86,48 @@ class StudentRecord:
             ValueError: no such file, or one of another format.
         """
         path = Path(folder) / "student.json"
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; run --stage=student first")
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
+        record = read_json(path, remedy="run --stage=student first")
+        return cls.from_dict(record, path)
 
-    def make_net(self, axis_name: str | None = None) -> Any:
-        """The network, without weights; see :func:`make_net`."""
-        return make_net(
-            self.net, num_joints=self.skeleton.num_joints, axis_name=axis_name
-        )
+    def make_net(self, axis_name: str | None = None) -> PoseNet:
+        """The network, without weights.
+
+        Args:
+            axis_name: mapped axis over which batch statistics are averaged in training.
+
+        Raises:
+            ValueError: an unknown dtype.
+        """
+        dtype = self.net["dtype"]
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"config.student.dtype = {dtype!r} is not 'float32' or 'bfloat16'"
+            )
+        fields = {**self.net, "dtype": jnp.dtype(dtype)}
+        return PoseNet(self.skeleton.num_joints, axis_name=axis_name, **fields)
+
+
+def turned(record: StudentRecord, params: PyTree) -> tuple[StudentRecord, PyTree]:
+    """The student whose poses have -z: the cells along z of its last layer reversed.
+
+    Exact, since the cells lie symmetrically about 0: where a teacher is mirrored in
+    depth after the training, its students follow without another.
+    """
+
+    def reverse(x: Any) -> Any:
+        cells = x.reshape(*x.shape[:-1], -1, record.net["depth_bins"])
+        return cells[..., ::-1].reshape(x.shape)
+
+    head = params["head"]
+    head = {**head, "final": {n: reverse(x) for n, x in head["final"].items()}}
+    record = dataclasses.replace(record, depth_sign=-record.depth_sign)
+    return record, {**params, "head": head}
 
 
 def net_fields(student: Any) -> dict[str, Any]:
     """The fields of ``config.student`` that name a network, with plain types."""
     fields = {name: student[name] for name in NET_FIELDS}
     return fields | {"width": float(fields["width"]), "dtype": str(fields["dtype"])}
-
-
-def make_net(
-    fields: Mapping[str, Any], *, num_joints: int, axis_name: str | None = None
-) -> PoseNet:
-    """The network of ``fields``.
-
-    Args:
-        fields: the values of ``NET_FIELDS``.
-        num_joints: P.
-        axis_name: mapped axis over which batch statistics are averaged in training.
-
-    Raises:
-        ValueError: an unknown dtype.
-    """
-    if fields["dtype"] not in ("float32", "bfloat16"):
-        raise ValueError(
-            f"config.student.dtype = {fields['dtype']!r} is not 'float32' or 'bfloat16'"
-        )
-    return PoseNet(
-        num_joints=num_joints,
-        axis_name=axis_name,
-        **{**fields, "dtype": jnp.dtype(fields["dtype"])},
-    )
 
 
 @flax.struct.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from input_pipeline.skeleton import Skeleton
-from pose_jax.loss import student_loss
+from pose_jax.loss import MODES, student_loss
 from pose_jax.state import Plateau, TrainState, make_optimizer
-from pose_jax.targets import Targets, target_rows
+from pose_jax.targets import Targets
 
 Batch = Mapping[str, Any]
 SCHEDULES = ("plateau", "cosine")
@@ -24,68 +24,82 @@ IMPROVEMENT = 1e-3
 
 
 def make_loss(
-    skeleton: Skeleton,
+    mode: str,
+    permutation: np.ndarray,
     *,
     xy_weight: float,
     depth_weight: float,
     code_l1_weight: float,
 ) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)``."""
+    """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)`` of a mode.
 
-    def loss(pose: Any, batch: Mapping[str, Any], targets: Targets) -> Any:
-        def one(*arguments: Any) -> Any:
+    The keywords are those of :func:`pose_jax.loss.student_loss`.
+    """
+    weights = {"xy_weight": xy_weight, "depth_weight": depth_weight}
+
+    def loss(pose: Any, batch: Batch, targets: Targets) -> Any:
+        def one(*of_sample: Any) -> Any:
             return student_loss(
-                *arguments,
-                permutation=jnp.asarray(skeleton.flip_permutation),
-                xy_weight=xy_weight,
-                depth_weight=depth_weight,
+                *of_sample,
+                dictionary=targets.dictionary,
+                loss=MODES[mode].loss,
+                permutation=jnp.asarray(permutation),
                 code_l1_weight=code_l1_weight,
+                **weights,
             )
 
         names = ("keypoints", "labelled", "flip", "scale")
-        rows = target_rows(targets, batch["row"])
-        return jax.vmap(one)(pose, *(batch[n] for n in names), rows)
+        rows = targets.rows(batch["row"])
+        return jax.vmap(one)(pose, *(batch[name] for name in names), rows)
 
     return loss
+
+
+def make_rate(
+    schedule: str, *, num_steps: int, learning_rate: float, end_learning_rate: float
+) -> Callable[[TrainState], Any]:
+    """The learning rate of a state.
+
+    Args:
+        schedule: ``"plateau"`` takes that of the state, ``"cosine"`` lets it fall from
+            the first to the last step.
+        num_steps: length of the cosine.
+        learning_rate: at the start of the cosine.
+        end_learning_rate: at its end.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"config.student.schedule = {schedule!r} is not one of {SCHEDULES}"
+        )
+
+    def cosine(state: TrainState) -> jax.Array:
+        done = state.step.astype(jnp.float32) / num_steps
+        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        return end_learning_rate + (learning_rate - end_learning_rate) * fall
+
+    return cosine if schedule == "cosine" else lambda s: s.plateau.learning_rate
 
 
 def make_train_step(
     net: nn.Module,
     loss: Callable[..., Any],
     *,
-    schedule: str,
-    num_steps: int,
-    learning_rate: float,
-    end_learning_rate: float,
-    axis_name: str | None = None,
+    rate: Callable[[TrainState], Any],
+    axis_name: str,
 ) -> Callable[[TrainState, Batch, Targets], tuple[TrainState, dict[str, Any]]]:
     """The step of one device, averaged over the mapped axis.
 
-    Where ``net`` was made without the axis, every device normalises its batch by the
-    statistics of its own part; the running ones are averaged either way.
-
     Args:
-        net: made with the name of the mapped axis, or without.
-        loss: from :func:`make_loss`.
-        schedule: ``"plateau"`` takes the learning rate of the state, ``"cosine"``
-            lets it fall from the first to the last step.
-        num_steps: length of the cosine.
-        learning_rate: at the start of the cosine.
-        end_learning_rate: at its end.
-        axis_name: the mapped axis; that of ``net`` by default.
+        net: made with the name of the mapped axis: batch norms average over the whole
+            batch; or without: every device normalises its own part, and only the
+            running statistics are averaged.
+        loss: of :func:`make_loss`.
+        rate: of :func:`make_rate`.
+        axis_name: the mapped axis.
     """
-    axis_name = axis_name or net.axis_name
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"config.student.schedule = {schedule!r} is not one of {SCHEDULES}"
-        )
-
-    def rate(state: TrainState) -> jax.Array:
-        if schedule == "plateau":
-            return state.plateau.learning_rate
-        done = state.step.astype(jnp.float32) / num_steps
-        fall = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-        return end_learning_rate + (learning_rate - end_learning_rate) * fall
 
     def step(
         state: TrainState, batch: Batch, targets: Targets
@@ -96,14 +110,13 @@ def make_train_step(
                 variables, batch["image"], train=True, mutable=["batch_stats"]
             )
             values, terms = loss(pose, batch, targets)
-            terms = {name: jnp.mean(term) for name, term in terms.items()}
-            return jnp.mean(values), (terms, new["batch_stats"])
+            terms = jax.tree.map(jnp.mean, {"loss": values, **terms})
+            return terms["loss"], (terms, new["batch_stats"])
 
-        (value, (terms, batch_stats)), gradients = jax.value_and_grad(
-            mean_loss, has_aux=True
-        )(state.params)
-        gradients, batch_stats, metrics = jax.lax.pmean(
-            (gradients, batch_stats, {"loss": value, **terms}), axis_name=axis_name
+        gradient = jax.grad(mean_loss, has_aux=True)
+        gradients, (metrics, batch_stats) = gradient(state.params)
+        gradients, metrics, batch_stats = jax.lax.pmean(
+            (gradients, metrics, batch_stats), axis_name=axis_name
         )
         now = rate(state)
         # Optax mixes its integer count with floats, which strict promotion rejects.
@@ -112,16 +125,13 @@ def make_train_step(
                 gradients, state.opt_state, state.params
             )
         updates = jax.tree.map(lambda u: -now * u, direction)
-        metrics |= {
-            "learning_rate": now,
-            "gradient_norm": optax.tree.norm(gradients),
-        }
-        state = TrainState(
+        metrics |= {"learning_rate": now, "gradient_norm": optax.tree.norm(gradients)}
+        state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            plateau=state.plateau,
         )
         return state, metrics
 

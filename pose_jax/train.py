@@ -1,11 +1,12 @@
 """Training of the student (Wang et al. 2019, Sections 4.4 and 5.1).
 
-``train_and_evaluate(config, workdir)`` reads the data and the teacher's files;
-``fit`` is the loop itself and takes any iterator of batches. A batch is a dictionary
-of numpy arrays, as :func:`input_pipeline.pipeline.image_batches` makes them::
+``train_and_evaluate(config, workdir, data, mode)`` reads the data and the teacher's
+files; ``fit`` is the loop itself and takes any iterator of batches. A batch is a
+dictionary of numpy arrays, as :meth:`input_pipeline.dataset.Dataset.pictures` gives
+them; the loop uses::
 
     image (B, H, H, 3) uint8, keypoints (B, P, 2) and labelled (B, P) of the augmented
-    patch, row (B,) int32 of the table of targets, flip (B,), scale (B,), weight (B,)
+    patch, row (B,) int32 of the table of targets, flip (B,), scale (B,)
 
 Batch norms average their statistics over all devices (``sync_batch_norm``), so that a
 run gives the same numbers on any number of them, up to rounding. Of several processes
@@ -14,10 +15,10 @@ each reads its part of every batch and of the validation split; the first one wr
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,80 +26,104 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from input_pipeline.ground_truth import read_ground_truth
-from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.mixture import depth_counts, read_extra
-from input_pipeline.skeleton import Skeleton
+from input_pipeline.dataset import Dataset
 from pose_jax import evaluate
-from pose_jax.loss import MODES, DepthTarget
+from pose_jax.loss import MODES
 from pose_jax.pretrained import with_pretrained
 from pose_jax.state import (
     CHECKPOINTS,
     StudentRecord,
     TrainState,
     init_state,
-    make_net,
     net_fields,
 )
-from pose_jax.step import Batch, make_loss, make_train_step, plateau_update
+from pose_jax.step import (
+    Batch,
+    make_loss,
+    make_rate,
+    make_train_step,
+    plateau_update,
+)
 from pose_jax.targets import (
-    POSTERIOR_MODES,
     Targets,
-    label_targets,
     matched_depth_weight,
-    no_depth_targets,
+    supervised_targets,
     teacher_targets,
-    teacher_trust,
 )
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
-from runtime.devices import AXIS, DataParallel, data_parallel
+from runtime.devices import AXIS, DataParallel, data_parallel, fitting_batch
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.workdir import mark_finished
 
 DEVICE_KEYS = ("image", "keypoints", "labelled", "row", "flip", "scale")
+LOOP_FIELDS = (
+    *("patience", "end_learning_rate"),
+    *("log_every", "eval_every", "checkpoint_every"),
+)
+
+
+def train_and_evaluate(
+    config: Any, workdir: str | Path, data: Dataset, mode: str
+) -> None:
+    """Trains the student of one mode to ``config.student.steps`` and scores it.
+
+    Leaves in ``workdir/student_<mode>``: ``student.json``, ``checkpoints/``,
+    ``results.json``, ``predictions_<split>.npz`` and ``student.safetensors``. What is
+    finished is not repeated; what was interrupted resumes from its last checkpoint,
+    with the same numbers as if it had never stopped.
+
+    Args:
+        config: with the group ``student``.
+        workdir: folder of the run, with the teacher in ``workdir/teacher``.
+        data: the data set of ``config.data``.
+        mode: a key of :data:`pose_jax.loss.MODES`.
+
+    Raises:
+        ValueError: an impossible config, data or a teacher that does not fit it, a
+            loss that is not finite.
+    """
+    student, stage, began = config.student, f"student_{mode}", time.monotonic()
+    with Checkpoints(Path(workdir) / stage / CHECKPOINTS) as checkpoints:
+        if checkpoints.latest_step() != student.steps:
+            record, targets = prepare(config, workdir, data, mode)
+            processes.on_first(lambda: record.save(Path(workdir) / stage), stage)
+            net = record.make_net(AXIS if student.sync_batch_norm else None)
+            loss = make_loss(
+                mode,
+                record.skeleton.flip_permutation,
+                xy_weight=student.xy_weight,
+                depth_weight=record.depth_weight,
+                code_l1_weight=student.code_l1_weight,
+            )
+            size = batch_of_process(student, data)
+            step = place_step(student, net, loss, batch_size=size)
+            state = first_state(config, net, checkpoints)
+            start = int(state.step)
+            batches, validation = pictures(config, data, start=start, batch_size=size)
+            validate = make_validation(step, net, loss, validation, targets["val"])
+            first = processes.is_first()
+            with MetricWriter(workdir, start, active=first) as writer:
+                fit(
+                    state,
+                    batches,
+                    targets["train"],
+                    step=step,
+                    num_steps=student.steps,
+                    validate=validate,
+                    checkpoints=checkpoints,
+                    writer=writer,
+                    stage=stage,
+                    **{name: student[name] for name in LOOP_FIELDS},
+                )
+            if first:
+                seconds = round(time.monotonic() - began, 1)
+                mark_finished(workdir, stage, seconds=seconds)
+    evaluate.evaluate(config, workdir, data, mode)
 
 
 # --- the loop ----------------------------------------------------------------------
-
-
-class MetricWindow:
-    """Metrics of the steps since the last log line, left on the device until read."""
-
-    def __init__(self, start: int, values: list[dict[str, float]] | None = None):
-        self._start = start - len(values or [])
-        self._read: list[dict[str, float]] = list(values or [])
-        self._unread: list[Any] = []
-
-    def add(self, metrics: Any) -> None:
-        """Notes the metrics of one step, without waiting for them."""
-        self._unread.append(metrics)
-
-    def read(self, unreplicate: Callable[[Any], Any]) -> list[dict[str, float]]:
-        """Fetches what is new.
-
-        Raises:
-            ValueError: a loss or gradient that is not finite, with its step.
-        """
-        fetched = jax.device_get([unreplicate(m) for m in self._unread])
-        self._unread = []
-        for metrics in fetched:
-            values = {name: float(value) for name, value in metrics.items()}
-            self._read.append(values)
-            bad = [f"{n} {v}" for n, v in values.items() if not math.isfinite(v)]
-            if bad:
-                step = self._start + len(self._read)
-                raise ValueError(f"step {step}: {' and '.join(bad)}")
-        return self._read
-
-    def mean(self) -> dict[str, float]:
-        """Means over the steps read; the window is empty afterwards."""
-        means = {n: math.fsum(m[n] for m in self._read) for n in self._read[0]}
-        means = {name: total / len(self._read) for name, total in means.items()}
-        self._start += len(self._read)
-        self._read = []
-        return means
 
 
 def fit(
@@ -121,12 +146,13 @@ def fit(
     """Trains from ``state`` to step ``num_steps``.
 
     The device is waited for only where a line is logged, the validation split is
-    scored or a checkpoint is written.
+    scored or a checkpoint is written. A checkpoint always has a line, so that nothing
+    but the state is to be restored.
 
     Args:
         state: of :func:`init_state`, or restored.
         batches: from the step of ``state`` on.
-        targets: table of the training split.
+        targets: of the training split.
         step: :func:`make_train_step`, placed by ``data_parallel``.
         num_steps: steps of the whole training.
         validate: takes the placed state, returns the validation loss as ``"loss"``
@@ -147,9 +173,7 @@ def fit(
         ValueError: a loss or gradient that is not finite, naming the step and the
             last good checkpoint; the data ended too early.
     """
-    start = int(state.step)
-    pending = (checkpoints.extra() or {}).get("window") if checkpoints else None
-    window = MetricWindow(start, pending if start else None)
+    start, pending = int(state.step), []
     placed, targets = step.replicate((state, targets))
 
     def due(now: int, every: int) -> bool:
@@ -161,16 +185,15 @@ def fit(
             with bar.waiting():
                 batch = _next_batch(batches, now)
             placed, metrics = step(placed, step.shard(batch), targets)
-            window.add(metrics)
+            pending.append(metrics)
             saving = checkpoints is not None and due(now, checkpoint_every)
             line: dict[str, float] = {}
             if saving or due(now, log_every):
-                _read(window, step, checkpoints)
-            if due(now, log_every):
-                line |= window.mean()
+                line |= _means(step, pending, now, checkpoints)
+                pending = []
             if validate is not None and due(now, eval_every):
                 scores = validate(placed)
-                _check_validation(scores["loss"], now, checkpoints)
+                _check_finite({"validation loss": scores["loss"]}, now, checkpoints)
                 line |= {f"val_{name}": value for name, value in scores.items()}
                 plateau = plateau_update(
                     step.unreplicate(placed.plateau),
@@ -178,12 +201,11 @@ def fit(
                     patience=patience,
                     end_learning_rate=end_learning_rate,
                 )
-                placed = placed.replace(plateau=step.replicate(plateau))
+                placed = dataclasses.replace(placed, plateau=step.replicate(plateau))
             if writer is not None and line:
                 writer.write(stage, now, line)
             if saving and checkpoints is not None:
-                extra = {"window": window.read(step.unreplicate)}
-                checkpoints.save(now, step.unreplicate(placed), extra)
+                checkpoints.save(now, step.unreplicate(placed))
             bar.update(now, **{n: v for n, v in line.items() if n.endswith("loss")})
     return step.unreplicate(placed)
 
@@ -194,31 +216,38 @@ def _next_batch(batches: Iterator[Batch], now: int) -> dict[str, np.ndarray]:
     except StopIteration:
         raise ValueError(
             f"the batches ended before step {now}: training needs an iterator without "
-            "end, such as image_batches(..., train=True)"
+            "end, such as data.pictures(..., train=True)"
         ) from None
     return {name: batch[name] for name in DEVICE_KEYS}
 
 
-def _read(window: MetricWindow, step: DataParallel, checkpoints: Any) -> None:
-    try:
-        window.read(step.unreplicate)
-    except ValueError as error:
-        raise ValueError(f"{error}; {_remedy(checkpoints)}") from None
+def _means(
+    step: DataParallel, pending: list[Any], now: int, checkpoints: Checkpoints | None
+) -> dict[str, float]:
+    """Mean metrics of the steps up to ``now``, fetched from the device at once."""
+    fetched = jax.device_get([step.unreplicate(metrics) for metrics in pending])
+    for number, metrics in enumerate(fetched, now - len(fetched) + 1):
+        _check_finite(metrics, number, checkpoints)
+    names = fetched[0]
+    return {n: math.fsum(float(m[n]) for m in fetched) / len(fetched) for n in names}
 
 
-def _check_validation(loss: float, now: int, checkpoints: Any) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(f"step {now}: validation loss {loss}; {_remedy(checkpoints)}")
-
-
-def _remedy(checkpoints: Checkpoints | None) -> str:
+def _check_finite(
+    metrics: dict[str, Any], now: int, checkpoints: Checkpoints | None
+) -> None:
+    bad = [f"{n} {v}" for n, v in metrics.items() if not math.isfinite(v)]
+    if not bad:
+        return
     kept = "no checkpoint was written yet"
     if checkpoints is not None:
         checkpoints.wait()
         latest = checkpoints.latest_step()
         if latest is not None:
             kept = f"the checkpoint of step {latest} in {checkpoints.directory} is kept"
-    return f"{kept}; try a lower config.student.learning_rate, in another workdir"
+    raise ValueError(
+        f"step {now}: {' and '.join(bad)}; {kept}; try a lower "
+        "config.student.learning_rate, in another workdir"
+    )
 
 
 def make_validation(
@@ -230,7 +259,8 @@ def make_validation(
 ) -> Callable[[TrainState], dict[str, float]]:
     """``validate(placed state) -> means`` of the loss and its terms over a split.
 
-    Of several processes each goes through ``batches`` of its own, equally many.
+    The batches have a ``weight`` (B,) besides, 0 where a sample only fills up. Of
+    several processes each goes through batches of its own, equally many.
     """
 
     def losses_of_batch(state: TrainState, batch: Batch, table: Targets) -> Any:
@@ -256,89 +286,85 @@ def make_validation(
     return validate
 
 
-# --- the run -----------------------------------------------------------------------
+# --- what a run is made of -----------------------------------------------------------
 
 
-def train_and_evaluate(config: Any, workdir: str | Path) -> None:
-    """Trains the student of ``config.student.mode`` and scores it.
+def prepare(
+    config: Any, workdir: str | Path, data: Dataset, mode: str
+) -> tuple[StudentRecord, dict[str, Targets]]:
+    """What is known of a student before it is trained, and its targets of both splits.
 
-    Leaves in ``workdir/student_<mode>``: ``student.json``, ``checkpoints/``,
-    ``results.json`` and ``predictions_<split>.npz``. What is finished is not
-    repeated; what was interrupted goes on from its last checkpoint, with the same
-    numbers as if it had never stopped.
-
-    Args:
-        config: with the groups ``data`` and ``student``.
-        workdir: folder of the run, with the teacher in ``workdir/teacher``.
-
-    Raises:
-        ValueError: an impossible config, data or a teacher that does not fit it, a
-            loss that is not finite.
+    READS 3D for the mode whose label is the truth, the upper reference, and for no
+    other.
     """
-    mode = config.student.mode
     if mode not in MODES:
-        raise ValueError(f"config.student.mode = {mode!r} is not one of {MODES}")
-    began = time.monotonic()
-    trained = train(config, workdir)
-    if trained and processes.is_first():
-        mark_finished(
-            workdir, f"student_{mode}", seconds=round(time.monotonic() - began, 1)
-        )
-    evaluate.evaluate(config, workdir)
-
-
-def train(config: Any, workdir: str | Path) -> bool:
-    """Trains to ``config.student.steps``; whether there was anything left to do."""
-    student = config.student
-    stage = f"student_{student.mode}"
-    folder = Path(workdir) / stage
-    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        if checkpoints.latest_step() == student.steps:
-            return False
-        splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
-        skeleton = splits["train"].skeleton
-        _check_batch(student.batch_size, len(splits["train"]))
-        targets, matched, sign = _make_targets(config, workdir, splits)
-        depth_weight = matched * student.depth_weight
-        record = StudentRecord(
-            mode=student.mode,
-            skeleton=skeleton,
-            net=net_fields(student),
-            image_size=student.image_size,
-            padding=float(config.data.padding),
-            depth_sign=sign,
-            depth_weight=depth_weight,
-            matched_weight=matched,
-            box=str(config.data.box),
-        )
-        processes.on_first(lambda: record.save(folder), "student record")
-        loss = make_loss(
-            skeleton,
-            xy_weight=student.xy_weight,
-            depth_weight=depth_weight,
+        raise ValueError(f"config.student.modes: {mode!r} is not one of {[*MODES]}")
+    student, sign = config.student, 1
+    landmarks = {s: data.landmarks(s) for s in ("train", "val", "extra")}
+    if MODES[mode].label == "truth":
+        truth = data.truth("train")
+        if truth is None:
+            raise ValueError(
+                f"config.student.modes: {mode!r} trains on 3D labels, and this data "
+                "set has none: set config.data.ground_truth or leave this mode out"
+            )
+        targets = supervised_targets(truth.positions_mm, landmarks)
+    else:
+        teacher = teacher_file.read(Path(workdir) / "teacher")
+        c, sign = student.residual_offset, teacher.depth_sign
+        targets = teacher_targets(mode, teacher, landmarks, softening=c)
+    matched = 1.0
+    if student.match_depth_gradients:
+        matched = matched_depth_weight(
+            mode,
+            targets["train"],
+            count=len(landmarks["train"]),
             code_l1_weight=student.code_l1_weight,
+            seed=config.seed,
         )
-        _run(config, workdir, stage, skeleton, loss, targets, checkpoints)
-    return True
-
-
-def _run(
-    config: Any,
-    workdir: str | Path,
-    stage: str,
-    skeleton: Skeleton,
-    loss: Callable[..., Any],
-    targets: dict[str, Targets],
-    checkpoints: Checkpoints,
-) -> None:
-    """Puts network, step, data and checkpoint together and calls :func:`fit`."""
-    student = config.student
-    net = make_net(
-        net_fields(student),
-        num_joints=skeleton.num_joints,
-        axis_name=AXIS if student.sync_batch_norm else None,
+    record = StudentRecord(
+        mode=mode,
+        skeleton=data.skeleton,
+        net=net_fields(student),
+        image_size=student.image_size,
+        padding=float(data.settings.padding),
+        box=data.settings.box,
+        depth_sign=sign,
+        depth_weight=matched * student.depth_weight,
+        matched_weight=matched,
     )
-    step = _place_step(student, net, loss)
+    return record, targets
+
+
+def batch_of_process(student: Any, data: Dataset) -> int:
+    """This process's part of a batch, which is not larger than the data set."""
+    count = len(data.landmarks("train"))
+    size, note = fitting_batch("config.student.batch_size", student.batch_size, count)
+    if note and processes.is_first():
+        print(f"student: {note}", flush=True)
+    return size // jax.process_count()
+
+
+def place_step(
+    student: Any, net: nn.Module, loss: Callable[..., Any], *, batch_size: int
+) -> DataParallel:
+    """The training step on the devices that ``config.student`` names."""
+    rates = ("learning_rate", "end_learning_rate")
+    rate = make_rate(
+        student.schedule, num_steps=student.steps, **{n: student[n] for n in rates}
+    )
+    step = make_train_step(net, loss, rate=rate, axis_name=AXIS)
+    return data_parallel(
+        step,
+        mode=student.parallel,
+        num_devices=student.num_devices,
+        batch_size=batch_size,
+    )
+
+
+def first_state(config: Any, net: nn.Module, checkpoints: Checkpoints) -> TrainState:
+    """The last checkpoint, or a start from random or pretrained weights."""
+    student = config.student
     state = init_state(
         net,
         jax.random.fold_in(jax.random.key(config.seed), 1),
@@ -347,186 +373,22 @@ def _run(
     )
     restored = checkpoints.restore_latest(state)
     if restored is not None:
-        state = restored[1]
-    elif student.pretrained:
-        state = with_pretrained(state, student.pretrained)
-    start = int(state.step)
-    batches, validation = _batches(config, start)
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(
-            MetricWriter(workdir, start, active=processes.is_first())
-        )
-        fit(
-            state,
-            batches,
-            targets["train"],
-            step=step,
-            num_steps=student.steps,
-            validate=make_validation(step, net, loss, validation, targets["val"]),
-            patience=student.patience,
-            end_learning_rate=student.end_learning_rate,
-            log_every=student.log_every,
-            eval_every=student.eval_every,
-            checkpoint_every=student.checkpoint_every,
-            checkpoints=checkpoints,
-            writer=writer,
-            stage=stage,
-        )
+        return restored[1]
+    return with_pretrained(state, student.pretrained) if student.pretrained else state
 
 
-def _place_step(student: Any, net: Any, loss: Callable[..., Any]) -> DataParallel:
-    """The training step on the devices that ``config.student`` names."""
-    step = make_train_step(
-        net,
-        loss,
-        schedule=student.schedule,
-        num_steps=student.steps,
-        learning_rate=student.learning_rate,
-        end_learning_rate=student.end_learning_rate,
-        axis_name=AXIS,
-    )
-    return data_parallel(
-        step,
-        mode=student.parallel,
-        num_devices=student.num_devices,
-        batch_size=student.batch_size // jax.process_count(),
-    )
-
-
-def _batches(
-    config: Any, start: int
+def pictures(
+    config: Any, data: Dataset, *, start: int, batch_size: int
 ) -> tuple[Iterator[Batch], Callable[[], Iterator[Batch]]]:
-    """Training batches of this process from a step on, and a pass over validation."""
-    from input_pipeline.pipeline import image_batches  # imports tensorflow
-
+    """Training batches from a step on, and a pass over the validation split."""
+    student = config.student
     common = {
-        "batch_size": config.student.batch_size // jax.process_count(),
-        "image_size": config.student.image_size,
+        "batch_size": batch_size,
+        "image_size": student.image_size,
         "seed": config.seed,
         "shard_index": jax.process_index(),
         "shard_count": jax.process_count(),
     }
-    train = image_batches(
-        config.data,
-        "train",
-        train=True,
-        start_step=start,
-        augment=config.student.augment,
-        **common,
-    )
-    return iter(train), lambda: image_batches(config.data, "val", train=False, **common)
-
-
-def _check_batch(batch_size: int, count: int) -> None:
-    processes = jax.process_count()
-    if batch_size < 1 or batch_size > count:
-        raise ValueError(
-            f"config.student.batch_size = {batch_size} does not fit {count} training "
-            f"samples; set it to 1..{count}"
-        )
-    if batch_size % processes:
-        raise ValueError(
-            f"config.student.batch_size = {batch_size} is not a multiple of the "
-            f"{processes} processes of this run"
-        )
-
-
-def _make_targets(
-    config: Any, workdir: str | Path, splits: Mapping[str, Landmarks]
-) -> tuple[dict[str, Targets], float, int]:
-    """Tables of both splits, the matched depth weight and the sign of the depth."""
-    student = config.student
-    extra = read_extra(config.data, splits["train"].skeleton)
-    if student.mode == "supervised":
-        targets = _supervised_targets(config, splits["train"], len(splits["val"]))
-        if extra is not None:
-            targets["train"] = _without_depth(targets["train"], len(extra))
-        return targets, 1.0, 1
-    teacher = teacher_file.read(Path(workdir) / "teacher")
-    _check_skeleton(teacher, splits["train"].skeleton)
-    arrays = {s: teacher.split(s, marks.sample_ids) for s, marks in splits.items()}
-    posterior: dict[str, dict[str, np.ndarray]] = {}
-    if student.mode in POSTERIOR_MODES:
-        posterior = {
-            s: teacher.posterior(s, marks.sample_ids) for s, marks in splits.items()
-        }
-    mean_trust = None
-    if student.mode == "weaksup_residual":
-        trust = teacher_trust(
-            arrays["train"]["residual"], softening=student.residual_offset
-        )
-        mean_trust = float(trust.mean())
-    counts: dict[str, np.ndarray] = {}
-    if extra is not None:
-        # Complete skeletons get the distillation loss, the others the 2D loss.
-        ones = np.ones(len(splits["train"]), bool)
-        counts["train"] = np.concatenate([ones, depth_counts(extra)])
-        arrays["train"] = _joined(
-            arrays["train"], teacher.split("extra", extra.sample_ids)
-        )
-        if posterior:
-            posterior["train"] = _joined(
-                posterior["train"], teacher.posterior("extra", extra.sample_ids)
-            )
-    targets = {
-        split: teacher_targets(
-            teacher,
-            of_split,
-            mode=student.mode,
-            softening=student.residual_offset,
-            mean_trust=mean_trust,
-            counts=counts.get(split),
-            posterior=posterior.get(split),
-        )
-        for split, of_split in arrays.items()
-    }
-    matched = matched_depth_weight(
-        targets["train"],
-        code_l1_weight=student.code_l1_weight,
-        seed=config.seed,
-        count=len(splits["train"]),
-    )
-    return targets, matched, teacher.depth_sign
-
-
-def _joined(
-    first: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([x, more[name]]) for name, x in first.items()}
-
-
-def _supervised_targets(
-    config: Any, train_marks: Landmarks, num_val: int
-) -> dict[str, Targets]:
-    """READS 3D: the labels of mode ``supervised``, the upper reference.
-
-    Only the training split's; its validation loss is that of the landmarks alone,
-    since not even here may 3D choose when the learning rate drops.
-    """
-    truth = read_ground_truth(config.data, "train")
-    if truth is None:
-        raise ValueError(
-            "config.student.mode = 'supervised' trains on 3D labels, and this data set "
-            "has none: set config.data.ground_truth or leave this mode out"
-        )
-    positions = truth.align(train_marks.sample_ids).positions_mm
-    table = label_targets(
-        positions, train_marks.keypoints, train_marks.half_side, train_marks.labelled
-    )
-    joints = train_marks.skeleton.num_joints
-    return {"train": table, "val": no_depth_targets(num_val, joints)}
-
-
-def _without_depth(table: Any, count: int) -> DepthTarget:
-    """A table with ``count`` more samples, of which only the landmarks are judged."""
-    more = no_depth_targets(count, table.depth.shape[1])
-    return jax.tree.map(lambda *parts: np.concatenate(parts), table, more)
-
-
-def _check_skeleton(teacher: teacher_file.TeacherFile, skeleton: Skeleton) -> None:
-    if tuple(teacher.skeleton["joints"]) != skeleton.joints:
-        raise ValueError(
-            f"{teacher.folder}: the teacher's joints {teacher.skeleton['joints']} "
-            f"are not those of the data set, {list(skeleton.joints)}; "
-            "train the teacher on this data set"
-        )
+    augment = {"start_step": start, "augment": student.augment}
+    train = data.pictures("train", train=True, **augment, **common)
+    return train, lambda: data.pictures("val", train=False, **common)

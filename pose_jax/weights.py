@@ -16,10 +16,11 @@ import flax.traverse_util
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from pose_jax.loss import MODES
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
 from pose_jax.state import StudentRecord, state_shapes
+from runtime.files import write_arrays, write_text
 
 FILE, CARD = "student.safetensors", "MODEL_CARD.md"
 # Names quoted by a message before it says how many more there are.
@@ -46,8 +47,6 @@ def save_weights(
     Returns:
         The path of the weights.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     card = model_card(record, data=data or {}, results=results or {})
     metadata = {
         "format": "1",
@@ -56,13 +55,9 @@ def save_weights(
         "results": json.dumps(dict(results or {}), default=str),
         "card": card,
     }
-    path, temporary = folder / FILE, folder / f".{FILE}.tmp"
-    arrays = {k: np.ascontiguousarray(v) for k, v in _named(variables).items()}
-    save_file(arrays, temporary, metadata)
-    temporary.replace(path)
-    temporary = folder / f".{CARD}.tmp"
-    temporary.write_text(card, encoding="utf-8")
-    temporary.replace(folder / CARD)
+    path = Path(folder) / FILE
+    write_arrays(path, _named(variables), metadata)
+    write_text(Path(folder) / CARD, card)
     return path
 
 
@@ -115,31 +110,65 @@ def check_arrays(
     Raises:
         ValueError: naming what is missing, unexpected or of another shape.
     """
-    problems = [
-        *_listed("missing", [name for name in wanted if name not in arrays]),
-        *_listed("unexpected", [name for name in arrays if name not in wanted]),
-        *_listed(
-            "of another shape",
-            [
-                f"{name} {arrays[name].shape}, not {tuple(shape)}"
-                for name, shape in wanted.items()
-                if name in arrays and arrays[name].shape != tuple(shape)
-            ],
-        ),
+    problems = {
+        "missing": [name for name in wanted if name not in arrays],
+        "unexpected": [name for name in arrays if name not in wanted],
+        "of another shape": [
+            f"{name} {arrays[name].shape}, not {tuple(shape)}"
+            for name, shape in wanted.items()
+            if name in arrays and arrays[name].shape != tuple(shape)
+        ],
+    }
+    texts = [
+        f"{what}: {', '.join(names[:QUOTED])}"
+        + (f" and {len(names) - QUOTED} more" if len(names) > QUOTED else "")
+        for what, names in problems.items()
+        if names
     ]
-    if problems:
-        raise ValueError(f"{path} does not fit this network: {'; '.join(problems)}")
-
-
-def _listed(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - QUOTED} more" if len(names) > QUOTED else ""
-    return [f"{what}: {', '.join(names[:QUOTED])}{more}"]
+    if texts:
+        raise ValueError(f"{path} does not fit this network: {'; '.join(texts)}")
 
 
 # --- the card ----------------------------------------------------------------------
 
+CARD_TEXT = """\
+# 3D pose from one picture
+
+A student of mode `{record.mode}`: ResNet-{net[resnet_layers]} (width {net[width]:g},
+stem `{net[stem]}`) and an integral head of
+{net[heatmap_size]} x {net[heatmap_size]} x {net[depth_bins]} cells,
+{net[dtype]} activations, float32 weights.
+
+## Input
+
+RGB, {record.image_size} x {record.image_size} pixels, 8 bits. The crop is a square
+around the person whose side is
+{record.padding:g} times the longer side of the {box}; grey (124) outside the picture.
+Bytes x become (x / 255 - mean) / std with mean {mean} and std
+{std}; the network does this itself.
+
+## Output
+
+x right, y down, z away from the camera, per joint, in patch units: [-1, 1] across the
+crop, the same length in depth. Depth is relative: only its differences have a meaning.
+Millimetres follow from a known length.
+
+Skeleton `{record.skeleton.name}`, root {root}: {joints}.
+
+## Training data
+
+Learned from {labels}; depth sign {record.depth_sign:+d}.
+{facts}
+
+## Numbers
+
+{table}
+
+## Limits
+
+One person per crop, of the kind seen in training. Weak perspective. The sign of depth
+is that of the teacher, one for all pictures.
+"""
 SCORES = {
     "mpjpe_mm": "MPJPE, mm",
     "pa_mpjpe_mm": "PA-MPJPE, mm",
@@ -154,59 +183,32 @@ def model_card(
     record: StudentRecord, *, data: Mapping[str, Any], results: Mapping[str, Any]
 ) -> str:
     """The card in Markdown: what goes in, what comes out, from what, how well."""
-    skeleton, net, size = record.skeleton, record.net, record.image_size
-    sections = [
-        "# 3D pose from one picture\n\n"
-        f"A student of mode `{record.mode}`: ResNet-{net['resnet_layers']} (width "
-        f"{net['width']:g}, stem `{net['stem']}`) and an integral head of "
-        f"{net['heatmap_size']} x {net['heatmap_size']} x {net['depth_bins']} cells, "
-        f"{net['dtype']} activations, float32 weights.",
-        "## Input\n\n"
-        f"RGB, {size} x {size} pixels, 8 bits. The crop is a square around the person "
-        f"whose side is {record.padding:g} times the longer side of the box of the "
-        "landmarks; grey (124) outside the picture. Bytes x become (x / 255 - mean) / "
-        f"std with mean {list(IMAGENET_MEAN)} and std {list(IMAGENET_STD)}; the "
-        "network does this itself.",
-        "## Output\n\n"
-        "x right, y down, z away from the camera, per joint, in patch units: [-1, 1] "
-        "across the crop, the same length in depth. Depth is relative: only its "
-        "differences have a meaning. Millimetres follow from a known length.\n\n"
-        f"Skeleton `{skeleton.name}`, root {skeleton.joints[skeleton.root]}: "
-        f"{', '.join(skeleton.joints)}.",
-        "## Training data\n\n" + _data_text(record, data),
-        "## Numbers\n\n" + _table(results),
-        "## Limits\n\n"
-        "One person per crop, of the kind seen in training. Weak perspective. The "
-        "sign of depth is that of the teacher, one for all pictures.",
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _data_text(record: StudentRecord, data: Mapping[str, Any]) -> str:
-    labels = (
-        "3D labels (the supervised reference)"
-        if record.mode == "supervised"
-        else "2D landmarks and the depth of a teacher learned from them, no 3D label"
+    skeleton = record.skeleton
+    teacher = "2D landmarks and the depth of a teacher learned from them, no 3D label"
+    supervised = MODES[record.mode].label == "truth"
+    return CARD_TEXT.format(
+        record=record,
+        net=record.net,
+        box="annotated box" if record.box == "annotation" else "box of the landmarks",
+        mean=list(IMAGENET_MEAN),
+        std=list(IMAGENET_STD),
+        root=skeleton.joints[skeleton.root],
+        joints=", ".join(skeleton.joints),
+        labels="3D labels (the supervised reference)" if supervised else teacher,
+        facts="".join(f"\n- {name}: {value}" for name, value in data.items()),
+        table=_table(results),
     )
-    lines = [f"Learned from {labels}; depth sign {record.depth_sign:+d}."]
-    lines += [f"- {name}: {value}" for name, value in data.items()]
-    return "\n".join([lines[0], "", *lines[1:]]).rstrip()
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    splits = [s for s in ("train", "val") if isinstance(results.get(s), Mapping)]
-    rows = [
-        (text, [results[s].get(key) for s in splits])
-        for key, text in SCORES.items()
-        if any(key in results[s] for s in splits)
-    ]
-    if not rows:
-        return "Not evaluated."
+    splits = [s for s in ("train", "val") if results.get(s)]
     lines = [f"| | {' | '.join(splits)} |", "|---" * (len(splits) + 1) + "|"]
-    for text, values in rows:
-        cells = ["" if v is None else f"{v:.4g}" for v in values]
-        lines.append(f"| {text} | {' | '.join(cells)} |")
-    notes = {
-        n for s in splits for k in ("alignment", "sign") if (n := results[s].get(k))
-    }
+    for key, text in SCORES.items():
+        values = [results[s].get(key) for s in splits]
+        if any(value is not None for value in values):
+            cells = ["" if v is None else f"{v:.4g}" for v in values]
+            lines.append(f"| {text} | {' | '.join(cells)} |")
+    if len(lines) == 2:
+        return "Not evaluated."
+    notes = {results[s].get(k) for s in splits for k in ("alignment", "sign")} - {None}
     return "\n".join(lines) + "".join(f"\n\n{note}." for note in sorted(notes))

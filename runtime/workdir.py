@@ -25,7 +25,6 @@ FREE_FIELDS = (
         "*.log_every",
         "*.checkpoint_every",
         "student.modes",
-        "student.mode",
         "predict.*",
     ),
 )

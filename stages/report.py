@@ -36,8 +36,7 @@ def write(config: Any, workdir: Path, data: Dataset) -> Path:
     nrsfm_jax.evaluate.evaluate(config, workdir, data)
     for mode in config.student.modes:
         if (workdir / f"student_{mode}" / "student.json").exists():
-            config.student.mode = mode
-            pose_jax.evaluate.evaluate(config, workdir)
+            pose_jax.evaluate.evaluate(config, workdir, data, mode)
     path = workdir / "report.html"
     if not processes.is_first():
         return path

@@ -28,15 +28,19 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
     targets, W = tiny.made_up_targets()
     net = tiny.TinyNet(axis_name=devices.AXIS)
     loss = train.make_loss(
-        tiny.SKELETON, xy_weight=1.0, depth_weight=1.0, code_l1_weight=0.15
+        "distill",
+        tiny.SKELETON.flip_permutation,
+        xy_weight=1.0,
+        depth_weight=1.0,
+        code_l1_weight=0.15,
     )
     step = train.make_train_step(
         net,
         loss,
-        schedule="plateau",
-        num_steps=STEPS,
-        learning_rate=1e-3,
-        end_learning_rate=1e-5,
+        rate=train.make_rate(
+            "plateau", num_steps=STEPS, learning_rate=1e-3, end_learning_rate=1e-5
+        ),
+        axis_name=devices.AXIS,
     )
     traces = []
 

@@ -102,10 +102,7 @@ def test_all_students_of_a_table_see_the_same(monkeypatch):
     reference = configs["weaksup_bs"].to_dict()
     for row, config in configs.items():
         plain = config.to_dict()
-        assert plain["student"].pop("mode") == row.split("+")[0]
-        same = dict(reference["student"])
-        same.pop("mode")
-        assert plain["student"] == same
+        assert plain["student"] == reference["student"]
         assert bool(plain["data"]["extra_sources"]) == row.endswith("+extra")
     assert configs["distill+extra"].data.extra_sources.count("coco") >= 1
     teacher = tables.config_of(args, "teacher", 0).teacher
@@ -116,7 +113,7 @@ def test_table_4_changes_the_weight_alone(monkeypatch):
     args = arguments(monkeypatch, "--table=4", "--row=distill@0.1")
     assert tables.rows_of(args) == ["distill@0.1"]
     config = tables.config_of(args, "distill@0.1", 0)
-    assert (config.student.mode, config.student.code_l1_weight) == ("distill", 0.05)
+    assert config.student.code_l1_weight == 0.05
     assert tables.label("distill@0.1").endswith("weight 0.1 (0.05 here)")
 
 
@@ -137,7 +134,7 @@ def test_fields_of_the_config_change_every_row(monkeypatch):
         ("--config.student.steps=few", "invalid literal for int"),
         ("--steps=5", "unexpected --steps=5"),
         ("--config.seed=5", "--seeds say which"),
-        ("--config.student.mode=distill", "rows and --seeds"),
+        ("--config.student.modes=distill", "rows and --seeds"),
     ],
 )
 def test_a_wrong_field_is_refused(monkeypatch, capsys, flag, message):

@@ -205,20 +205,23 @@ def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run)
 def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     """Gradients with respect to depth: of main and of complete samples only."""
     from pose_jax.step import make_loss
-    from pose_jax.train import _make_targets
+    from pose_jax.train import prepare
 
     config, workdir = run
-    config = copy.deepcopy(config)
-    config.student.mode = mode
-    splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
-    extra = read_extra(config.data, H36M_17)
-    assert extra is not None
-    targets, matched, _ = _make_targets(config, workdir, splits)
-    loss = make_loss(H36M_17, xy_weight=1.0, depth_weight=matched, code_l1_weight=0.15)
+    data = open_dataset(config.data)
+    extra = data.landmarks("extra")
+    record, targets = prepare(config, workdir, data, mode)
+    loss = make_loss(
+        mode,
+        H36M_17.flip_permutation,
+        xy_weight=1.0,
+        depth_weight=record.depth_weight,
+        code_l1_weight=0.15,
+    )
     rows = np.arange(48)
     batch = {
-        "keypoints": np.concatenate([splits["train"].patch, extra.patch]),
-        "labelled": np.concatenate([splits["train"].labelled, extra.labelled]),
+        "keypoints": np.concatenate([data.landmarks("train").patch, extra.patch]),
+        "labelled": np.concatenate([data.landmarks("train").labelled, extra.labelled]),
         "flip": np.zeros(48, bool),
         "scale": np.ones(48, np.float32),
         "row": rows,

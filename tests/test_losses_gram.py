@@ -45,15 +45,16 @@ def _by_gram(z, phi, M, w, D, gram, labelled):
     )
 
 
-def _both(samples, D, masks, argnums=0):
+PROGRAMS = {
+    loss: jax.jit(jax.vmap(jax.value_and_grad(loss), EVERY))
+    for loss in (_plain, _by_gram)
+}
+
+
+def _both(samples, D, masks):
     """Values and gradients of the two forms, batched."""
     gram = losses.dictionary_gram(D)
-    return [
-        jax.jit(jax.vmap(jax.value_and_grad(loss, argnums), EVERY))(
-            *samples, D, gram, masks
-        )
-        for loss in (_plain, _by_gram)
-    ]
+    return [PROGRAMS[loss](*samples, D, gram, masks) for loss in (_plain, _by_gram)]
 
 
 def _assert_equal(expected, actual):
@@ -65,7 +66,7 @@ def _assert_equal(expected, actual):
 
 
 @pytest.mark.parametrize("missing", [0, 3, 16, 17])
-@pytest.mark.parametrize("atoms", [256, 200, 40])
+@pytest.mark.parametrize("atoms", [256, 40])
 def test_the_gram_form_is_the_plain_form(atoms, missing):
     samples, D = _views(atoms + missing, atoms=atoms)
     masks = jnp.stack([jnp.asarray(random_mask(s, 17, missing)) for s in range(6)])
@@ -104,7 +105,7 @@ def test_gradients_in_everything_else():
     "name", ["equal joints", "zero row", "zero dictionary", "zero code", "perfect fit"]
 )
 def test_degenerate_samples_give_finite_values_and_gradients(name):
-    (z, phi, M, w), D = _views(3, count=2)
+    (z, phi, M, w), D = _views(3)
     if name == "equal joints":
         D = D.at[15:18].set(D[12:15])
     elif name == "zero row":
@@ -117,7 +118,7 @@ def test_degenerate_samples_give_finite_values_and_gradients(name):
         B_xy, B_z = jax.vmap(losses.split_dictionary, (None, 0))(D, M)
         w = jnp.einsum("nrk,nk->nr", B_xy, phi)
         z = jnp.einsum("npk,nk->np", B_z, phi)
-    masks = jnp.ones((2, 17), bool)
+    masks = jnp.ones((6, 17), bool)
     for x in jax.tree.leaves(_both((z, phi, M, w), D, masks)[1]):
         assert jnp.isfinite(x).all()
 

@@ -16,10 +16,12 @@ from losses_samples import (
 
 import losses
 
+project_code = jax.jit(losses.project_code)  # once for each shape
+
 
 def test_eq13_by_hand():
     # The line x + y = 2, from (3, 1): down along (1, 1) by (1, 1).
-    phi = losses.project_code(
+    phi = project_code(
         jnp.asarray([3.0, 1.0]), jnp.asarray([[1.0, 1.0]]), jnp.asarray([2.0])
     )
     np.testing.assert_allclose(phi, [2.0, 0.0], atol=1e-6)
@@ -28,21 +30,21 @@ def test_eq13_by_hand():
 @pytest.mark.parametrize("joints", [5, 17, 41])
 def test_eq8_the_projection_lands_in_the_subspace(joints):
     sample = random_sample(1, joints=joints)
-    phi = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
+    phi = project_code(sample.phi, sample.B_z, sample.z_hyp)
     np.testing.assert_allclose(sample.B_z @ phi, sample.z_hyp, atol=5e-6)
 
 
 def test_projection_is_idempotent():
     sample = random_sample(2)
-    once = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
-    twice = losses.project_code(once, sample.B_z, sample.z_hyp)
+    once = project_code(sample.phi, sample.B_z, sample.z_hyp)
+    twice = project_code(once, sample.B_z, sample.z_hyp)
     np.testing.assert_allclose(twice, once, atol=1e-6)
 
 
 def test_projection_leaves_the_null_space_alone():
     sample = random_sample(3)
     B_z = np.asarray(sample.B_z, float)
-    step = losses.project_code(sample.phi, sample.B_z, sample.z_hyp) - sample.phi
+    step = project_code(sample.phi, sample.B_z, sample.z_hyp) - sample.phi
     null_space = np.linalg.svd(B_z)[2][B_z.shape[0] :]
     np.testing.assert_allclose(null_space @ np.asarray(step), 0.0, atol=1e-6)
 
@@ -52,7 +54,7 @@ def test_eq12_no_code_of_the_subspace_is_nearer():
     sample = random_sample(4)
     phi, B_z, z = (np.asarray(x, float) for x in (sample.phi, sample.B_z, sample.z_hyp))
     expected = phi + np.linalg.lstsq(B_z, z - B_z @ phi, rcond=None)[0]
-    actual = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
+    actual = project_code(sample.phi, sample.B_z, sample.z_hyp)
     np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
@@ -73,21 +75,21 @@ def test_right_inverse_is_what_the_projection_applies():
     mask = jnp.asarray(random_mask(6, 17, 3))
     inverse = losses.right_inverse(sample.B_z, labelled=mask)
     step = inverse @ (sample.z_hyp - sample.B_z @ sample.phi)
-    expected = losses.project_code(sample.phi, sample.B_z, sample.z_hyp, labelled=mask)
+    expected = project_code(sample.phi, sample.B_z, sample.z_hyp, labelled=mask)
     np.testing.assert_allclose(sample.phi + step, expected, atol=2e-6)
 
 
 def test_gradients_of_the_projection():
     sample = random_sample(7, joints=4, atoms=9)
     args = (sample.phi, sample.B_z, sample.z_hyp)
-    project = on_jax_arrays(losses.project_code)
+    project = on_jax_arrays(project_code)
     check_grads(project, args, order=1, rtol=1e-2, atol=1e-2, eps=1e-2)
 
 
 def test_projection_is_linear_in_the_depth():
     """So the Jacobian is the right inverse, at every depth."""
     sample = random_sample(8)
-    jacobian = jax.jacobian(losses.project_code, argnums=2)(
+    jacobian = jax.jit(jax.jacobian(project_code, argnums=2))(
         sample.phi, sample.B_z, sample.z_hyp
     )
     np.testing.assert_allclose(
@@ -98,15 +100,15 @@ def test_projection_is_linear_in_the_depth():
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_projection_is_homogeneous(scale):
     sample = random_sample(9)
-    plain = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
-    scaled = losses.project_code(sample.phi, sample.B_z * scale, sample.z_hyp * scale)
+    plain = project_code(sample.phi, sample.B_z, sample.z_hyp)
+    scaled = project_code(sample.phi, sample.B_z * scale, sample.z_hyp * scale)
     np.testing.assert_allclose(scaled, plain, atol=3e-6)
 
 
 @pytest.mark.parametrize("name", list(degenerate_samples()))
 def test_degenerate_dictionaries_give_finite_values_and_gradients(name):
     sample = degenerate_samples()[name]
-    value, pullback = jax.vjp(losses.project_code, sample.phi, sample.B_z, sample.z_hyp)
+    value, pullback = jax.vjp(project_code, sample.phi, sample.B_z, sample.z_hyp)
     for x in (value, *pullback(jnp.ones_like(value))):
         assert jnp.isfinite(x).all()
 
@@ -116,7 +118,7 @@ def test_an_impossible_depth_is_replaced_by_the_nearest_possible(name):
     sample = degenerate_samples()[name]
     B_z, z = np.asarray(sample.B_z, float), np.asarray(sample.z_hyp, float)
     nearest = B_z @ np.linalg.pinv(B_z, rcond=1e-5) @ z
-    phi = losses.project_code(sample.phi, sample.B_z, sample.z_hyp)
+    phi = project_code(sample.phi, sample.B_z, sample.z_hyp)
     np.testing.assert_allclose(sample.B_z @ phi, nearest, atol=2e-3)
 
 
@@ -124,9 +126,9 @@ def test_an_impossible_depth_is_replaced_by_the_nearest_possible(name):
 def test_a_mask_equals_a_skeleton_without_the_joints(missing):
     sample, mask = random_sample(10), random_mask(10, 17, missing)
     fewer = drop_joints(sample, mask)
-    expected = losses.project_code(fewer.phi, fewer.B_z, fewer.z_hyp)
+    expected = project_code(fewer.phi, fewer.B_z, fewer.z_hyp)
     for value in (0.0, float("nan")):
-        actual = losses.project_code(
+        actual = project_code(
             sample.phi,
             sample.B_z,
             spoil(sample, mask, value).z_hyp,
@@ -139,11 +141,11 @@ def test_no_labelled_joint_leaves_the_code_alone():
     sample, mask = random_sample(11), jnp.zeros(17, bool)
 
     def total(phi, B_z, z_hyp):
-        return jnp.sum(losses.project_code(phi, B_z, z_hyp, labelled=mask))
+        return jnp.sum(project_code(phi, B_z, z_hyp, labelled=mask))
 
     args = (sample.phi, sample.B_z, sample.z_hyp)
-    np.testing.assert_array_equal(losses.project_code(*args, labelled=mask), sample.phi)
-    gradients = jax.grad(total, argnums=(0, 1, 2))(*args)
+    np.testing.assert_array_equal(project_code(*args, labelled=mask), sample.phi)
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*args)
     assert gradients[0].tolist() == [1.0] * 256
     assert not np.any(gradients[1])
     assert not np.any(gradients[2])

@@ -113,14 +113,19 @@ def test_the_teacher_has_depth_and_place_for_every_joint(run):
 @pytest.mark.parametrize("mode", ["distill", "weaksup_bs"])
 def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
     from pose_jax.step import make_loss
-    from pose_jax.train import _make_targets
+    from pose_jax.train import prepare
 
     config, workdir = run
-    config.student.mode = mode
-    splits = {s: read_landmarks(config.data, s) for s in ("train", "val")}
-    targets, matched, _ = _make_targets(config, workdir, splits)
-    landmarks = splits["train"]
-    loss = make_loss(LSP_14, xy_weight=1.0, depth_weight=matched, code_l1_weight=0.15)
+    data = open_dataset(config.data)
+    record, targets = prepare(config, workdir, data, mode)
+    landmarks = data.landmarks("train")
+    loss = make_loss(
+        mode,
+        LSP_14.flip_permutation,
+        xy_weight=1.0,
+        depth_weight=record.depth_weight,
+        code_l1_weight=0.15,
+    )
     count = len(landmarks)
     batch = {
         "keypoints": landmarks.patch,

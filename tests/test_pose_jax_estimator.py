@@ -1,6 +1,5 @@
 """From pictures to poses in Python: kinds of pictures, units, batches, messages."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -159,18 +158,6 @@ def test_a_workdir_a_student_and_its_file_are_the_same(workdir, estimator, tmp_p
         assert poses.skeleton == tiny.SKELETON
 
 
-def test_the_depth_follows_a_teacher_that_was_mirrored(workdir, estimator):
-    teacher = workdir / "teacher" / "teacher.json"
-    teacher.parent.mkdir()
-    wanted = estimator(pictures(1)).pose
-    for sign in (1, -1):
-        teacher.write_text(json.dumps({"depth_sign": sign}))
-        pose = PoseEstimator.load(workdir, batch_size=4)(pictures(1)).pose
-        np.testing.assert_allclose(pose, wanted * [1, 1, sign], atol=1e-6)
-    teacher.unlink()
-    teacher.parent.rmdir()
-
-
 def test_one_of_several_students_is_chosen(tmp_path):
     for mode in ("supervised", "weaksup_bs"):
         tiny.write_student(tmp_path, mode)
@@ -191,7 +178,6 @@ def test_one_of_several_students_is_chosen(tmp_path):
     [
         ((), r"is not the workdir of a run \(no student_<mode> in it\)"),
         (("config.json",), r"has no trained student; run --stage=student first"),
-        (("teacher/teacher.json",), r"has no trained student; run --stage=student"),
     ],
 )
 def test_a_folder_without_a_student_says_what_it_is(tmp_path, files, words):

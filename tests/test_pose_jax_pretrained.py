@@ -1,7 +1,7 @@
 """Backbones of other projects: the same features, gradients and statistics."""
 
 import functools
-import re
+import sys
 
 import flax.traverse_util
 import jax
@@ -205,10 +205,9 @@ def test_another_depth_names_a_few_and_counts_the_rest(tmp_path):
 def test_other_files_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         read_backbone(tmp_path / "a.npz", {})
-    path = tmp_path / "resnet50.pth"
+    path = tmp_path / "resnet50.onnx"
     path.write_bytes(b"")
-    remedy = rf"python -m pose_jax\.convert_pth {re.escape(str(path))}"
-    with pytest.raises(ValueError, match=remedy):
+    with pytest.raises(ValueError, match=r"none of \.safetensors, \.npz, \.pth"):
         read_backbone(path, {})
     for name in ("a.safetensors", "a.npz"):
         (tmp_path / name).write_bytes(b"broken")
@@ -234,20 +233,24 @@ def test_a_training_state_takes_the_backbone_and_keeps_its_head(tmp_path):
     )
 
 
-def test_a_pth_file_is_converted(tmp_path):
-    torch = pytest.importorskip("torch")
-    from pose_jax import convert_pth
+class Evil:
+    def __reduce__(self):
+        return (print, ("code of the file was run",))
 
+
+def test_a_pth_file_is_read_without_running_its_code(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
     arrays = torch_arrays(18)
     state = {name: torch.tensor(array) for name, array in arrays.items()}
     state["bn1.num_batches_tracked"] = torch.tensor(3)
-    source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
-    torch.save({"epoch": 3, "state_dict": state}, source)
-    convert_pth.main([str(source), str(target)])
-    found = read_backbone(target, shapes(18))
+    path = tmp_path / "a.pth"
+    torch.save({"epoch": 3, "state_dict": state}, path)
+    found = read_backbone(path, shapes(18))
     np.testing.assert_array_equal(found["params"]["bn1"]["scale"], arrays["bn1.weight"])
-    source.write_bytes(b"broken")
-    with pytest.raises(SystemExit, match=r"a\.pth is not a file of weights"):
-        convert_pth.main([str(source), str(target)])
-    with pytest.raises(SystemExit, match="usage"):
-        convert_pth.main([])
+    torch.save({"state_dict": state, "extra": Evil()}, path)
+    with pytest.raises(ValueError, match="does not decode"):
+        read_backbone(path, shapes(18))
+    assert "code of the file" not in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="pip install torch"):
+        read_backbone(path, shapes(18))

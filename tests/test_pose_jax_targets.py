@@ -1,4 +1,6 @@
-"""Tables of targets: prepared once, and prepared by the step where they are large."""
+"""The tables that teach a student: labels, weights, extra sources, refusals."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,140 +9,147 @@ import pytest
 import tiny_student as tiny
 
 import losses
-from pose_jax.loss import depth_loss
+from pose_jax.loss import MODES
 from pose_jax.targets import (
-    TeacherTable,
+    label_depth,
     matched_depth_weight,
-    target_rows,
+    supervised_targets,
+    teacher_depth,
     teacher_targets,
 )
 from runtime import teacher_file
 
-COUNT = 23
+COUNT, EXTRA = 23, 6
 
 
-@pytest.fixture
-def folder(tmp_path):
-    arrays = tiny.teacher_arrays(
-        tiny.unit_dictionary(np.random.default_rng(0)), COUNT, 0, np.arange(COUNT) * 5
-    )
+@pytest.fixture(scope="module")
+def landmarks():
+    """Some joints of the main source are missing, and of every second extra sample."""
     labelled = np.random.default_rng(1).random((COUNT, tiny.P)) < 0.8
     labelled[:, :3] = True
-    splits = {"train": (arrays["sample_ids"], arrays["W"], labelled)}
-    tiny.write_teacher(tmp_path / "teacher", tiny.SKELETON, splits)
-    return tmp_path / "teacher"
-
-
-def test_what_the_step_prepares_is_what_the_table_holds(folder):
-    teacher = teacher_file.read(folder)
-    arrays = teacher.split("train", np.arange(COUNT) * 5)
-    table = teacher_targets(teacher, arrays, mode="distill")
-    compact = teacher_targets(teacher, arrays, mode="distill", max_bytes=1000)
-    assert isinstance(compact, TeacherTable)
-    assert sum(x.nbytes for x in jax.tree.leaves(compact)) < 0.5 * sum(
-        x.nbytes for x in jax.tree.leaves(table)
-    )
-    rows = np.array([4, 22, 0, 4])
-    whole = target_rows(jax.tree.map(jnp.asarray, table), rows)
-    gathered = jax.jit(target_rows)(jax.tree.map(jnp.asarray, compact), rows)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-        whole,
-        gathered,
-    )
-    weights = [matched_depth_weight(t, code_l1_weight=0.15) for t in (table, compact)]
-    np.testing.assert_allclose(*weights, rtol=1e-4)
-
-
-def test_other_modes_keep_the_depth_alone(folder):
-    teacher = teacher_file.read(folder)
-    arrays = teacher.split("train", np.arange(COUNT) * 5)
-    distill = teacher_targets(teacher, arrays, mode="distill")
-    for mode in ("weaksup_bs", "weaksup_residual"):
-        table = teacher_targets(teacher, arrays, mode=mode, max_bytes=1)
-        assert table.prepared is None
-        np.testing.assert_allclose(table.depth, distill.depth, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(table.labelled, arrays["labelled"])
-
-
-def test_the_posterior_is_judged_about_its_own_mean_or_the_teachers(folder):
-    teacher = teacher_file.read(folder)
-    ids = np.arange(COUNT) * 5
-    arrays, posterior = teacher.split("train", ids), teacher.posterior("train", ids)
-    tables = {
-        mode: teacher_targets(teacher, arrays, mode=mode, posterior=posterior)
-        for mode in ("posterior", "posterior_teacher", "weaksup_bs", "weaksup_em")
+    extra = np.ones((EXTRA, tiny.P), bool)
+    extra[::2, 4] = False
+    return {
+        "train": tiny.marks(labelled),
+        "val": tiny.marks(labelled[:7]),
+        "extra": tiny.marks(extra),
     }
-    for mode in ("posterior", "weaksup_em"):
-        np.testing.assert_array_equal(tables[mode].depth, posterior["depth"])
-    assert tables["weaksup_em"].prepared is None
-    with pytest.raises(ValueError, match="needs the teacher's posterior"):
-        teacher_targets(teacher, arrays, mode="posterior")
-    np.testing.assert_array_equal(
-        tables["posterior_teacher"].depth, tables["weaksup_bs"].depth
-    )
-    z = np.random.default_rng(3).normal(size=tiny.P).astype(np.float32)
-    shown = arrays["labelled"][4]
-    rows = np.flatnonzero(shown)
-    for mode in ("posterior", "posterior_teacher"):
-        target = target_rows(jax.tree.map(jnp.asarray, tables[mode]), 4)
-        found = depth_loss(jnp.asarray(z), target, code_l1_weight=0.15)
-        delta = (z - tables[mode].depth[4])[rows]
-        delta = delta - delta.mean()
-        centring = np.eye(len(rows)) - 1 / len(rows)
-        C = centring @ posterior["covariance"][4][np.ix_(rows, rows)] @ centring
-        C = C + losses.POSTERIOR_NOISE**2 * np.eye(len(rows))
-        expected = np.sqrt(delta @ np.linalg.solve(C, delta))
-        np.testing.assert_allclose(float(found), expected, rtol=1e-3)
 
 
-def test_the_posterior_turns_with_the_sign_of_the_teacher(tmp_path):
-    ids = np.arange(6)
+@pytest.fixture(scope="module")
+def teacher(landmarks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "teacher"
+    rng = np.random.default_rng(2)
     splits = {
-        "train": (ids, np.zeros((6, tiny.P, 2), np.float32), np.ones((6, 5), bool))
+        name: (m.sample_ids, rng.normal(size=(*m.labelled.shape, 2)), m.labelled)
+        for name, m in landmarks.items()
     }
-    depth = []
-    for sign in (1, -1):
-        folder = tmp_path / f"teacher{sign}"
-        tiny.write_teacher(folder, tiny.SKELETON, splits, sign=sign)
-        depth.append(teacher_file.read(folder).posterior("train", ids)["depth"])
-    np.testing.assert_array_equal(depth[0], -depth[1])
-    (folder / "train" / "depth.npy").unlink()
-    with pytest.raises(ValueError, match="that the EM guides"):
-        teacher_file.read(folder).posterior("train", ids)
+    tiny.write_teacher(folder, tiny.SKELETON, splits)
+    return teacher_file.read(folder)
 
 
-def test_eq10_is_solved_for_the_rows_of_a_batch(folder):
-    teacher = teacher_file.read(folder)
-    arrays = teacher.split("train", np.arange(COUNT) * 5)
-    table = teacher_targets(teacher, arrays, mode="distill_exact")
-    bound = teacher_targets(teacher, arrays, mode="distill")
-    rows = np.array([3, 17, 8])
-    targets = target_rows(jax.tree.map(jnp.asarray, table), rows)
-    z = 0.3 * np.random.default_rng(0).normal(size=(3, tiny.P)).astype(np.float32)
-    loss = jax.jit(
-        jax.vmap(lambda z, t: depth_loss(z, t, code_l1_weight=0.15), in_axes=(0, 0))
+@pytest.fixture(scope="module")
+def tables(teacher, landmarks):
+    """The training targets of every mode that learns from the teacher."""
+    landmarks = landmarks | {"extra": tiny.marks(np.ones((0, tiny.P), bool))}
+    return {
+        mode: teacher_targets(mode, teacher, landmarks, softening=0.1)["train"]
+        for mode in MODES
+        if MODES[mode].label != "truth"
+    }
+
+
+def test_labels_and_weights_of_every_mode(tables, teacher, landmarks):
+    said, posterior = teacher.split("train"), teacher.posterior("train")
+    D = jnp.asarray(teacher.dictionary)
+    _, B_z = jax.vmap(losses.split_dictionary, (None, 0))(
+        D, jnp.asarray(said["camera"])
     )
-    found = loss(jnp.asarray(z), targets)
-    for i, row in enumerate(rows):
-        B_xy, B_z = losses.split_dictionary(
-            jnp.asarray(teacher.dictionary), jnp.asarray(arrays["camera"][row])
-        )
-        phi, labelled = jnp.asarray(arrays["code"][row]), arrays["labelled"][row]
-        hypothesis = losses.match_depth_mean(
-            jnp.asarray(z[i]), B_z @ phi, jnp.asarray(labelled)
-        )
-        exact, gap = losses.min_code_cost(
-            hypothesis,
-            phi,
-            B_xy,
-            B_z,
-            jnp.asarray(arrays["W"][row]).ravel(),
-            code_l1_weight=0.15,
-            labelled=jnp.asarray(labelled),
-        )
-        np.testing.assert_allclose(found[i], exact, rtol=0.03)
-        assert float(gap) < 1e-3 * float(exact)
-    above = loss(jnp.asarray(z), target_rows(jax.tree.map(jnp.asarray, bound), rows))
-    assert (np.asarray(above) > 0.999 * np.asarray(found)).all()
-    assert matched_depth_weight(table, code_l1_weight=0.15) > 0
+    own = np.einsum("npk,nk->np", B_z, said["code"])
+    np.testing.assert_allclose(
+        teacher_depth(teacher.dictionary, said["camera"], said["code"]), own, atol=1e-5
+    )
+    for mode, targets in tables.items():
+        table = targets.samples
+        label = {"teacher": own, "em": posterior["depth"]}[MODES[mode].label]
+        np.testing.assert_allclose(table.depth, label, atol=1e-5)
+        np.testing.assert_array_equal(table.labelled, landmarks["train"].labelled)
+        assert table.weight.mean() == pytest.approx(1.0, rel=1e-5)
+    trust = 1 / (said["residual"] + 0.1)
+    weight = tables["weaksup_residual"].samples.weight
+    np.testing.assert_allclose(weight, trust / trust.mean(), rtol=1e-5)
+    deviation = np.sqrt(posterior["covariance"][:, 2, 2])
+    certainty = tables["weaksup_em_weighted"].samples.joint_weight[:, 2]
+    np.testing.assert_allclose(certainty, 1 / (deviation + 0.05), rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["posterior", "posterior_teacher"])
+def test_the_distance_is_that_of_the_labelled_joints(tables, teacher, mode):
+    table, covariance = tables[mode].samples, teacher.posterior("train")["covariance"]
+    z = np.random.default_rng(3).normal(size=tiny.P).astype(np.float32)
+    target = jax.tree.map(jnp.asarray, tables[mode].rows(4))
+    found = MODES[mode].loss(jnp.asarray(z), target, None, 0.15)
+    rows = np.flatnonzero(table.labelled[4])
+    delta = (z - table.depth[4])[rows]
+    delta = delta - delta.mean()
+    centring = np.eye(len(rows)) - 1 / len(rows)
+    C = centring @ covariance[4][np.ix_(rows, rows)] @ centring
+    C = C + losses.POSTERIOR_NOISE**2 * np.eye(len(rows))
+    expected = np.sqrt(delta @ np.linalg.solve(C, delta))
+    np.testing.assert_allclose(float(found), expected, rtol=1e-3)
+
+
+def test_only_l1_losses_of_mean_weight_need_no_matching(tables):
+    how = {"count": COUNT, "code_l1_weight": 0.15, "seed": 0}
+    for mode, targets in tables.items():
+        if mode in ("weaksup_bs", "weaksup_residual", "weaksup_em"):
+            assert matched_depth_weight(mode, targets, **how) == 1.0
+    for mode in ("distill", "weaksup_em_weighted"):
+        weight = matched_depth_weight(mode, tables[mode], **how)
+        assert weight > 0
+        assert weight != 1.0
+
+
+def test_complete_extra_samples_have_the_depth_loss_and_others_none(teacher, landmarks):
+    for mode in ("distill", "weaksup_residual"):
+        targets = teacher_targets(mode, teacher, landmarks, softening=0.1)
+        table = targets["train"].samples
+        assert len(targets["val"].samples.weight) == 7
+        assert (table.weight[:COUNT] > 0).all()
+        np.testing.assert_array_equal(table.weight[COUNT:] > 0, [False, True] * 3)
+        # Residual weights are told by the mean of the main source alone.
+        assert table.weight[:COUNT].mean() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_true_depths_in_patch_units_and_none_to_validate_by(landmarks):
+    rng = np.random.default_rng(0)
+    truth = 300 * rng.normal(size=(COUNT, tiny.P, 3))
+    scale, half_side = rng.uniform(0.1, 0.2, COUNT), rng.uniform(80, 120, COUNT)
+    keypoints = truth[..., :2] * scale[:, None, None] + 50
+    labelled = landmarks["train"].labelled
+    keypoints[~labelled] = 1e6
+    depth = label_depth(truth, keypoints, half_side, labelled)
+    wanted = truth[..., 2] * (scale / half_side)[:, None]
+    np.testing.assert_allclose(depth, wanted, rtol=1e-4)
+    marks = dataclasses.replace(
+        landmarks["train"], keypoints=keypoints, half_side=half_side
+    )
+    targets = supervised_targets(truth, landmarks | {"train": marks})
+    table = targets["train"].samples
+    np.testing.assert_allclose(table.depth[:COUNT], wanted, rtol=1e-4)
+    assert table.weight.tolist() == [1.0] * COUNT + [0.0] * EXTRA
+    assert not targets["val"].samples.weight.any()
+
+
+def test_a_teacher_of_other_joints_or_samples_is_refused(teacher, landmarks):
+    other = tiny.SKELETON.__class__(
+        "other", ("a", "b", "c", "d", "e"), ((0, 1),), left_right=()
+    )
+    changed = landmarks | {"train": tiny.marks(landmarks["train"].labelled, other)}
+    with pytest.raises(ValueError, match="train the teacher on this data set"):
+        teacher_targets("distill", teacher, changed, softening=0.1)
+    changed = landmarks | {"val": tiny.marks(landmarks["val"].labelled[:5])}
+    with pytest.raises(ValueError, match="train the teacher again"):
+        teacher_targets("distill", teacher, changed, softening=0.1)
+    with pytest.raises(ValueError, match=r"residual_offset = 0\.0 must"):
+        teacher_targets("weaksup_residual", teacher, landmarks, softening=0.0)

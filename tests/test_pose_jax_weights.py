@@ -9,27 +9,15 @@ import tiny_student as tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from pose_jax.state import StudentRecord, init_state
 from pose_jax.weights import load_weights, model_card, save_weights
 
-RECORD = StudentRecord(
-    mode="distill",
-    skeleton=tiny.SKELETON,
-    net=tiny.NET,
-    image_size=tiny.SIZE,
-    padding=1.25,
-    depth_sign=-1,
-    depth_weight=1.0,
-    matched_weight=1.0,
-)
+RECORD = tiny.record(depth_sign=-1)
 RESULTS = {"val": {"mpjpe_mm": 91.234, "count": 7, "alignment": "by bone length"}}
 
 
 @pytest.fixture(scope="module")
 def variables():
-    net, size = RECORD.make_net(), tiny.SIZE
-    state = init_state(net, jax.random.key(3), image_size=size, learning_rate=1e-3)
-    return state.variables
+    return tiny.made_up_state(RECORD.make_net(), seed=3).variables
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ def workdir(tmp_path_factory):
     """A run whose teacher was mirrored after its student was trained."""
     folder = tmp_path_factory.mktemp("run")
     tiny.write_student(folder)
-    (folder / "teacher").mkdir()
-    (folder / "teacher" / "teacher.json").write_text(json.dumps({"depth_sign": -1}))
+    tiny.write_teacher(folder / "teacher", tiny.SKELETON, {}, sign=-1)
     return folder
 
 
@@ -35,7 +34,7 @@ def exported(workdir):
     """The folder of the stage, and poses to compare with."""
     folder = export(config(), workdir)
     estimator = PoseEstimator.load(workdir)
-    assert estimator.depth_factor == -1
+    assert estimator.record.depth_sign == -1
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (3, tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
     pose, spread = jax.jit(estimator.network())(estimator.variables, patches)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
 from pose_jax.model import normalise
@@ -16,6 +17,7 @@ from pose_jax.state import CHECKPOINTS, StudentRecord, init_state, state_shapes
 from pose_jax.targets import teacher_targets
 from runtime import teacher_file
 from runtime.checkpoints import Checkpoints
+from runtime.teacher_file import TeacherFile
 
 SKELETON = Skeleton(
     name="stick_5",
@@ -43,7 +45,7 @@ def unit_dictionary(rng, joints=P, atoms=K):
 
 
 def teacher_arrays(D, count, seed, ids=None):
-    """What a teacher's split holds, for made-up landmarks."""
+    """What a teacher says of a split, for made-up landmarks."""
     rng = np.random.default_rng(seed)
     joints, atoms = D.shape[0] // 3, D.shape[1]
     code = np.maximum(rng.normal(size=(count, atoms)), 0).astype(np.float32) * 0.2
@@ -62,14 +64,53 @@ def teacher_arrays(D, count, seed, ids=None):
     }
 
 
+class MadeUpTeacher(TeacherFile):
+    """A teacher without files: the same arrays for every split."""
+
+    def __init__(self, dictionary, arrays):
+        super().__init__(
+            folder=Path("made_up"),
+            skeleton=SKELETON.to_dict(),
+            depth_sign=1,
+            depth_sign_source="given",
+            dictionary=dictionary,
+            params={},
+            config={},
+            splits={},
+        )
+        object.__setattr__(self, "arrays", arrays)
+
+    def split(self, name, sample_ids=None):
+        return self.arrays
+
+
+def marks(labelled, skeleton=SKELETON):
+    """Landmarks of which a teacher's targets need the joints and the ids alone."""
+    count = len(labelled)
+    return Landmarks(
+        skeleton=skeleton,
+        sample_ids=np.arange(count),
+        keypoints=np.zeros((*labelled.shape, 2), np.float32),
+        labelled=labelled,
+        centre=np.zeros((count, 2), np.float32),
+        half_side=np.ones(count, np.float32),
+        names=tuple(map(str, range(count))),
+    )
+
+
+@functools.cache
 def made_up_targets(count=32, mode="distill", seed=0):
     """A table of targets and the landmarks it belongs to."""
     D = unit_dictionary(np.random.default_rng(seed))
     arrays = teacher_arrays(D, count, seed + 1)
-    teacher = teacher_file.TeacherFile(
-        Path("made_up"), SKELETON.to_dict(), 1, "given", D, {}, {}, {"train": count}
+    all_, none = marks(arrays["labelled"]), marks(np.ones((0, P), bool))
+    targets = teacher_targets(
+        mode,
+        MadeUpTeacher(D, arrays),
+        {"train": all_, "val": all_, "extra": none},
+        softening=0.1,
     )
-    return teacher_targets(teacher, arrays, mode=mode), arrays["W"]
+    return targets["train"], arrays["W"]
 
 
 def picture_of(keypoints, rng):
@@ -156,11 +197,10 @@ def new_state():
 
 
 def posterior_arrays(joints, ids, seed):
-    """The EM's posterior in a teacher's split, made up."""
+    """The EM's depth and covariance of a split, made up."""
     rng = np.random.default_rng(100 + seed)
     A = 0.1 * rng.normal(size=(len(ids), joints, joints))
     return {
-        "sample_ids": np.asarray(ids, np.int64),
         "depth": (0.2 * rng.normal(size=(len(ids), joints))).astype(np.float32),
         "covariance": (A @ A.swapaxes(1, 2)).astype(np.float32),
     }
@@ -169,18 +209,18 @@ def posterior_arrays(joints, ids, seed):
 def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
     """A teacher's folder; ``splits`` maps names to sample ids and landmarks."""
     D = unit_dictionary(np.random.default_rng(0), skeleton.num_joints)
-    arrays = {}
+    said = {}
     for seed, (name, (ids, W, labelled)) in enumerate(splits.items()):
-        arrays[name] = teacher_arrays(D, len(ids), seed, ids)
-        arrays[name] |= {"W": W, "labelled": labelled}
-        arrays[name] |= posterior_arrays(skeleton.num_joints, ids, seed)
+        said[name] = teacher_arrays(D, len(ids), seed, ids)
+        said[name] |= {"W": W, "labelled": labelled}
+        said[name] |= posterior_arrays(skeleton.num_joints, ids, seed)
     teacher_file.save(
         folder,
         dictionary=D,
         params={},
         skeleton=skeleton.to_dict(),
         config={},
-        splits=arrays,
+        splits=said,
         depth_sign=sign,
         depth_sign_source=source,
     )
@@ -208,9 +248,9 @@ def made_up_state(net, seed=0):
     return jax.tree_util.tree_map_with_path(fill, state_shapes(net, image_size=SIZE))
 
 
-def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmarks"):
-    """A student that was never trained, saved like a trained one; its folder."""
-    record = StudentRecord(
+def record(mode="distill", *, depth_sign=1, box="landmarks"):
+    """What is known of the tiny student."""
+    return StudentRecord(
         mode=mode,
         skeleton=SKELETON,
         net=NET,
@@ -221,9 +261,14 @@ def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmar
         matched_weight=1.0,
         box=box,
     )
+
+
+def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmarks"):
+    """A student that was never trained, saved like a trained one; its folder."""
+    made = record(mode, depth_sign=depth_sign, box=box)
     folder = workdir / f"student_{mode}"
-    record.save(folder)
-    state = made_up_state(record.make_net(), seed)
+    made.save(folder)
+    state = made_up_state(made.make_net(), seed)
     with Checkpoints(folder / CHECKPOINTS, wait=True) as checkpoints:
         checkpoints.save(5, state)
     return folder
