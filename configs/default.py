@@ -91,8 +91,7 @@ def _teacher() -> ConfigDict:
 
 def _student() -> ConfigDict:
     student = ConfigDict()
-    # One student is trained for each: rows of the table in pose_jax/loss.py, such as
-    # 'weaksup_bs', 'distill' (Eq. 14), 'posterior' (ours), 'supervised' (reads 3D).
+    # Rows of the table in pose_jax/loss.py; one student is trained for each.
     student.modes = ("weaksup_bs", "distill")
     student.resnet_layers = 50
     student.width = 1.0
@@ -113,8 +112,8 @@ def _student() -> ConfigDict:
     student.code_l1_weight = 0.15  # of Eq. 14, for unit-norm dictionary columns
     student.xy_weight = 1.0
     student.depth_weight = 1.0  # of the depth loss in Eq. 15
-    # Whether that is multiplied by the factor which makes the depth's gradient as large
-    # as that of 'weaksup_bs', so that two modes compare; the paper does not.
+    # Times the factor that makes the depth's gradient as large as that of 'weaksup_bs',
+    # so that modes compare; the paper has no such factor.
     student.match_depth_gradients = True
     student.residual_offset = 0.1  # c of 'weaksup_residual': 1 / (residual + c)
     student.augment = ConfigDict()
@@ -128,8 +127,7 @@ def _student() -> ConfigDict:
     student.log_every = 50
     student.parallel = "pmap"  # 'pmap', 'shard_map' or 'jit' (one device)
     student.num_devices = 0  # 0: all
-    # Batch norms average over the whole batch, or each device over its own part.
-    student.sync_batch_norm = True
+    student.sync_batch_norm = True  # over the whole batch; or each device by itself
     return student
 
 

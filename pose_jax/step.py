@@ -118,24 +118,28 @@ def make_train_step(
         gradients, metrics, batch_stats = jax.lax.pmean(
             (gradients, metrics, batch_stats), axis_name=axis_name
         )
-        now = rate(state)
-        # Optax mixes its integer count with floats, which strict promotion rejects.
-        with jax.numpy_dtype_promotion("standard"):
-            direction, opt_state = make_optimizer().update(
-                gradients, state.opt_state, state.params
-            )
-        updates = jax.tree.map(lambda u: -now * u, direction)
-        metrics |= {"learning_rate": now, "gradient_norm": optax.tree.norm(gradients)}
-        state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, metrics
+        metrics["learning_rate"] = rate(state)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        state = _moved(state, gradients, metrics["learning_rate"])
+        return dataclasses.replace(state, batch_stats=batch_stats), metrics
 
     return step
+
+
+def _moved(state: TrainState, gradients: Any, rate: Any) -> TrainState:
+    """Adam's step."""
+    # Optax mixes its integer count with floats, which strict promotion rejects.
+    with jax.numpy_dtype_promotion("standard"):
+        direction, opt_state = make_optimizer().update(
+            gradients, state.opt_state, state.params
+        )
+    updates = jax.tree.map(lambda u: -rate * u, direction)
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+    )
 
 
 def plateau_update(
