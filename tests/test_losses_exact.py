@@ -28,8 +28,8 @@ def _program():
             *sample,
             code_l1_weight=code_l1_weight,
             labelled=labelled,
-            tolerance=1e-5,
-            max_steps=4000,
+            tolerance=3e-5,
+            max_steps=10_000,
         )
 
     every = jax.value_and_grad(solve, has_aux=True)
