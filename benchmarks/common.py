@@ -24,6 +24,15 @@ import numpy as np
 DATA = Path(os.environ.get("NRSFM_DATA", "../shared/data"))
 
 
+def set_mh_mocap(data: Any, folder: Path) -> None:
+    """``config.data`` of rendered people in a folder, COCO files and their 3D."""
+    data.name = "coco"
+    for field, suffix in (("", "train"), ("_val", "val")):
+        data[f"annotations{field}"] = str(folder / f"person_keypoints_{suffix}.json")
+        data[f"images{field}"] = str(folder / f"images_{suffix}")
+        data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
+
+
 # --- flags, rows and the table --------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ from benchmarks.common import (
     kept_results,
     mean_row,
     parse_args,
+    set_mh_mocap,
 )
 from configs import classic, default
 from input_pipeline.dataset import open_dataset
@@ -222,15 +223,6 @@ def config_of(args: argparse.Namespace) -> Any:
     elif not args.quick:
         data.num_train = 4000
     return config
-
-
-def set_mh_mocap(data: Any, folder: Path) -> None:
-    """``config.data`` of rendered people in a folder, COCO files and their 3D."""
-    data.name = "coco"
-    for field, suffix in (("", "train"), ("_val", "val")):
-        data[f"annotations{field}"] = str(folder / f"person_keypoints_{suffix}.json")
-        data[f"images{field}"] = str(folder / f"images_{suffix}")
-        data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
 
 
 def load(args: argparse.Namespace) -> Problem:

@@ -1,6 +1,9 @@
 """Figures of the tables: learning curves, error by residual, and pictures.
 
-Curves show what is trained on; the other two read the 3D truth, like the tables.
+    python -m benchmarks.table_figures --table=1 --dataset=mannequin
+
+The flags are those of ``benchmarks/tables.py``. Curves show what is trained on; the
+other two read the 3D truth, like the tables.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ import numpy as np
 
 from benchmarks import table_scores as scores
 from benchmarks import tables
-from input_pipeline.pipeline import image_batches
+from input_pipeline.dataset import Dataset, open_dataset
 from losses import metrics
+from runtime.metric_writer import read_metrics
 
 SIDE = 160  # pixels of a crop
 KINDS = {
@@ -30,17 +34,18 @@ KINDS = {
 }
 
 
-def draw(args: argparse.Namespace, folder: Path) -> None:
+def main() -> None:
     """Writes ``curves.png``, ``residual.png`` and one picture for each of `KINDS`."""
-    data = tables.config_of(args, "weaksup_bs", 0).data
-    split = scores.read_split(data, "train")
-    rows = tables.rows_of(args)
+    args = tables.parse_args()
+    folder, rows = tables.folder_of(args), tables.rows_of(args)
+    data = open_dataset(tables.config_of(args, "weaksup_bs", 0).data)
+    split = scores.split_of(data, "train")
     found = tables.errors_of(folder, rows, args.seeds, "train", split)
     order = scores.residuals(folder / "teacher", "train")
     _save(curves(args, folder), folder / "curves.png")
     _save(residual_figure(found, order), folder / "residual.png")
     if "distill" in found:
-        _pictures(args, folder, split, found)
+        _pictures(data, folder, split, found)
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -69,9 +74,8 @@ def curves(args: argparse.Namespace, folder: Path) -> Any:
 def _curve(
     axis: Any, folder: Path, row: str, seed: int, name: str, colour: str
 ) -> None:
-    if not (tables.run_folder(folder, row, seed) / "metrics.jsonl").exists():
-        return
-    lines = [x for x in tables.learning_curve(folder, row, seed) if name in x]
+    path = tables.run_folder(folder, row, seed) / "metrics.jsonl"
+    lines = [x for x in read_metrics(path) if name in x] if path.exists() else []
     values = np.array([x[name] for x in lines])
     if len(values) and values[0] > 0:
         label = tables.label(row) if seed == 0 else None
@@ -95,7 +99,7 @@ def residual_figure(found: Mapping[str, scores.Errors], order: np.ndarray) -> An
 
 
 def _pictures(
-    args: argparse.Namespace,
+    data: Dataset,
     folder: Path,
     split: scores.Split,
     found: Mapping[str, scores.Errors],
@@ -114,25 +118,25 @@ def _pictures(
             tables.student_folder(folder, "distill", 0), "train"
         ),
     }
-    crops = _crops(args, np.concatenate(list(chosen.values())))
+    crops = _crops(data, np.concatenate(list(chosen.values())))
     for name, rows in chosen.items():
         figure = _sheet(rows, crops, poses, split, gain)
         figure.suptitle(f"Training pictures {KINDS[name]}", y=1.01, fontsize=10)
         _save(figure, folder / f"{name}.png")
 
 
-def _crops(args: argparse.Namespace, rows: np.ndarray) -> dict[int, np.ndarray]:
+def _crops(data: Dataset, rows: np.ndarray) -> dict[int, np.ndarray]:
     """The crops of some rows, as the student sees them but larger."""
-    data = tables.config_of(args, "weaksup_bs", 0).data
-    found: dict[int, np.ndarray] = {}
-    wanted = set(rows.tolist())
-    for batch in image_batches(
-        data, "train", batch_size=64, image_size=SIDE, seed=0, train=False
-    ):
-        for i, row in enumerate(np.asarray(batch["row"]).tolist()):
-            if row in wanted:
-                found[row] = np.asarray(batch["image"][i])
-    return found
+    wanted = sorted(set(rows.tolist()))
+    batches = data.pictures(
+        "train",
+        batch_size=len(wanted),
+        image_size=SIDE,
+        seed=0,
+        train=False,
+        rows=wanted,
+    )
+    return dict(zip(wanted, next(iter(batches))["image"], strict=True))
 
 
 def _sheet(
@@ -175,3 +179,7 @@ def _from_the_side(
     for i, (a, b) in enumerate(edges):
         label = name if i == 0 else None
         axis.plot(pose[[a, b], 2], -pose[[a, b], 1], color=colour, lw=1.5, label=label)
+
+
+if __name__ == "__main__":
+    main()

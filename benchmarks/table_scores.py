@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from input_pipeline.ground_truth import read_ground_truth
-from input_pipeline.landmarks import Landmarks, read_landmarks
+from input_pipeline.dataset import Dataset
+from input_pipeline.landmarks import Landmarks
 from losses import metrics
 from runtime import teacher_file
 from runtime.files import write_npz
@@ -45,18 +45,16 @@ class Interval(NamedTuple):
         return f"{text} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def read_split(data: Any, split: str) -> Split:
-    """Landmarks and 3D truth, in the same order.
+def split_of(data: Dataset, name: str) -> Split:
+    """Landmarks and 3D truth of a split, in the same order.
 
     Raises:
         ValueError: the data set has no 3D.
     """
-    landmarks = read_landmarks(data, split)
-    truth = read_ground_truth(data, split)
+    truth = data.truth(name)
     if truth is None:
-        raise ValueError(f"{data.name} has no 3D truth to score against")
-    truth = truth.align(landmarks.sample_ids)
-    return Split(landmarks, truth.positions_mm, np.asarray(truth.action))
+        raise ValueError(f"{data.settings.name} has no 3D truth to score against")
+    return Split(data.landmarks(name), truth.positions_mm, np.asarray(truth.action))
 
 
 def errors(pose: np.ndarray, split: Split) -> dict[str, np.ndarray]:
@@ -64,7 +62,7 @@ def errors(pose: np.ndarray, split: Split) -> dict[str, np.ndarray]:
 
     ``MPJPE`` and ``depth`` after scaling by the mean bone length; ``MPJPE`` with the
     roots moved together; ``depth`` the mean |dz| of centred depths; ``PA-MPJPE`` by a
-    similarity without reflection.
+    similarity without reflection. Labelled joints count, as in ``losses.scores``.
     """
     marks, truth = split.landmarks, split.truth_mm
     annotated = pose.copy()
@@ -72,12 +70,16 @@ def errors(pose: np.ndarray, split: Split) -> dict[str, np.ndarray]:
         marks.labelled[..., None], marks.patch, annotated[..., :2]
     )
     found: dict[str, np.ndarray] = {}
+    options: Any = {"labelled": marks.labelled}
     edges, root = marks.skeleton.edges, marks.skeleton.root
     for kind, poses in (("own xy", pose), ("annotated xy", annotated)):
-        scaled = metrics.scale_by_bone_length(poses, truth, edges=edges)
-        found[f"{kind}: PA-MPJPE"] = np.asarray(metrics.pa_mpjpe(poses, truth))
-        found[f"{kind}: MPJPE"] = np.asarray(metrics.mpjpe(scaled, truth, root=root))
-        found[f"{kind}: depth"] = np.asarray(metrics.depth_error(scaled, truth))
+        scaled = metrics.scale_by_bone_length(poses, truth, edges=edges, **options)
+        values = {
+            "PA-MPJPE": metrics.pa_mpjpe(poses, truth, **options),
+            "MPJPE": metrics.mpjpe(scaled, truth, root=root, **options),
+            "depth": metrics.depth_error(scaled, truth, **options),
+        }
+        found |= {f"{kind}: {name}": np.asarray(x) for name, x in values.items()}
     return found
 
 

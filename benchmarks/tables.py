@@ -21,12 +21,8 @@ mean over seeds [95 % interval, Student's t]; errors in mm.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import json
-import os
-import queue
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,8 +33,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from absl import flags, logging
 from ml_collections import config_flags
 
+import nrsfm_jax.train
+import pose_jax.train
 from benchmarks import table_scores as scores
-from benchmarks.common import DATA
+from benchmarks.common import (
+    DATA,
+    Job,
+    make_parser,
+    markdown,
+    run_jobs,
+    set_mh_mocap,
+)
 from configs import mocap_images, paper
 from input_pipeline.dataset import open_dataset
 from runtime.files import write_json
@@ -73,39 +78,31 @@ def main() -> None:
     args = parse_args()
     if args.worker:
         return work(args)
-    folder = folder_of(args)
-    trained = (folder / "teacher" / "results.json").exists()
-    if not trained and not _run(args, "teacher", 0):
+    teacher = job_of(args, "teacher", 0)
+    run_jobs([teacher])
+    if not teacher.done():
         sys.exit("error: the teacher was not trained")
-    _train_all(args, [(n, s) for s in range(args.seeds) for n in rows_of(args)])
+    students = [job_of(args, n, s) for s in range(args.seeds) for n in rows_of(args)]
+    run_jobs(students, jobs=args.jobs, cores=args.cores)
     text = "\n".join(table(args))
-    (folder / f"table{args.table}.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    if args.figures:
-        from benchmarks import table_figures  # matplotlib
-
-        table_figures.draw(args, folder)
-    return None
+    (folder_of(args) / f"table{args.table}.md").write_text(text + "\n", "utf-8")
+    return print(text)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_setting_flags(parser)
+    parser = make_parser(__doc__)
+    parser.add_argument("--dataset", choices=DATASETS, default="mh_mocap")
+    parser.add_argument("--form", choices=("reduced", "full"), default="reduced")
+    parser.add_argument("--teacher", choices=("paper", "default"), default="paper")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
     parser.add_argument("--table", type=int, choices=tuple(SPLITS), default=1)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--row", action="append", help="only these rows, by mode")
     parser.add_argument("--jobs", type=int, default=1, help="students at a time")
-    parser.add_argument("--cores", help="those to use, as 0,1,2; all by default")
-    parser.add_argument("--figures", action="store_true", help="also draw them")
+    parser.add_argument("--cores", default="", help="as 0,1,2; all by default")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    return parse_settings(parser)
-
-
-def parse_settings(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments; the fields of the config among them, sorted, as ``overrides``."""
+    # Beside them the fields of the config, sorted, as ``overrides``.
     args, rest = parser.parse_known_args()
     args.overrides = sorted(rest)
     unknown = [a for a in rest if not re.match(r"--config\.[\w.]+=", a)]
@@ -118,14 +115,6 @@ def parse_settings(parser: argparse.ArgumentParser) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return args
-
-
-def add_setting_flags(parser: argparse.ArgumentParser) -> None:
-    """What a teacher and its students have in common."""
-    parser.add_argument("--dataset", choices=DATASETS, default="mh_mocap")
-    parser.add_argument("--form", choices=("reduced", "full"), default="reduced")
-    parser.add_argument("--teacher", choices=("paper", "default"), default="paper")
-    parser.add_argument("--runs", type=Path, default=Path("runs/tables"))
 
 
 def folder_of(args: argparse.Namespace) -> Path:
@@ -197,14 +186,8 @@ def data_of(dataset: str, data: Any) -> Any:
     data.mocap_file = str(DATA / "cmu_mocap17.npz")
     data.num_train = 4000
     if dataset == "mh_mocap":
-        data.name, data.mocap_file = "coco", ""
-        for field, suffix in (("", "train"), ("_val", "val")):
-            folder = DATA / "mh_mocap"
-            data[f"annotations{field}"] = str(
-                folder / f"person_keypoints_{suffix}.json"
-            )
-            data[f"images{field}"] = str(folder / f"images_{suffix}")
-            data[f"ground_truth{field}"] = str(folder / f"gt3d_{suffix}.npz")
+        data.mocap_file = ""
+        set_mh_mocap(data, DATA / "mh_mocap")
     return data
 
 
@@ -214,13 +197,9 @@ def work(args: argparse.Namespace) -> None:
     folder = folder_of(args)
     config = config_of(args, args.worker, args.seed)
     if args.worker == "teacher":
-        import nrsfm_jax.train
-
         data = open_dataset(config.data)
         nrsfm_jax.train.train_and_evaluate(config, folder, data)
         return
-    import pose_jax.train
-
     own = run_folder(folder, args.worker, args.seed)
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "teacher").exists():
@@ -250,43 +229,18 @@ def mode_of(row: str) -> str:
     return row.split("@")[0].split("+")[0]
 
 
-def _train_all(args: argparse.Namespace, wanted: Iterable[tuple[str, int]]) -> None:
-    """Every student that has no results yet, ``--jobs`` at a time."""
-    cores = [int(c) for c in (args.cores or "").split(",") if c]
-    cores = cores or sorted(os.sched_getaffinity(0))
-    if args.jobs > len(cores):
-        sys.exit(f"error: --jobs={args.jobs}, but there are {len(cores)} cores")
-    free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
-    for i in range(args.jobs):
-        free.put(set(cores[i :: args.jobs]))
-
-    def one(key: tuple[str, int]) -> None:
-        if (student_folder(folder_of(args), *key) / "results.json").exists():
-            return
-        own = free.get()
-        # Of this thread, and so of the process that it starts.
-        os.sched_setaffinity(0, own)
-        _run(args, *key)
-        free.put(own)
-
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(one, wanted))
-
-
-def _run(args: argparse.Namespace, row: str, seed: int) -> bool:
-    """Trains in a process of its own, its output in a file; whether it went well."""
+def job_of(args: argparse.Namespace, row: str, seed: int) -> Job:
+    """Training in a process of its own, where there are no results yet."""
     names = ("dataset", "form", "teacher", "runs")
-    flags = [f"--{n}={getattr(args, n)}" for n in names] + args.overrides
-    command = [sys.executable, __file__, *flags, f"--worker={row}", f"--seed={seed}"]
-    log = run_folder(folder_of(args), row, seed).with_name(f"{row}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        done = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    state = "failed, see " + str(log) if done.returncode else "done"
-    print(f"{row}, seed {seed}: {state}", file=sys.stderr, flush=True)
-    return done.returncode == 0
+    given = [f"--{n}={getattr(args, n)}" for n in names] + args.overrides
+    folder = folder_of(args)
+    own = folder / "teacher" if row == "teacher" else student_folder(folder, row, seed)
+    return Job(
+        name=f"{row}, seed {seed}",
+        command=[sys.executable, __file__, *given, f"--worker={row}", f"--seed={seed}"],
+        done=(own / "results.json").exists,
+        log=run_folder(folder, row, seed).with_name(f"{row}.log"),
+    )
 
 
 # --- the tables -----------------------------------------------------------------------
@@ -295,7 +249,8 @@ def _run(args: argparse.Namespace, row: str, seed: int) -> bool:
 def table(args: argparse.Namespace) -> list[str]:
     """The lines of one table in Markdown."""
     name = SPLITS[args.table]
-    split = scores.read_split(config_of(args, "weaksup_bs", 0).data, name)
+    data = open_dataset(config_of(args, "weaksup_bs", 0).data)
+    split = scores.split_of(data, name)
     found = errors_of(folder_of(args), rows_of(args), args.seeds, name, split)
     lines = [f"## Table {args.table}: {folder_of(args).name}, {name} split", ""]
     if args.table == 3:
@@ -381,18 +336,6 @@ def _by_action(found: dict[str, Any], split: scores.Split) -> list[str]:
     head = ("", *(f"{a} ({count[a]})" if count[a] else a for a in actions))
     rows = ([label(n), *(str(t[a]) for a in actions)] for n, t in tables.items())
     return markdown(head, rows)
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def learning_curve(folder: Path, row: str, seed: int) -> list[dict[str, Any]]:
-    """The lines of a student's ``metrics.jsonl``."""
-    path = run_folder(folder, row, seed) / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 if __name__ == "__main__":

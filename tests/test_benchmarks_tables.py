@@ -1,5 +1,6 @@
 """The tables: what is trained for them, their errors, ratios and intervals."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_annotated_xy_leaves_the_error_of_the_depth(split):
     assert set(true) == {
         f"{kind}: {m}" for kind in ("own xy", "annotated xy") for m in scores.METRICS
     }
+
+
+def test_an_unlabelled_joint_has_no_share(split):
+    labelled = split.landmarks.labelled.copy()
+    labelled[:, 5] = False
+    marks = dataclasses.replace(split.landmarks, labelled=labelled)
+    pose = split.truth_mm / 500
+    pose[:, 5] += 3
+    for name, values in scores.errors(pose, split._replace(landmarks=marks)).items():
+        np.testing.assert_allclose(values, 0, atol=1e-2, err_msg=name)
+    assert (scores.errors(pose, split)["own xy: depth"] > 10).all()
 
 
 def of(*values):
@@ -170,7 +182,7 @@ def test_a_table_of_what_is_there(monkeypatch, split):
             seed: scores.errors(split.truth_mm / 500 + seed, split) for seed in (0, 1)
         },
     }
-    monkeypatch.setattr(scores, "read_split", lambda *_: split)
+    monkeypatch.setattr(scores, "split_of", lambda *_: split)
     monkeypatch.setattr(tables, "errors_of", lambda *_: found)
     text = "\n".join(tables.table(args))
     assert "| distilled (Eq. 14) (2) | 0.0" in text
