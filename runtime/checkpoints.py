@@ -155,12 +155,11 @@ class Checkpoints:
 
 
 def _describe(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "nothing"
-    return f"{entry['dtype']}[{','.join(map(str, entry['shape']))}]"
+    shape = ",".join(map(str, entry["shape"])) if entry else ""
+    return f"{entry['dtype']}[{shape}]" if entry else "nothing"
 
 
-def _named_leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+def _named(tree: PyTree) -> Iterator[tuple[str, Any]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator=".") or "value", leaf
 
@@ -173,13 +172,9 @@ def _is_key(leaf: Any) -> bool:
 
 def _structure(tree: PyTree) -> dict[str, dict[str, Any]]:
     """Name -> shape and dtype of every leaf; for keys with the generator's name."""
-    structure = {}
-    for name, leaf in _named_leaves(tree):
-        if not hasattr(leaf, "dtype"):
-            leaf = np.asarray(leaf)
-        # str of a key's dtype names its generator, e.g. key<fry>.
-        structure[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-    return structure
+    leaves = [(n, x if hasattr(x, "dtype") else np.asarray(x)) for n, x in _named(tree)]
+    # str of a key's dtype names its generator, e.g. key<fry>.
+    return {n: {"shape": list(x.shape), "dtype": str(x.dtype)} for n, x in leaves}
 
 
 def _to_numpy(tree: PyTree) -> dict[str, np.ndarray]:
@@ -187,12 +182,12 @@ def _to_numpy(tree: PyTree) -> dict[str, np.ndarray]:
     # the buffer from being donated, while the checkpoint is written.
     return {
         name: np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        for name, leaf in _named_leaves(tree)
+        for name, leaf in _named(tree)
     }
 
 
 def _from_numpy(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
-    leaves = [_leaf_like(arrays.get(n), leaf) for n, leaf in _named_leaves(like)]
+    leaves = [_leaf_like(arrays.get(n), leaf) for n, leaf in _named(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

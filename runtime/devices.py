@@ -155,17 +155,17 @@ class DataParallel:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of the arrays of ``tree`` on every device."""
-        tree = jax.tree.map(_copy, tree)
+        tree = jax.tree.map(jnp.array, tree)  # steps donate it, the caller's stays
         if self.mode == "pmap":
             return jax.tree.map(self._stack, tree)
         if self.mode == "shard_map":
-            return jax.tree.map(self._everywhere, tree)
+            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
         return jax.device_put(tree, self.devices[0])
 
     def unreplicate(self, tree: PyTree) -> PyTree:
         """One copy of what ``replicate`` or a step gave: state or metrics."""
         if self.mode == "pmap":
-            return jax.tree.map(_first_shard, tree)
+            return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
         return tree
 
     def shard(self, batch: PyTree) -> PyTree:
@@ -175,7 +175,12 @@ class DataParallel:
             ValueError: a leading axis that the number of devices does not divide.
         """
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-            self._check_divisible(jax.tree_util.keystr(path), np.shape(leaf))
+            if len(leaf) % self.num_local:
+                raise ValueError(
+                    f"batch{jax.tree_util.keystr(path)} has size {len(leaf)}, which "
+                    f"{self.num_local} devices cannot share equally: choose a multiple "
+                    f"of {self.num_local}, or set num_devices to a divisor of it"
+                )
         if self.mode == "jit":
             return jax.device_put(batch, self.devices[0])
         if self.mode == "pmap":
@@ -235,13 +240,6 @@ class DataParallel:
         shape = (self.num_local, *copies[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self._local, copies)
 
-    def _everywhere(self, x: jax.Array) -> jax.Array:
-        """The same array on all devices of the mesh, those of other processes too."""
-        if _is_key(x):  # which device_put does not take to other processes
-            data = self._everywhere(jax.random.key_data(x))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        return jax.device_put(x, NamedSharding(self._mesh, PartitionSpec()))
-
     def _split(self, x: Any) -> np.ndarray:
         x = np.asarray(x)
         return x.reshape(self.num_local, x.shape[0] // self.num_local, *x.shape[1:])
@@ -253,32 +251,6 @@ class DataParallel:
         parts = [np.asarray(shards[start]) for start in sorted(shards)]
         whole = np.concatenate(parts)
         return whole.reshape(-1, *whole.shape[2:]) if self.mode == "pmap" else whole
-
-    def _check_divisible(self, name: str, shape: tuple[int, ...]) -> None:
-        if not shape or shape[0] % self.num_local:
-            size = shape[0] if shape else "no batch axis"
-            raise ValueError(
-                f"batch{name} has size {size}, which {self.num_local} devices cannot "
-                f"share equally: choose a batch size that is a multiple of "
-                f"{self.num_local}, or set num_devices to a divisor of it"
-            )
-
-
-def _copy(x: Any) -> jax.Array:
-    """A fresh array: steps donate their state, the caller's must stay alive."""
-    if _is_key(x):
-        # device_put shares the buffer of a key even where told not to.
-        data = jnp.array(jax.random.key_data(x))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return jnp.array(x)
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _first_shard(x: jax.Array) -> jax.Array:
-    return x.addressable_data(0)[0]
 
 
 def use_cpu_devices(count: int = 0, *, keep_memory: bool = False) -> int:

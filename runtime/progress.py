@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from rich.console import Console
@@ -49,130 +49,23 @@ def progress(
             prints stays clean.
         shown: False shows nothing, as on all but one of several processes.
     """
-    if not shown:
-        yield Tracker(stage, total, start, _NoView())
-        return
-    stream = sys.stderr if stream is None else stream
-    console = Console(file=stream)
-    if console.is_terminal:
-        with _bar(console) as bar:
-            yield Tracker(stage, total, start, _BarView(bar, stage, total, start))
-        return
-    tracker = Tracker(stage, total, start, _LineView(console.file, interval))
-    try:
-        yield tracker
-    finally:
-        tracker.view.finish()
-
-
-class Tracker:
-    """Counts steps and seconds; made by :func:`progress`."""
-
-    def __init__(self, stage: str, total: int, start: int, view: Any) -> None:
-        self.stage, self.total, self.start, self.step = stage, total, start, start
-        self.view = view
-        self.metrics: dict[str, Any] = {}
-        self._began = self._first = time.monotonic()
-        self._first_step = start
-        self._waited = 0.0
-        self._has_waited = False
-
-    def update(self, step: int, **metrics: Any) -> None:
-        """``step`` steps are done. Metrics stay shown until given anew.
-
-        A metric may be a JAX array: it is read only when it is shown, so that the
-        loop does not wait for the device in every step.
-        """
-        if self.step == self.start:
-            # The rate counts from the end of the first step, which compiles.
-            self._first, self._first_step = time.monotonic(), step
-        self.step = step
-        self.metrics.update(metrics)
-        self.view.show(self)
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the seconds inside as waiting for data, shown as a percentage."""
-        began = time.monotonic()
+    console = Console(file=sys.stderr if stream is None else stream)
+    tracker = Tracker(stage, total, start)
+    with contextlib.ExitStack() as stack:
+        if shown and console.is_terminal:
+            bar = stack.enter_context(_bar(console))
+            task = bar.add_task(stage, total=total, completed=start, facts="")
+            tracker.interval = 0.1
+            tracker.show = lambda: bar.update(
+                task, completed=tracker.step, facts="  ".join(tracker.facts())
+            )
+        elif shown:
+            tracker.interval = interval
+            tracker.show = lambda: print(tracker, file=console.file, flush=True)
         try:
-            yield
+            yield tracker
         finally:
-            self._waited += time.monotonic() - began
-            self._has_waited = True
-
-    @property
-    def rate(self) -> float:
-        """Steps per second; 0 before it is known."""
-        seconds = time.monotonic() - self._first
-        done = self.step - self._first_step
-        return done / seconds if done > 0 and seconds > 0 else 0.0
-
-    @property
-    def data_wait(self) -> float:
-        """Share of the time spent waiting for data, 0 to 1."""
-        return self._waited / max(time.monotonic() - self._began, 1e-9)
-
-    def facts(self) -> list[str]:
-        """Rate, time left, metrics and data wait as short texts."""
-        facts = []
-        if self.rate:
-            facts.append(f"{self.rate:.3g} steps/s")
-            left = (self.total - self.step) / self.rate
-            facts.append(f"{clock(left)} left")
-        facts += [f"{n} {float(v):.4g}" for n, v in self.metrics.items()]
-        if self._has_waited:
-            facts.append(f"data wait {self.data_wait:.0%}")
-        return facts
-
-
-class _BarView:
-    """Draws a tracker as a rich bar, at most ten times a second."""
-
-    def __init__(self, bar: Progress, stage: str, total: int, start: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task(stage, total=total, completed=start, facts="")
-        self._shown = 0.0
-
-    def show(self, tracker: Tracker) -> None:
-        now = time.monotonic()
-        if now - self._shown < 0.1 and tracker.step < tracker.total:
-            return
-        self._shown = now
-        facts = "  ".join(tracker.facts())
-        self._bar.update(self._task, completed=tracker.step, facts=facts)
-
-
-class _NoView:
-    """Shows nothing."""
-
-    def show(self, tracker: Tracker) -> None:
-        del tracker
-
-
-class _LineView:
-    """Prints a tracker as a line: the first step, every ``interval`` s, the last."""
-
-    def __init__(self, stream: IO[str], interval: float) -> None:
-        self._stream, self._interval = stream, interval
-        self._printed_at: float | None = None
-        self._pending: Tracker | None = None
-
-    def show(self, tracker: Tracker) -> None:
-        now = time.monotonic()
-        due = self._printed_at is None or now - self._printed_at >= self._interval
-        self._pending = tracker
-        if due or tracker.step >= tracker.total:
-            self._print(tracker, now)
-
-    def finish(self) -> None:
-        if self._pending is not None:
-            self._print(self._pending, time.monotonic())
-
-    def _print(self, tracker: Tracker, now: float) -> None:
-        share = f"{tracker.step}/{tracker.total}"
-        line = "  ".join([f"{tracker.stage} {share}", *tracker.facts()])
-        print(line, file=self._stream, flush=True)
-        self._printed_at, self._pending = now, None
+            tracker.finish()
 
 
 def _bar(console: Console) -> Progress:
@@ -184,6 +77,80 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.fields[facts]}"),
         console=console,
     )
+
+
+class Tracker:
+    """Counts steps and seconds; made by :func:`progress`."""
+
+    def __init__(self, stage: str, total: int, start: int) -> None:
+        self.stage, self.total, self.start, self.step = stage, total, start, start
+        self.metrics: dict[str, Any] = {}
+        self.show: Callable[[], None] | None = None
+        self.interval = 0.0
+        self._shown_at: float | None = None
+        self._pending = False
+        self._began = self._first = time.monotonic()
+        self._first_step = start
+        self._waited: float | None = None
+
+    def update(self, step: int, **metrics: Any) -> None:
+        """``step`` steps are done. Metrics stay shown until given anew.
+
+        A metric may be a JAX array: it is read only when it is shown, so that the
+        loop does not wait for the device in every step.
+        """
+        now = time.monotonic()
+        if self.step == self.start:
+            # The rate counts from the end of the first step, which compiles.
+            self._first, self._first_step = now, step
+        self.step, self._pending = step, True
+        self.metrics.update(metrics)
+        due = self._shown_at is None or now - self._shown_at >= self.interval
+        if due or step >= self.total:
+            self.finish()
+
+    def finish(self) -> None:
+        """Shows the last step where it was not due yet."""
+        if self._pending and self.show is not None:
+            self.show()
+            self._shown_at, self._pending = time.monotonic(), False
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the seconds inside as waiting for data, shown as a percentage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited = (self._waited or 0.0) + time.monotonic() - began
+
+    @property
+    def rate(self) -> float:
+        """Steps per second; 0 before it is known."""
+        seconds = time.monotonic() - self._first
+        done = self.step - self._first_step
+        return done / seconds if done > 0 and seconds > 0 else 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for data, 0 to 1."""
+        return (self._waited or 0.0) / max(time.monotonic() - self._began, 1e-9)
+
+    def facts(self) -> list[str]:
+        """Rate, time left, metrics and data wait as short texts."""
+        facts = []
+        if self.rate:
+            facts.append(f"{self.rate:.3g} steps/s")
+            left = (self.total - self.step) / self.rate
+            facts.append(f"{clock(left)} left")
+        facts += [f"{n} {float(v):.4g}" for n, v in self.metrics.items()]
+        if self._waited is not None:
+            facts.append(f"data wait {self.data_wait:.0%}")
+        return facts
+
+    def __str__(self) -> str:
+        line = [f"{self.stage} {self.step}/{self.total}", *self.facts()]
+        return "  ".join(line)
 
 
 def clock(seconds: float) -> str:

@@ -130,12 +130,6 @@ def mark_finished(workdir: str | Path, stage: str, **facts: Any) -> None:
     write_json(_marker(workdir, stage), {"stage": stage, **facts})
 
 
-def finished(workdir: str | Path, stage: str) -> dict[str, Any] | None:
-    """What :func:`mark_finished` noted of ``stage``, or None if it is not done."""
-    path = _marker(workdir, stage)
-    return read_json(path) if path.exists() else None
-
-
 def _marker(workdir: str | Path, stage: str) -> Path:
     return Path(workdir) / "finished" / f"{stage}.json"
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nrsfm_jax.gaussian_mixture import expected_pose, fit_shapes
 
 from losses.camera_frame import rotation_from_camera
 from nrsfm_jax import loop, model, teacher
@@ -270,35 +269,24 @@ def _with_gaps(count, *, seed=0):
 
 
 def test_depth_where_every_sample_misses_joints():
-    """The depth of seen and of missing joints, from no complete sample at all."""
+    """Of labelled and of missing joints, from no complete sample at all."""
     W, labelled, z = _with_gaps(600)
-    options = {"num_yaws": 12, "elevations_deg": (0.0, 10.0, 20.0)}
-    shape = fit_shapes(W, labelled, key=jax.random.key(1), components=2, **options)
-    pose, _ = expected_pose(shape, W, labelled)
-    np.testing.assert_array_equal(pose[labelled][:, :2], W[labelled])
+    rng = np.random.default_rng(2)
+    whole, _ = articulated(600)  # what an EM expects at missing joints, nearly
+    whole = whole - np.mean(whole, axis=1, keepdims=True, where=labelled[..., None])
+    filled = np.where(labelled[..., None], W, whole + 0.05 * rng.normal(size=W.shape))
+    filled = filled.astype(np.float32)
+    rough = (z + 0.15 * rng.normal(size=z.shape)).astype(np.float32)
     objective = dataclasses.replace(LONG, steps=600)
-    fitted = _fit((pose[..., :2], labelled, pose[..., 2]), objective=objective)
-    record = teacher.Teacher(fitted.params, skeleton={})
-    split = record.reconstruct(pose[..., :2], labelled, np.arange(len(W)))
+    state = _fit((filled, labelled, rough), objective=objective, chunk=600)
+    record = teacher.Teacher(state.params, skeleton={})
+    split = record.reconstruct(filled, labelled, np.arange(len(W)))
     assert not split.W[~labelled].any()
     depth = split.poses(record.dictionary)[..., 2]
     depth = depth - depth.mean(1, keepdims=True)
     assert np.mean(np.sum(depth * z, axis=1) < 0) < 0.05
     for joints in (labelled, ~labelled):
         assert np.abs(depth - z)[joints].mean() < 0.4 * np.abs(z[joints]).mean()
-
-
-def test_the_value_at_a_missing_joint_has_no_influence():
-    W, labelled, _ = _with_gaps(200)
-    noise = np.where(labelled[..., None], W, np.float32(7))
-    options = {"num_yaws": 8, "elevations_deg": (0.0, 20.0), "components": 2}
-    shapes, poses = [], []
-    for landmarks in (W, noise):
-        shape = fit_shapes(landmarks, labelled, key=jax.random.key(1), **options)
-        shapes.append(shape)
-        poses.append(expected_pose(shape, landmarks, labelled)[0])
-    _assert_same(*shapes, atol=0)
-    np.testing.assert_array_equal(*poses)
 
 
 def test_a_joint_that_is_never_seen_is_named(data):

@@ -33,7 +33,7 @@ def _step(state, batch, shared):
     loss, grads = jax.value_and_grad(_loss)(state["params"], batch, shared, mean)
     loss, grads = mean(loss), mean(grads)
     params = jax.tree.map(lambda p, g: p - 0.1 * g, state["params"], grads)
-    new = {"params": params, "grads": grads, "key": state["key"]}
+    new = {"params": params, "grads": grads}
     return new, {"loss": loss}
 
 
@@ -48,7 +48,6 @@ def problem():
     state = {
         "params": params,
         "grads": {k: np.zeros_like(v) for k, v in params.items()},
-        "key": jax.random.key(3),
     }
     batch = {
         "x": rng.normal(size=(BATCH, FEATURES)).astype(np.float32),
@@ -75,7 +74,6 @@ def test_loss_and_gradients_equal_the_whole_batch_on_one_device(problem, mode, c
         np.testing.assert_allclose(new["grads"][name], grad, rtol=1e-4, atol=1e-6)
         expected = state["params"][name] - 0.1 * np.asarray(grad)
         np.testing.assert_allclose(new["params"][name], expected, rtol=1e-4, atol=1e-6)
-    assert jnp.all(jax.random.key_data(new["key"]) == jax.random.key_data(state["key"]))
 
 
 @pytest.mark.parametrize(("mode", "count"), WAYS)
@@ -149,6 +147,16 @@ def test_with_a_batch_size_only_as_many_devices_as_share_it(batch, count):
     assert data_parallel(_step, mode="jit", batch_size=batch).num_devices == 1
     asked = data_parallel(_step, mode="pmap", num_devices=2, batch_size=batch)
     assert asked.num_devices == 2
+
+
+@pytest.mark.parametrize(("size", "count", "used"), [(128, 500, 128), (128, 100, 100)])
+def test_a_batch_is_not_larger_than_the_data_set(size, count, used):
+    found, note = devices.fitting_batch("config.x.batch_size", size, count)
+    assert found == used
+    assert (note == "") == (size == used)
+    assert note == "" or "config.x.batch_size = 128, but there are 100" in note
+    with pytest.raises(ValueError, match="not a positive multiple"):
+        devices.fitting_batch("config.x.batch_size", 0, count)
 
 
 def test_use_cpu_devices_after_the_start_accepts_only_the_same_number():

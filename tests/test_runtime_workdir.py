@@ -95,16 +95,6 @@ def test_a_cosine_does_not_go_on(tmp_path):
         claim_workdir(tmp_path, _config(schedule="cosine", steps=800))
 
 
-def test_finished_stages_are_remembered(tmp_path):
-    assert workdir.finished(tmp_path, "teacher") is None
-    workdir.mark_finished(tmp_path, "teacher", seconds=12.5)
-    assert workdir.finished(tmp_path, "teacher") == {
-        "stage": "teacher",
-        "seconds": 12.5,
-    }
-    assert workdir.finished(tmp_path, "student_distill") is None
-
-
 def test_results_of_all_stages_are_gathered(tmp_path):
     teacher, student = {"val": {"mpjpe_mm": 82.5}}, {"val": {"mpjpe_mm": 80.5}}
     write_json(tmp_path / "teacher" / "results.json", teacher)
