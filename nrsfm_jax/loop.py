@@ -145,7 +145,8 @@ def fit(
 
     Arrays up to ``RESIDENT_BYTES`` lie on the device. Of larger ones, and of those
     mapped into memory (``np.memmap``), each chunk of steps is given its rows: the
-    steps are the same, and memory does not grow with N.
+    steps are the same, and memory does not grow with N (but for pages of the file
+    cache, which the system takes back when it needs them).
 
     Args:
         W: (N, P, 2) centred landmarks in patch units; missing ones are 0 or, better,
@@ -205,20 +206,11 @@ def _batches(
         rows = np.asarray(draw_rows(key, begin, count, steps=chunk, batch_size=size))
         if placed is not None:
             return run.shard(rows.T[part]), placed
-        samples = {name: _take(values, rows.ravel()) for name, values in data.items()}
+        samples = {name: values[rows.ravel()] for name, values in data.items()}
         order = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
         return run.shard(order.T[part]), run.replicate(samples)
 
     return batches
-
-
-def _take(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    if isinstance(values, np.memmap) and values.flags.c_contiguous and values.filename:
-        # Mapped anew: pages that an old mapping touched count as memory of ours.
-        values = np.memmap(
-            values.filename, values.dtype, "r", values.offset, values.shape
-        )
-    return np.asarray(values[rows])
 
 
 def _checked(

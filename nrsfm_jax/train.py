@@ -34,7 +34,7 @@ from nrsfm_jax.loss import Objective
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch, sharing
-from runtime.files import plain, replacing
+from runtime.files import plain, replacing, write_rows
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.workdir import check_same_run, mark_finished
@@ -150,13 +150,11 @@ def _pose(
     paths = [folder / "em_pose" / f"{split}_{name}.npy" for name in ("W", "depth")]
 
     def write() -> None:
-        shape = marks.labelled.shape
-        with replacing(paths[0]) as first, replacing(paths[1]) as second:
-            W = np.lib.format.open_memmap(first, "w+", np.float32, (*shape, 2))
-            depth = np.lib.format.open_memmap(second, "w+", np.float32, shape)
+        with replacing(paths[0]) as W, replacing(paths[1]) as depth:
             for rows, part in parts(marks):
                 pose = pose_or_flat(shapes, *_centred(part))
-                W[rows], depth[rows] = pose[..., :2], pose[..., 2]
+                write_rows(W, rows.start, pose[..., :2], count=len(marks))
+                write_rows(depth, rows.start, pose[..., 2], count=len(marks))
 
     if not all(path.exists() for path in paths):
         processes.on_first(write, f"em pose {split}")
@@ -268,13 +266,9 @@ def _save_by_parts(
 ) -> int:
     """Writes the arrays of a split to their place, some rows in memory at a time."""
     as_trained = teacher if teacher.depth_sign == 1 else teacher.mirrored()
-    files: dict[str, np.ndarray] = {}
     for rows, part in parts(marks):
         said = as_trained.reconstruct(W[rows], part.labelled, part.sample_ids)
         for name, values in vars(said).items():
-            if name not in files:
-                path = teacher_file.split_file(folder, split, name)
-                shape = (len(marks), *values.shape[1:])
-                files[name] = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
-            files[name][rows] = values
+            path = teacher_file.split_file(folder, split, name)
+            write_rows(path, rows.start, values, count=len(marks))
     return len(marks)

@@ -63,6 +63,18 @@ def write_npz(path: str | Path, **arrays: Any) -> None:
         np.savez(temporary, **arrays)
 
 
+def write_rows(path: str | Path, start: int, values: np.ndarray, *, count: int) -> None:
+    """Writes the rows from ``start`` on of an ``.npy`` of ``count`` rows; 0 makes it.
+
+    The file is not whole before the last rows are written.
+    """
+    shape = (count, *values.shape[1:])
+    # Mapped anew for each part: written pages count as memory while they are mapped.
+    mode = "r+" if start else "w+"
+    whole = np.lib.format.open_memmap(path, mode, values.dtype, shape)
+    whole[start : start + len(values)] = values
+
+
 def write_arrays(
     path: str | Path,
     arrays: Mapping[str, Any],

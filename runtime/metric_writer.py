@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+from runtime.files import write_text
 
 
 class MetricWriter:
@@ -83,18 +85,15 @@ class MetricWriter:
         """Removes what a stopped run wrote of ``stage`` after the restored step."""
         if not self._path.exists():
             return
-        raw = self._path.read_bytes()
         kept = [
             line
             for line in read_metrics(self._path)
             if line["stage"] != stage
             or (line["step"] <= self._start_step and line["step"] < first_step)
         ]
-        text = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
-        if text != raw:
-            temporary = self._path.with_name(f".metrics.{os.getpid()}.jsonl")
-            temporary.write_bytes(text)
-            os.replace(temporary, self._path)
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if text.encode() != self._path.read_bytes():
+            write_text(self._path, text)
 
     def _events_of(self, stage: str) -> SummaryWriter:
         if stage not in self._events:
@@ -109,13 +108,8 @@ class MetricWriter:
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``; an unfinished last line is left out."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
+    path, lines = Path(path), []
+    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
     return lines

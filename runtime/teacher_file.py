@@ -81,9 +81,7 @@ class TeacherFile:
             ValueError: missing or damaged arrays; the teacher saw other samples, or
                 the same in another order.
         """
-        arrays = self._read(name, SPLIT_ARRAYS)
-        if sample_ids is not None:
-            self._check_ids(name, arrays["sample_ids"], np.asarray(sample_ids))
+        arrays = self._read(name, SPLIT_ARRAYS, sample_ids)
         flip = np.array([1, 1, self.depth_sign], np.float32)[:, None]
         camera = arrays["camera"]
         return arrays | {"camera": camera if self.depth_sign == 1 else flip * camera}
@@ -102,13 +100,13 @@ class TeacherFile:
                 "that the EM guides (config.teacher.em.guide_fraction > 0), trained in "
                 "memory, has one"
             )
-        arrays = self._read(name, ("sample_ids", *POSTERIOR_ARRAYS))
-        if sample_ids is not None:
-            self._check_ids(name, arrays["sample_ids"], np.asarray(sample_ids))
+        arrays = self._read(name, ("sample_ids", *POSTERIOR_ARRAYS), sample_ids)
         depth = np.float32(self.depth_sign) * arrays["depth"]
         return {"depth": depth, "covariance": arrays["covariance"]}
 
-    def _read(self, name: str, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def _read(
+        self, name: str, wanted: tuple[str, ...], sample_ids: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
         arrays = {n: _load(self.folder / name / f"{n}.npy") for n in wanted}
         lengths = {n: len(x) for n, x in arrays.items()}
         if set(lengths.values()) != {self.splits.get(name)}:
@@ -116,15 +114,14 @@ class TeacherFile:
                 f"{self.folder / name}: teacher.json says {self.splits.get(name)} "
                 f"samples, the arrays have {lengths}; train the teacher again"
             )
-        return arrays
-
-    def _check_ids(self, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
-        if not np.array_equal(found, wanted):
+        ids = arrays["sample_ids"]
+        if sample_ids is not None and not np.array_equal(ids, sample_ids):
             raise ValueError(
-                f"{self.folder / name} holds {_ids_text(found)}, the {name} split of "
-                f"the data set {_ids_text(wanted)}: train the teacher again on this "
-                "data set"
+                f"{self.folder / name} holds {_ids_text(ids)}, the {name} split of "
+                f"the data set {_ids_text(sample_ids)}: train the teacher again on "
+                "this data set"
             )
+        return arrays
 
 
 def _ids_text(ids: np.ndarray) -> str:

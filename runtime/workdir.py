@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import importlib.metadata
 import platform
@@ -174,26 +175,25 @@ def environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git_revision() -> str | None:
     """The commit of this source tree, with ``+changes`` if it was edited."""
-    here = Path(__file__).resolve().parent
+    commands = ("rev-parse HEAD", "status --porcelain --untracked-files=no")
+    here, found = Path(__file__).resolve().parent, []
     try:
-        revision = _git("rev-parse", "HEAD", cwd=here)
-        changes = _git("status", "--porcelain", "--untracked-files=no", cwd=here)
+        for command in commands:
+            done = subprocess.run(
+                ["git", *command.split()],
+                cwd=here,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=10,
+            )
+            found.append(done.stdout.strip())
     except (OSError, subprocess.SubprocessError):
         return None
-    return revision + ("+changes" if changes else "")
-
-
-def _git(*arguments: str, cwd: Path) -> str:
-    command = ["git", *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, check=True, capture_output=True, text=True, timeout=10
-    )
-    return done.stdout.strip()
+    return found[0] + ("+changes" if found[1] else "")

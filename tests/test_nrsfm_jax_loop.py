@@ -11,6 +11,7 @@ import pytest
 from losses.camera_frame import rotation_from_camera
 from nrsfm_jax import loop, model, teacher
 from nrsfm_jax.loss import Objective, batch_loss
+from runtime import devices
 
 SIZES = (24, 8)
 LONG = Objective(steps=1500, batch_size=64)
@@ -170,21 +171,23 @@ def test_arrays_on_disk_give_the_same_bits_as_arrays_in_memory(
     assert np.mean(np.abs(first[0] - first[1])) < 1e-4
 
 
-def test_of_arrays_on_disk_only_the_rows_of_a_chunk_are_read(
+def test_of_arrays_on_disk_only_the_rows_of_a_chunk_reach_the_device(
     data, tmp_path, monkeypatch
 ):
-    taken, real = [], loop._take
+    placed, real = [], devices.DataParallel.replicate
 
-    def take(values, rows):
-        found = real(values, rows)
-        assert type(found) is np.ndarray
-        taken.append(found.shape)
-        return found
+    def replicate(self, tree):
+        placed.extend(x.shape[0] for x in jax.tree.leaves(tree) if np.ndim(x) > 1)
+        return real(self, tree)
 
-    monkeypatch.setattr(loop, "_take", take)
-    _fit(_mapped(data, tmp_path))
-    assert len(taken) == 9  # three arrays in three chunks
-    assert {shape[0] for shape in taken} == {5 * SHORT.batch_size}
+    start = loop.init_state(
+        jax.random.key(0), num_landmarks=8, dictionary_sizes=SIZES, objective=SHORT
+    )
+    weights = {x.shape[0] for x in jax.tree.leaves(start.params) if x.ndim > 1}
+    monkeypatch.setattr(devices.DataParallel, "replicate", replicate)
+    _fit(_mapped(data, tmp_path), state=start)
+    rows = [count for count in placed if count not in weights]
+    assert rows == [5 * SHORT.batch_size] * 9  # three arrays in three chunks
 
 
 def test_large_arrays_are_treated_as_those_on_disk(data, reference, monkeypatch):
