@@ -33,7 +33,7 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         if rest[1:]:
-            raise flags.Error(f"unexpected argument {rest[1]!r}")
+            raise flags.Error(f"unexpected argument {rest[1]}")
         _ = CONFIG.value.seed  # raises what the file of the config raised
         return rest
     except (flags.Error, OSError, ValueError, KeyError, AttributeError) as error:
