@@ -24,30 +24,33 @@ def get_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # 'mannequin', 'mocap' (landmarks only), 'landmarks' (the folder below), or the
-    # format of own labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc' or 'sleap'.
+    # 'mannequin' (rendered), 'mocap' (projected motion, landmarks only), 'sequence'
+    # (landmarks with their 3D), 'landmarks' (the folder below), or the format of own
+    # labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc' or 'sleap'.
     data.name = "mannequin"
     data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
-    data.seed = 0
-    # Own labels and the folder of their pictures; 3D, if any, is for evaluation.
+    data.seed = 0  # of the rendering, the projection and the hold-out
+    # Own labels and the folder of their pictures; '': where the format keeps them,
+    # beside the labels for most. Without labels for validation pictures are held out.
     data.annotations = ""
     data.annotations_val = ""
     data.images = ""
-    data.images_val = ""
+    data.images_val = ""  # '': images
     data.skeleton = ""  # a built-in one or a JSON file; '': the joints of the file
     data.joint_names = ""  # JSON or its file: {"joint of the file": "of the skeleton"}
     data.min_joints = 1  # persons with fewer labelled joints are left out
-    data.outside = "error"  # landmarks beyond the picture; or 'keep'
-    data.ground_truth = ""
+    # Landmarks beyond the picture; or 'keep', up to one width or height away.
+    data.outside = "error"
+    data.ground_truth = ""  # .npz with 3D, for evaluation only
     data.ground_truth_val = ""
     # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
     # input_pipeline/sources/memory_mapped.py.
     data.landmarks = ""
     # mannequin and mocap: how many samples, seen from where.
-    data.mocap_file = ""  # .npz or .bvh with 3D motion to pose the mannequin by
+    data.mocap_file = ""  # .npz or .bvh with 3D motion; the file of a 'sequence'
     data.sequence = ""  # for 'sequence': which one of mocap_file
-    data.num_train = 4000
-    data.num_val = 500
+    data.num_train = 4000  # 'mocap': 0 takes all frames
+    data.num_val = 500  # of own pictures: the most that are held out
     data.render_size = 128  # pixels
     data.elevation_deg = (-10.0, 30.0)
     # The square crop: around the landmarks or the annotated box, with this margin.

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline.ground_truth import GroundTruth, read_ground_truth
-from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.mixture import read_extra
-from input_pipeline.settings import DataSettings, data_settings
+from input_pipeline import augment as augment_lib
+from input_pipeline.checks.problems import no_samples
+from input_pipeline.ground_truth import GroundTruth
+from input_pipeline.landmarks import Landmarks, join
+from input_pipeline.order import Order
+from input_pipeline.pipeline import batches
+from input_pipeline.settings import SPLITS, DataSettings, check_split, read_settings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.memory_mapped import parts
-from input_pipeline.sources.prepared import locate
-
-WITHOUT_PICTURES = ("mocap", "sequence", "landmarks")
+from input_pipeline.sources.labelled_pictures import LabelledPictures
+from input_pipeline.sources.mannequin import Mannequin
+from input_pipeline.sources.memory_mapped import read_folder
+from input_pipeline.sources.mocap import Projection, project
+from input_pipeline.sources.prepared import Prepared
+from input_pipeline.sources.records import digest
+from input_pipeline.sources.sequence import read_sequence
 
 
 def open_dataset(data: Mapping[str, Any] | DataSettings) -> Dataset:
@@ -29,7 +35,17 @@ def open_dataset(data: Mapping[str, Any] | DataSettings) -> Dataset:
     Raises:
         ValueError: an unknown field of ``config.data`` or a value out of range.
     """
-    return Dataset(data_settings(data))
+    return Dataset(read_settings(data))
+
+
+class Source(Protocol):
+    """Where landmarks and their 3D come from."""
+
+    def landmarks(self, split: str) -> Landmarks | None:
+        """The landmarks of a split; None where there are none."""
+
+    def truth(self, split: str) -> GroundTruth | None:
+        """Their 3D; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +64,7 @@ class Dataset:
     @property
     def has_pictures(self) -> bool:
         """Whether :meth:`pictures` can be called."""
-        return self.settings.name not in WITHOUT_PICTURES
+        return isinstance(self.source, Prepared)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -56,17 +72,46 @@ class Dataset:
         return self.landmarks("train").skeleton
 
     @functools.cached_property
+    def source(self) -> Source:
+        """Where it all comes from."""
+        if self.settings.name == "mocap":
+            return _Projected(functools.partial(project, self.settings))
+        if self.settings.name == "sequence":
+            return _Projected(functools.partial(read_sequence, self.settings))
+        if self.settings.name == "landmarks":
+            return _Folder(self.settings)
+        make = LabelledPictures if self.settings.labelled else Mannequin
+        return Prepared(make(self.settings))
+
+    @functools.cached_property
+    def extra(self) -> dict[str, Dataset]:
+        """The extra sources: all of their pictures train, in the main joints."""
+        if not self.settings.extra_sources:
+            return {}
+        found = extra_settings(self.settings, self.skeleton)
+        return {name: Dataset(settings) for name, settings in found}
+
+    @functools.cached_property
     def identity(self) -> str:
-        """Digest of all that changes a number: contents and settings, not paths."""
-        state = hashlib.sha256()
-        marks = [self.landmarks(split) for split in ("train", "val")]  # or refused
-        if self.has_pictures:
-            state.update(locate(self.settings).config.encode())
-        else:
-            for _, part in itertools.chain(*map(parts, marks)):
-                state.update(part.patch.tobytes())
-        state.update(json.dumps(self.settings.padding).encode())
-        return state.hexdigest()[:16]
+        """Digest of what changes the numbers of a training.
+
+        It is that of landmarks, crops and pictures and of how often the sources are
+        drawn, wherever their files lie; 3D is no part of it.
+        """
+        parts: list[Any] = []
+        splits = [self.landmarks(split) for split in (*SPLITS, "extra")]
+        for marks in splits:
+            parts += [marks.sample_ids, marks.keypoints, marks.labelled]
+            parts += [marks.centre, marks.half_side]
+        sources = [self.source, *(data.source for data in self.extra.values())]
+        fields = {
+            "skeleton": self.skeleton.to_dict(),
+            "pictures": [s.source.digest for s in sources if isinstance(s, Prepared)],
+            "counts": [len(marks) for marks in splits],
+            "weights": [self.settings.weight if self.extra else 1.0]
+            + [data.settings.weight for data in self.extra.values()],
+        }
+        return digest(fields, parts)
 
     @functools.cached_property
     def _landmarks(self) -> dict[str, Landmarks]:
@@ -79,19 +124,36 @@ class Dataset:
         after the other, and is empty without any.
         """
         if split not in self._landmarks:
-            self._landmarks[split] = self._read_landmarks(split)
+            read = self._read_extra if split == "extra" else self._read
+            self._landmarks[split] = read(split)
         return self._landmarks[split]
 
-    def _read_landmarks(self, split: str) -> Landmarks:
-        if split != "extra":
-            return read_landmarks(self.settings, split)
-        train = self.landmarks("train")
-        found = read_extra(self.settings, train.skeleton)
-        return train.take(np.zeros(0, np.int64)) if found is None else found
+    def _read(self, split: str) -> Landmarks:
+        check_split(split)
+        found = self.source.landmarks(split)
+        if found is None:
+            raise ValueError(str(no_samples(self.settings, split)))
+        return found
+
+    def _read_extra(self, split: str) -> Landmarks:
+        main, parts = self.landmarks("train"), []
+        for name, data in self.extra.items():
+            part = data.landmarks("train")
+            if part.skeleton.joints != main.skeleton.joints:
+                raise ValueError(
+                    f"config.data.extra_sources.{name}: joints "
+                    f"{list(part.skeleton.joints)}, but the main source has "
+                    f"{list(main.skeleton.joints)}; a {data.settings.name} cannot be "
+                    "brought to them"
+                )
+            names = tuple(f"{name}: {each}" for each in part.names)
+            parts.append(dataclasses.replace(part, names=names, skeleton=main.skeleton))
+        return join(parts) if parts else main.take(slice(0))
 
     def truth(self, split: str) -> GroundTruth | None:
         """3D in the order of ``landmarks(split)``, or None; for evaluation only."""
-        found = read_ground_truth(self.settings, split)
+        check_split(split)
+        found = self.source.truth(split)
         return found and found.align(self.landmarks(split).sample_ids)
 
     def pictures(
@@ -133,19 +195,99 @@ class Dataset:
             ``flip`` (B,) bool; ``scale`` (B,) float32, by which lengths are larger
             than in the plain crop; ``weight`` (B,) float32, 0 for padding.
         """
-        from input_pipeline.pipeline import image_batches  # imports tensorflow
-
-        return image_batches(
-            self.settings,
-            split,
+        _check_numbers(
+            shard_index,
+            shard_count,
             batch_size=batch_size,
             image_size=image_size,
-            seed=seed,
-            train=train,
             start_step=start_step,
+        )
+        parts = [self._stored(split)]
+        if train:
+            parts += [data._stored("train") for data in self.extra.values()]
+        marks = self.landmarks(split)
+        order = Order(
+            counts=tuple(count for _, count, _ in parts),
+            weights=tuple(weight for _, _, weight in parts),
+            batch_size=batch_size,
+            train=train,
+            seed=seed,
             shard_index=shard_index,
             shard_count=shard_count,
-            augment=augment,
-            num_threads=num_threads,
-            rows=rows,
+            chosen=None if rows is None else tuple(rows),
         )
+        return batches(
+            [store for store, _, _ in parts],
+            join([marks, self.landmarks("extra")]) if len(parts) > 1 else marks,
+            order,
+            image_size=image_size,
+            augmentation=augment_lib.read_augmentation(augment),
+            start_step=start_step,
+            num_threads=num_threads or len(os.sched_getaffinity(0)),
+        )
+
+    def _stored(self, split: str) -> tuple[tuple[Path, str], int, float]:
+        """Folder and split of the pictures, how many they are, and their weight."""
+        if not isinstance(self.source, Prepared):
+            raise ValueError(
+                f"config.data.name = {self.settings.name!r} has landmarks only; for "
+                "pictures of motion set --config.data.name=mannequin, of your own "
+                "'coco'"
+            )
+        count = len(self.landmarks(split))
+        return (self.source.folder, split), count, self.settings.weight
+
+
+class _Projected:
+    """Landmarks and 3D that are made together, once a split."""
+
+    def __init__(self, read: Callable[[str], Projection]) -> None:
+        self._read = functools.cache(read)
+
+    def landmarks(self, split: str) -> Landmarks:
+        return self._read(split).landmarks
+
+    def truth(self, split: str) -> GroundTruth:
+        return self._read(split).truth
+
+
+class _Folder:
+    """Landmarks alone, mapped into memory."""
+
+    def __init__(self, settings: DataSettings) -> None:
+        self._settings = settings
+
+    def landmarks(self, split: str) -> Landmarks:
+        settings = self._settings
+        return read_folder(settings.landmarks, split, padding=settings.padding)
+
+    def truth(self, split: str) -> None:
+        del split
+
+
+def extra_settings(
+    settings: DataSettings, skeleton: Skeleton
+) -> list[tuple[str, DataSettings]]:
+    """Name and settings of each extra source: all of it trains, in these joints."""
+    text = json.dumps(skeleton.to_dict())
+    return [
+        (
+            name,
+            dataclasses.replace(
+                source,
+                num_val=0,
+                annotations_val="",
+                skeleton=text if source.labelled else "",
+            ),
+        )
+        for name, source in settings.extra_sources
+    ]
+
+
+def _check_numbers(shard_index: int, shard_count: int, **numbers: int) -> None:
+    for name, value in (numbers | {"shard_count": shard_count}).items():
+        least = 0 if name == "start_step" else 1
+        if value < least:
+            raise ValueError(f"{name} = {value} must be at least {least}")
+    if not 0 <= shard_index < shard_count:
+        raise ValueError(f"shard_index = {shard_index} must be in 0..{shard_count - 1}")

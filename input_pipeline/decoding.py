@@ -25,6 +25,10 @@ _BARE = {0x01, *range(0xD0, 0xD9)}
 _NOT_A_FRAME = {0xC4, 0xC8, 0xCC}
 
 
+class DecodeError(ValueError):
+    """Bytes that are no picture, or only a part of one."""
+
+
 @functools.cache
 def load_opencv() -> Any:
     """The ``cv2`` module, kept to the thread that calls it.
@@ -53,7 +57,7 @@ def decode_window(
         (h, w, 3) uint8 RGB, at least one block, and the x, y of its corner in blocks.
 
     Raises:
-        ValueError: the bytes do not decode.
+        DecodeError: the bytes do not decode.
     """
     size = _jpeg_size(encoded)
     decoded = 1 if size is None else min(shrink, 8)
@@ -121,20 +125,24 @@ def _decode_whole(encoded: bytes, shrink: int) -> np.ndarray:
     # OpenCV asserts that there is something to decode.
     picture = cv2.imdecode(np.frombuffer(encoded or b"?", np.uint8), flags)
     if picture is None:
-        raise ValueError(f"{len(encoded)} bytes do not decode as a picture")
+        raise DecodeError(f"{len(encoded)} bytes do not decode as a picture")
     return picture
 
 
 def _decode_part(
     encoded: bytes, window: tuple[int, int, int, int], shrink: int
 ) -> np.ndarray:
-    decoded = load_tensorflow().raw_ops.DecodeAndCropJpeg(
-        contents=encoded,
-        crop_window=window,
-        channels=3,
-        ratio=shrink,
-        dct_method="INTEGER_ACCURATE",
-    )
+    tf = load_tensorflow()
+    try:
+        decoded = tf.raw_ops.DecodeAndCropJpeg(
+            contents=encoded,
+            crop_window=window,
+            channels=3,
+            ratio=shrink,
+            dct_method="INTEGER_ACCURATE",
+        )
+    except tf.errors.InvalidArgumentError as error:
+        raise DecodeError(f"{len(encoded)} bytes do not decode as a JPEG") from error
     return np.asarray(memoryview(decoded))
 
 
@@ -153,4 +161,4 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
             return width, height
         else:
             at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
-    raise ValueError(f"{end} bytes begin like a JPEG and have no frame header")
+    raise DecodeError(f"{end} bytes begin like a JPEG and have no frame header")

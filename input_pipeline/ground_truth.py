@@ -1,20 +1,22 @@
 """The 3D ground truth of a data set. Only evaluation opens it: no training, no
-choice of a model and no early stopping may call :func:`read_ground_truth`, except
-the training mode that says ``supervised``.
+choice of a model and no early stopping may call ``Dataset.truth``, except the
+training mode that says ``supervised``.
+
+A user's file is an ``.npz`` with ``positions_mm`` (N, P, 3) and either ``sample_ids``
+(annotation ids) or ``image_id`` (where every picture shows one person); ``action``,
+``subject`` and ``joint_names`` are optional.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.settings import DataSettings, check_split, data_settings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.records import read_npz, read_skeleton
+from input_pipeline.sources.records import read_npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,57 +61,6 @@ class GroundTruth:
             self.action[rows],
             self.subject[rows],
         )
-
-
-def read_ground_truth(
-    data: Mapping[str, Any] | DataSettings, split: str
-) -> GroundTruth | None:
-    """Reads the 3D of a split, in the order of ``read_landmarks``.
-
-    A user's file is an ``.npz`` with ``positions_mm`` (N, P, 3) and either
-    ``sample_ids`` (annotation ids) or ``image_id`` (where every picture shows one
-    person); ``action``, ``subject`` and ``joint_names`` are optional.
-
-    Args:
-        data: ``config.data``.
-        split: ``"train"`` or ``"val"``.
-
-    Returns:
-        The truth, or None where the data set has no 3D.
-
-    Raises:
-        ValueError: the file does not fit the data set, with the way to mend it.
-    """
-    settings = data_settings(data)
-    check_split(split)
-    if settings.name in ("mocap", "sequence"):
-        from input_pipeline.sources.mocap import project
-        from input_pipeline.sources.sequence import read_sequence
-
-        read = project if settings.name == "mocap" else read_sequence
-        projection = read(settings, split)
-        return GroundTruth(
-            projection.landmarks.sample_ids,
-            projection.positions_mm,
-            projection.action,
-            projection.subject,
-        )
-    if settings.name == "landmarks":
-        return None
-    from input_pipeline.sources.prepared import ensure_prepared
-
-    if settings.labelled and not settings.ground_truth_file(split):
-        return None
-    prepared = ensure_prepared(settings)
-    table = read_npz(prepared.landmarks_file(split))
-    given = settings.ground_truth_file(split) if settings.labelled else ""
-    file = Path(given).expanduser() if given else prepared.ground_truth_file(split)
-    return load_ground_truth(
-        file,
-        skeleton=read_skeleton(table),
-        sample_ids=table["sample_ids"],
-        image_ids=table["image_ids"],
-    )
 
 
 def load_ground_truth(
@@ -177,3 +128,10 @@ def _check_one_person(file: Path, image_ids: np.ndarray) -> None:
             f"{file}: names pictures by image_id, but image {unique[counts > 1][0]} "
             "shows several persons; give sample_ids (annotation ids) instead"
         )
+
+
+def read_ground_truth(data: Any, split: str) -> GroundTruth | None:
+    """TEMPORARY bridge."""
+    from input_pipeline.dataset import open_dataset
+
+    return open_dataset(data).truth(split)

@@ -1,18 +1,18 @@
-"""The 2D landmarks of a data set, read without decoding a picture and without 3D."""
+"""The 2D landmarks of a split: what the teacher learns from, without a picture."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from input_pipeline import crops
-from input_pipeline.settings import DataSettings, check_split, data_settings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.records import read_npz, read_skeleton
+
+_ARRAYS = ("keypoints", "labelled", "centre", "half_side")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Landmarks:
 
     def take(self, rows: np.ndarray | slice) -> Landmarks:
         """The samples of some rows."""
-        fields = ("sample_ids", "keypoints", "labelled", "centre", "half_side")
         chosen = np.arange(len(self))[rows]
         return dataclasses.replace(
             self,
             names=tuple(self.names[i] for i in chosen),
-            **{name: getattr(self, name)[chosen] for name in fields},
+            sample_ids=self.sample_ids[chosen],
+            **{name: getattr(self, name)[chosen] for name in _ARRAYS},
         )
 
     @functools.cached_property
@@ -66,47 +66,6 @@ class Landmarks:
         mean = (self.patch.sum(axis=1) / count).astype(np.float32)
         W = self.patch - mean[:, None]
         return np.where(self.labelled[..., None], W, np.float32(0)), mean
-
-
-def read_landmarks(data: Mapping[str, Any] | DataSettings, split: str) -> Landmarks:
-    """Reads all landmarks of a split; the data set is prepared where it is not.
-
-    Args:
-        data: ``config.data``.
-        split: ``"train"`` or ``"val"``.
-
-    Raises:
-        ValueError: the first problem of the data, with place, value and remedy.
-    """
-    settings = data_settings(data)
-    check_split(split)
-    if settings.name == "mocap":
-        from input_pipeline.sources.mocap import project
-
-        return project(settings, split).landmarks
-    if settings.name == "sequence":
-        from input_pipeline.sources.sequence import read_sequence
-
-        return read_sequence(settings, split).landmarks
-    if settings.name == "landmarks":
-        from input_pipeline.sources.memory_mapped import read_folder
-
-        return read_folder(settings.landmarks, split, padding=settings.padding)
-    from input_pipeline.sources.prepared import ensure_prepared
-
-    file = ensure_prepared(settings).landmarks_file(split)
-    if not file.is_file():
-        raise ValueError(_no_split(settings, split))
-    table = read_npz(file)
-    return make_landmarks(
-        skeleton=read_skeleton(table),
-        sample_ids=table["sample_ids"],
-        keypoints=table["keypoints"],
-        labelled=table["labelled"],
-        boxes=table["boxes"] if settings.box == "annotation" else None,
-        names=tuple(str(name) for name in table["names"]),
-        padding=settings.padding,
-    )
 
 
 def make_landmarks(
@@ -145,10 +104,28 @@ def make_landmarks(
     )
 
 
-def _no_split(settings: DataSettings, split: str) -> str:
-    if settings.name == "mannequin":
-        return f"config.data.num_{split} = 0: no {split} samples; set it above 0"
-    return (
-        f"{settings.annotations}: no {split} pictures; set "
-        "--config.data.annotations_val, or num_val above 0 and at least 10 pictures"
+def join(parts: Sequence[Landmarks]) -> Landmarks:
+    """Landmarks of one skeleton one after the other, numbered anew from 0."""
+    arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _ARRAYS}
+    return Landmarks(
+        skeleton=parts[0].skeleton,
+        sample_ids=np.arange(sum(map(len, parts)), dtype=np.int64),
+        names=tuple(name for part in parts for name in part.names),
+        **arrays,
     )
+
+
+def is_complete(landmarks: Landmarks) -> np.ndarray:
+    """(N,) bool: samples with all joints labelled.
+
+    Of the extra sources only these get the distillation loss; the others get the 2D
+    loss alone (Wang et al. 2019, Section 5.1).
+    """
+    return np.asarray(landmarks.labelled.all(axis=1))
+
+
+def read_landmarks(data: Any, split: str) -> Landmarks:
+    """TEMPORARY bridge."""
+    from input_pipeline.dataset import open_dataset
+
+    return open_dataset(data).landmarks(split)

@@ -116,7 +116,8 @@ class Skeleton:
         Args:
             record: ``joints`` and, where wanted, ``edges`` and ``left_right`` (pairs
                 of names or indices), ``root`` (a name or index) and ``name``. Pairs
-                and root are found by name where they are not given.
+                are found by name where they are not given; the root is a joint whose
+                name speaks of the pelvis, hip centre, spine or root, else the first.
 
         Raises:
             ValueError: a joint that is not among ``joints``; see :class:`Skeleton`.
@@ -153,29 +154,21 @@ class Skeleton:
     def from_coco_category(cls, category: Mapping[str, Any]) -> Skeleton:
         """The skeleton named in one entry of a COCO file's ``categories``.
 
-        COCO counts the joints of ``skeleton`` from 1. Left-right pairs are found
-        by name (see :func:`find_left_right`); the root is a joint whose name
-        speaks of the pelvis, hip centre, spine or root, else the first joint.
+        COCO counts the joints of ``skeleton`` from 1.
 
         Raises:
             ValueError: ``keypoints`` missing or empty, or an edge out of range.
         """
         named = category.get("keypoints")
-        joints = tuple(str(j) for j in named) if isinstance(named, list | tuple) else ()
-        if not joints:
+        if not isinstance(named, list | tuple) or not named:
             raise ValueError(
                 f"category {category.get('name', '?')!r} names no keypoints; "
                 "add 'keypoints': [names] to the file's categories"
             )
         bones = category.get("skeleton") or ()
-        edges = tuple((int(a) - 1, int(b) - 1) for a, b in bones)
-        return cls(
-            name=str(category.get("name", "coco")),
-            joints=joints,
-            edges=edges,
-            left_right=find_left_right(joints),
-            root=_find_root(joints),
-        )
+        edges = [(int(a) - 1, int(b) - 1) for a, b in bones]
+        name = category.get("name", "coco")
+        return cls.from_names({"name": name, "joints": named, "edges": edges})
 
 
 def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:

@@ -40,14 +40,14 @@ SUSPECTS = 48
 def run(config: Any, workdir: Path) -> bool:
     """Checks the data of ``config``; True where training would start."""
     folder = workdir / "check"
-    report = validate(config.data)
+    data = open_dataset(config.data)
+    report = validate(data)
     batches = _check_batches(config, report.samples.get("train", 0))
     report = dataclasses.replace(report, problems=(*report.problems, *batches))
     show(report)
     write_json(folder / "check.json", report.to_dict())
     written = [folder / "check.json"]
     try:
-        data = open_dataset(config.data)
         written += _sheets(data.settings, report, folder)
         written += _draw_depth(data, workdir, folder / "depth_sign.png")
     except ValueError as error:

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.checks.validate import validate
-from input_pipeline.ground_truth import read_ground_truth
-from input_pipeline.landmarks import read_landmarks
+from input_pipeline.dataset import open_dataset
 from input_pipeline.synthetic.animal import JOINT, JOINTS, SKELETON, draw_animal
 from input_pipeline.synthetic.animal_dataset import write_animals
 
@@ -80,11 +79,11 @@ def test_pictures_show_the_animal_where_the_landmarks_are():
 
 
 def test_the_files_read_as_a_users_own(folder):
-    landmarks = read_landmarks(settings(folder), "train")
+    landmarks = open_dataset(settings(folder)).landmarks("train")
     assert landmarks.skeleton.joints == JOINTS
     assert len(landmarks) == NUM
     assert landmarks.labelled.mean() == pytest.approx(0.7, abs=0.05)
-    truth = read_ground_truth(settings(folder), "train").align(landmarks.sample_ids)
+    truth = open_dataset(settings(folder)).truth("train").align(landmarks.sample_ids)
     drawn = draw_animal(5, split="train", size=48)
     np.testing.assert_array_equal(truth.positions_mm[5], drawn.positions_mm)
     seen = landmarks.labelled[5]
@@ -94,7 +93,7 @@ def test_the_files_read_as_a_users_own(folder):
     with Image.open(folder / "images_train" / "000005.jpg") as picture:
         difference = np.asarray(picture).astype(int) - drawn.image
     assert np.abs(difference).mean() < 6
-    assert not validate(settings(folder)).problems
+    assert not validate(open_dataset(settings(folder))).problems
 
 
 def test_all_landmarks_are_there_when_none_is_hidden(tmp_path):

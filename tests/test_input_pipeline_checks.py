@@ -8,7 +8,7 @@ from tiny_data import JOINTS, SIZE, changed, coco_record, write_coco, write_moti
 
 from input_pipeline.checks.problems import Problem
 from input_pipeline.checks.validate import Report, validate
-from input_pipeline.landmarks import read_landmarks
+from input_pipeline.dataset import open_dataset
 
 
 def _keypoints(record, annotation, joint, x, y, v=2):
@@ -29,7 +29,7 @@ def record():
 
 def test_good_data_is_ok(tmp_path, record):
     data = write_coco(tmp_path, record)
-    report = validate(data, batch_size=18)
+    report = validate(open_dataset(data))
     assert report.ok
     assert report.problems == ()
     assert report.samples == {"train": 18, "val": 2}
@@ -54,14 +54,14 @@ BAD_PERSONS = {
 def test_a_bad_person_is_named(tmp_path, record, kind):
     """One ValueError for the reader; the same problem in the report."""
     data = write_coco(tmp_path, BAD_PERSONS[kind](record))
-    report = validate(data)
+    report = validate(open_dataset(data))
     assert _kinds(report) == [kind]
     problem = report.problems[0]
     assert problem.index.startswith("annotations[3]")
     assert problem.file == data["annotations"]
     assert not report.ok
     with pytest.raises(ValueError, match=kind) as caught:
-        read_landmarks(data, "train")
+        open_dataset(data).landmarks("train")
     assert str(caught.value) == str(problem)
     assert "\n" not in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_index_value_and_remedy_are_in_the_message(tmp_path, record):
     bad = changed(record, 3, keypoints=_keypoints(record, 3, 2, 99.5, 5))
     data = write_coco(tmp_path, bad)
     with pytest.raises(ValueError, match=r"annotations\[3\] \(id 503\)") as caught:
-        read_landmarks(data, "train")
+        open_dataset(data).landmarks("train")
     for part in ("train.json", "99.5", "003.png", "set v to 0"):
         assert part in str(caught.value)
 
@@ -87,13 +87,12 @@ def test_all_problems_in_one_report(tmp_path, record):
     (images / "001.png").write_bytes(b"no picture")
     truncated = (images / "002.png").read_bytes()[:60]
     (images / "002.png").write_bytes(truncated)
-    report = validate(data, batch_size=64)
+    report = validate(open_dataset(data))
     expected = [
         *BAD_PERSONS,
         "missing file",
         "image does not decode",
         "image does not decode",
-        "fewer samples than a batch",
     ]
     assert sorted(_kinds(report)) == sorted(expected)
     text = str(report)
@@ -109,23 +108,23 @@ def test_damaged_picture_stops_the_reader(tmp_path, record):
     path = Path(data["images"]) / "004.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match=r"004\.png.*image does not decode.*replace"):
-        read_landmarks(data, "train")
+        open_dataset(data).landmarks("train")
 
 
 def test_other_size_than_annotated(tmp_path, record):
     record["images"][2]["width"] = SIZE + 1
     data = write_coco(tmp_path, record)
-    assert _kinds(validate(data)) == ["size differs"]
+    assert _kinds(validate(open_dataset(data))) == ["size differs"]
 
 
 def test_landmark_outside_where_no_size_is_given(tmp_path, record):
     for image in record["images"]:
         del image["width"]
     data = write_coco(tmp_path, record)
-    assert validate(data).ok
+    assert validate(open_dataset(data)).ok
     bad = changed(record, 3, keypoints=_keypoints(record, 3, 2, 99.5, 5))
     data = write_coco(tmp_path, bad)
-    assert _kinds(validate(data)) == ["landmark outside"]
+    assert _kinds(validate(open_dataset(data))) == ["landmark outside"]
 
 
 def test_crowds_and_unlabelled_are_left_out_and_counted(tmp_path, record):
@@ -134,8 +133,8 @@ def test_crowds_and_unlabelled_are_left_out_and_counted(tmp_path, record):
     two = [9, 9, 2, 20, 20, 1] + [0, 0, 0] * (len(JOINTS) - 2)
     record = changed(record, 2, keypoints=two)
     data = write_coco(tmp_path, record) | {"min_joints": 3, "num_val": 0}
-    assert len(read_landmarks(data, "train")) == 17
-    report = validate(data)
+    assert len(open_dataset(data).landmarks("train")) == 17
+    report = validate(open_dataset(data))
     assert report.skipped["train"] == {
         "crowd": 1,
         "unlabelled": 1,
@@ -148,7 +147,7 @@ def test_other_skeleton_in_validation(tmp_path, record):
     data = write_coco(tmp_path, record)
     record["categories"][0]["keypoints"] = JOINTS[::-1]
     data |= write_coco(tmp_path, record, name="val")
-    report = validate(data)
+    report = validate(open_dataset(data))
     assert _kinds(report) == ["skeleton mismatch"]
     assert report.problems[0].file == data["annotations_val"]
 
@@ -157,7 +156,7 @@ def test_shared_pictures_and_missing_sides_are_notes(tmp_path, record):
     record["categories"][0]["keypoints"] = list("abcdef")
     data = write_coco(tmp_path, record)
     data |= {"annotations_val": data["annotations"]}
-    report = validate(data)
+    report = validate(open_dataset(data))
     assert report.ok
     kinds = {problem.kind for problem in report.problems}
     assert kinds == {"no sides", "shared pictures"}
@@ -176,54 +175,66 @@ def test_files_that_are_no_coco(tmp_path, content, kind):
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     data = {"name": "coco", "annotations": str(path), "images": str(tmp_path)}
-    assert _kinds(validate(data)) == [kind]
+    assert _kinds(validate(open_dataset(data))) == [kind]
     with pytest.raises(ValueError, match=kind):
-        read_landmarks(data | {"data_dir": str(tmp_path / "prepared")}, "train")
+        open_dataset(data | {"data_dir": str(tmp_path / "prepared")}).landmarks("train")
 
 
 def test_nobody_labelled(tmp_path, record):
     for annotation in record["annotations"]:
         annotation["num_keypoints"] = 0
     data = write_coco(tmp_path, record)
-    assert _kinds(validate(data)) == ["no labelled person"]
+    assert _kinds(validate(open_dataset(data))) == ["no labelled person"]
 
 
 def test_missing_annotations(tmp_path):
     data = {"name": "coco", "annotations": str(tmp_path / "gone.json")}
-    assert _kinds(validate(data)) == ["missing file"]
+    assert _kinds(validate(open_dataset(data))) == ["missing file"]
     with pytest.raises(ValueError, match=r"gone\.json.*config\.data\.annotations"):
-        read_landmarks(data, "train")
+        open_dataset(data).landmarks("train")
 
 
 def test_ground_truth_that_does_not_fit(tmp_path, record):
     path = tmp_path / "truth.npz"
     np.savez(path, image_id=np.arange(3), positions_mm=np.zeros((3, 6, 3)))
     data = write_coco(tmp_path, record) | {"ground_truth": str(path)}
-    assert _kinds(validate(data)) == ["ground truth"] * 2
+    assert _kinds(validate(open_dataset(data))) == ["ground truth"] * 2
 
 
 def test_no_validation_pictures(tmp_path, record):
     data = write_coco(tmp_path, record) | {"num_val": 0}
-    assert _kinds(validate(data)) == ["no validation samples"]
-
-
-def test_bad_setting_is_reported():
-    report = validate({"name": "maniquin"})
-    assert _kinds(report) == ["bad setting"]
+    assert _kinds(validate(open_dataset(data))) == ["no validation samples"]
 
 
 def test_mannequin_and_motion(tmp_path):
-    assert validate({"num_train": 40, "num_val": 10}, batch_size=32).ok
     path = write_motion(tmp_path / "motion.npz")
     data = {"mocap_file": path, "num_train": 30, "num_val": 5}
-    assert validate(data | {"name": "mannequin"}, batch_size=30).ok
-    assert validate(data | {"name": "mocap"}, batch_size=30).ok
-    report = validate(data | {"name": "mocap"}, batch_size=31)
-    assert _kinds(report) == ["fewer samples than a batch"]
-    report = validate(data | {"name": "mannequin", "num_train": 300})
-    assert "motion" in _kinds(report)
-    report = validate({"name": "mocap", "mocap_file": str(tmp_path / "gone.npz")})
-    assert set(_kinds(report)) == {"motion"}
+    for good in (
+        {"num_train": 40, "num_val": 10},
+        data | {"name": "mannequin"},
+        data | {"name": "mocap"},
+    ):
+        assert validate(open_dataset(good)).ok
+    report = validate(open_dataset(data | {"name": "mannequin", "num_train": 300}))
+    assert _kinds(report) == ["motion"]
+    gone = {"name": "mocap", "mocap_file": str(tmp_path / "gone.npz")}
+    assert set(_kinds(validate(open_dataset(gone)))) == {"motion"}
+
+
+@pytest.mark.parametrize(
+    ("split", "name"), [("val", "mannequin"), ("train", "mannequin"), ("val", "coco")]
+)
+def test_a_split_without_samples_is_said_alike(tmp_path, record, split, name):
+    data = {"name": name, f"num_{split}": 0, "data_dir": str(tmp_path)}
+    if name == "coco":
+        data = write_coco(tmp_path, record) | {"num_val": 0}
+    else:
+        data |= {"num_val" if split == "train" else "num_train": 2, "render_size": 16}
+    opened = open_dataset(data)
+    (problem,) = [p for p in validate(opened).problems if p.fatal]
+    with pytest.raises(ValueError, match="0 samples") as caught:
+        opened.landmarks(split)
+    assert str(caught.value) == str(problem)
 
 
 def test_long_tables_are_cut():
@@ -237,7 +248,7 @@ def test_a_joint_that_nobody_shows_is_named(tmp_path, record):
     for annotation in range(len(record["annotations"])):
         keypoints = _keypoints(record, annotation, 2, 0, 0, v=0)
         record = changed(record, annotation, keypoints=keypoints)
-    report = validate(write_coco(tmp_path, record))
+    report = validate(open_dataset(write_coco(tmp_path, record)))
     assert _kinds(report) == ["joint never seen"]
     assert JOINTS[2] in str(report)
     assert not report.ok

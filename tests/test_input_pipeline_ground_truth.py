@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_data import JOINTS, changed, coco_record, write_coco, write_motion
 
-from input_pipeline.ground_truth import GroundTruth, read_ground_truth
-from input_pipeline.landmarks import read_landmarks
+from input_pipeline.dataset import open_dataset
+from input_pipeline.ground_truth import GroundTruth
 
 COUNT = 5
 
@@ -34,7 +34,7 @@ def _write(tmp_path, **arrays) -> str:
 
 
 def _read(data, path) -> GroundTruth:
-    truth = read_ground_truth(data | {"ground_truth": path}, "train")
+    truth = open_dataset(data | {"ground_truth": path}).truth("train")
     assert truth is not None
     return truth
 
@@ -58,7 +58,7 @@ def test_annotation_ids_and_only_the_needed_arrays(data, tmp_path):
 
 
 def test_no_file_is_no_truth(data):
-    assert read_ground_truth(data, "train") is None
+    assert open_dataset(data).truth("train") is None
 
 
 def test_align_reorders_and_repeats():
@@ -117,7 +117,10 @@ def test_mocap_projects_to_its_landmarks(tmp_path):
     """Weak perspective: the patch is the camera frame's x, y up to a similarity."""
     path = write_motion(tmp_path / "motion.npz")
     data = {"name": "mocap", "mocap_file": path, "num_train": 10, "num_val": 5}
-    landmarks, truth = read_landmarks(data, "val"), read_ground_truth(data, "val")
+    landmarks, truth = (
+        open_dataset(data).landmarks("val"),
+        open_dataset(data).truth("val"),
+    )
     assert truth is not None
     np.testing.assert_array_equal(truth.sample_ids, landmarks.sample_ids)
     xy = truth.positions_mm[..., :2]
@@ -137,7 +140,7 @@ def test_mocap_heads_are_up_and_depth_is_away(tmp_path):
         "elevation_deg": (30.0, 30.0),
         "num_val": 5,
     }
-    truth = read_ground_truth(data, "train")
+    truth = open_dataset(data).truth("train")
     assert truth is not None
     head, ankle = truth.positions_mm[:, 10], truth.positions_mm[:, 3]
     assert (head[:, 1] < ankle[:, 1]).all()
@@ -155,7 +158,10 @@ def test_mh_mocap(shared_data, tmp_path):
         "ground_truth": str(folder / "gt3d_val.npz"),
         "num_val": 0,
     }
-    truth, landmarks = read_ground_truth(data, "train"), read_landmarks(data, "train")
+    truth, landmarks = (
+        open_dataset(data).truth("train"),
+        open_dataset(data).landmarks("train"),
+    )
     assert truth is not None
     xy = truth.positions_mm[..., :2] - truth.positions_mm[..., :2].mean(1)[:, None]
     W, _ = landmarks.centred

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_data import JOINTS, changed, coco_record, write_coco, write_motion
 
-from input_pipeline.landmarks import Landmarks, make_landmarks, read_landmarks
-from input_pipeline.settings import data_settings
+from input_pipeline.dataset import open_dataset
+from input_pipeline.landmarks import Landmarks, make_landmarks
 from input_pipeline.skeleton import H36M_17, Skeleton
 
 TOY = Skeleton("toy", ("a", "b", "c"), ((0, 1), (1, 2)))
@@ -63,7 +63,7 @@ def test_zero_area_names_the_sample():
 def test_coco_rows_follow_the_annotations(tmp_path):
     record = coco_record(12)
     data = write_coco(tmp_path, record) | {"num_val": 0}
-    landmarks = read_landmarks(data, "train")
+    landmarks = open_dataset(data).landmarks("train")
     assert landmarks.sample_ids.tolist() == list(range(500, 512))
     assert landmarks.names[3] == "003.png"
     assert landmarks.skeleton.joints == tuple(JOINTS)
@@ -76,7 +76,7 @@ def test_coco_rows_follow_the_annotations(tmp_path):
 def test_annotation_box(tmp_path):
     record = changed(coco_record(3), 1, bbox=[10, 20, 30, 40])
     data = write_coco(tmp_path, record) | {"box": "annotation", "num_val": 0}
-    landmarks = read_landmarks(data, "train")
+    landmarks = open_dataset(data).landmarks("train")
     np.testing.assert_allclose(landmarks.centre[1], [25, 40])
     assert landmarks.half_side[1] == 25.0
 
@@ -87,31 +87,20 @@ def test_held_out_pictures_keep_their_persons_together(tmp_path):
         twin = changed(record, i, id=900 + i)["annotations"][i]
         record["annotations"].append(twin)
     data = write_coco(tmp_path, record) | {"num_val": 3}
-    train, val = read_landmarks(data, "train"), read_landmarks(data, "val")
+    opened = open_dataset(data)
+    train, val = opened.landmarks("train"), opened.landmarks("val")
     assert (len(train), len(val)) == (74, 6)
     assert not set(train.names) & set(val.names)
 
 
-def test_without_validation_the_remedy_is_named(tmp_path):
-    data = write_coco(tmp_path, coco_record(5))
-    with pytest.raises(ValueError, match="annotations_val"):
-        read_landmarks(data, "val")
-
-
-def test_other_annotations_never_meet_in_one_folder(tmp_path):
-    data = write_coco(tmp_path, coco_record(4)) | {"num_val": 0}
-    first = read_landmarks(data, "train").keypoints
-    write_coco(tmp_path, coco_record(4, seed=1))
-    assert not np.allclose(first, read_landmarks(data, "train").keypoints)
-
-
 def test_mocap_follows_the_seed_and_splits_by_subject(motion_file):
     data = {"name": "mocap", "mocap_file": motion_file, "num_train": 20, "num_val": 5}
-    train, again = read_landmarks(data, "train"), read_landmarks(data, "train")
+    opened = open_dataset(data)
+    train, again = opened.landmarks("train"), opened.landmarks("train")
     np.testing.assert_array_equal(train.keypoints, again.keypoints)
-    other = read_landmarks(data | {"seed": 1}, "train")
+    other = open_dataset(data | {"seed": 1}).landmarks("train")
     assert not np.array_equal(train.sample_ids, other.sample_ids)
-    val = read_landmarks(data, "val")
+    val = open_dataset(data).landmarks("val")
     assert not set(train.sample_ids) & set(val.sample_ids)
     assert len(set(train.sample_ids)) == len(train) == 20
     assert train.skeleton is H36M_17
@@ -120,39 +109,20 @@ def test_mocap_follows_the_seed_and_splits_by_subject(motion_file):
 def test_mocap_names_the_missing_frames(motion_file):
     data = {"name": "mocap", "mocap_file": motion_file, "num_train": 999}
     with pytest.raises(ValueError, match=r"num_train = 999.*only \d+ train frames"):
-        read_landmarks(data, "train")
+        open_dataset(data).landmarks("train")
 
 
 def test_mocap_needs_no_tensorflow(motion_file):
     code = (
         "import sys\n"
-        "from input_pipeline.landmarks import read_landmarks\n"
-        "from input_pipeline.ground_truth import read_ground_truth\n"
+        "from input_pipeline.dataset import open_dataset\n"
         f"data = dict(name='mocap', mocap_file={motion_file!r}, num_train=5)\n"
-        "read_landmarks(data, 'train'), read_ground_truth(data, 'train')\n"
+        "data = open_dataset(data)\n"
+        "data.landmarks('train'), data.truth('train')\n"
         "assert not {'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules)\n"
     )
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("name", "maniquin"), ("box", "x"), ("padding", 0.0), ("elevation_deg", (9, 1))],
-)
-def test_settings_name_the_field(field, value):
-    with pytest.raises(ValueError, match=f"config.data.{field} = "):
-        data_settings({field: value})
-
-
-def test_settings_reject_unknown_fields():
-    with pytest.raises(ValueError, match=r"no field.*num_trian"):
-        data_settings({"num_trian": 3})
-
-
-def test_split_must_be_known(motion_file):
-    with pytest.raises(ValueError, match="split 'test'"):
-        read_landmarks({"name": "mocap", "mocap_file": motion_file}, "test")
 
 
 def test_mh_mocap(shared_data, tmp_path):
@@ -164,7 +134,7 @@ def test_mh_mocap(shared_data, tmp_path):
         "images": str(folder / "images_val"),
         "num_val": 0,
     }
-    landmarks = read_landmarks(data, "train")
+    landmarks = open_dataset(data).landmarks("train")
     assert landmarks.keypoints.shape == (500, 17, 2)
     assert landmarks.labelled.all()
     assert landmarks.skeleton == H36M_17

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_formats as formats
+from scipy.io import savemat
 from tiny_formats import COUNT
 
 from input_pipeline.checks.problems import Problem, raise_problem
 from input_pipeline.checks.validate import validate
-from input_pipeline.formats.annotations import Index
+from input_pipeline.dataset import open_dataset
+from input_pipeline.formats import mat_file
+from input_pipeline.formats.annotations import Index, Source
 from input_pipeline.formats.readers import read_index
-from input_pipeline.landmarks import Landmarks, read_landmarks
-from input_pipeline.settings import data_settings
+from input_pipeline.landmarks import Landmarks
+from input_pipeline.settings import read_settings
 from input_pipeline.skeleton import (
     BUILT_IN,
     H36M_17,
@@ -23,19 +26,20 @@ from input_pipeline.skeleton import (
     match_joints,
     read_skeleton,
 )
+from input_pipeline.sources.labelled_pictures import LabelledPictures
 
 VIDEO = "labeled-data/video/"
 
 
 def _index(data, split="train") -> Index:
-    index = read_index(data_settings(data), split, report=raise_problem)
+    index = read_index(read_settings(data), split, report=raise_problem)
     assert index is not None
     return index
 
 
 def _landmarks(data, folder) -> Landmarks:
     data = data | {"data_dir": str(folder / "prepared"), "num_val": 0}
-    return read_landmarks(data, "train")
+    return open_dataset(data).landmarks("train")
 
 
 def _assert_same(one: Landmarks, other: Landmarks) -> None:
@@ -108,7 +112,7 @@ def test_h36m_challenge_folder(tmp_path):
     data = formats.write_challenge(tmp_path, xy)
     data |= {"data_dir": str(tmp_path / "prepared"), "num_val": 0}
     for split in ("train", "val"):
-        landmarks = read_landmarks(data, split)
+        landmarks = open_dataset(data).landmarks(split)
         np.testing.assert_allclose(landmarks.keypoints, xy, atol=2e-6)
         assert landmarks.names[4] == "00005.jpg"
 
@@ -124,7 +128,7 @@ def test_h36m_challenge_folder(tmp_path):
     ],
 )
 def test_where_pictures_are_looked_for(fields, train, val):
-    settings = data_settings({"name": "coco", "annotations": "a/x.json"} | fields)
+    settings = read_settings({"name": "coco", "annotations": "a/x.json"} | fields)
     assert settings.annotation_file("train") == (Path("a/x.json"), Path(train))
     file = Path(fields.get("annotations_val", "a/x.json"))
     assert settings.annotation_file("val") == (file, Path(val))
@@ -133,7 +137,7 @@ def test_where_pictures_are_looked_for(fields, train, val):
 def test_where_the_challenges_pictures_are_looked_for(tmp_path):
     (tmp_path / "Val").mkdir()
     data = {"name": "h36m", "annotations": str(tmp_path), "images": "elsewhere"}
-    settings = data_settings(data)
+    settings = read_settings(data)
     assert settings.annotation_file("train")[1] == Path("elsewhere")
     assert settings.annotation_file("val")[1] == tmp_path / "Val" / "IMG"
 
@@ -181,7 +185,7 @@ def test_joints_that_are_left_out_are_noted(tmp_path):
     formats.write_pictures(tmp_path, files)
     gone = np.zeros((COUNT, 16), bool)
     data = formats.write_coco(tmp_path, MPII_16, xy, gone, files)
-    report = validate(data | {"skeleton": "coco_17", "num_val": 2})
+    report = validate(open_dataset(data | {"skeleton": "coco_17", "num_val": 2}))
     notes = {p.kind: p.value for p in report.problems if not p.fatal}
     assert notes["joints not in file"].startswith("nose, left_eye")
     assert "Pelvis" in notes["joints not used"]
@@ -348,63 +352,64 @@ def test_a_skeleton_matches_itself(skeleton):
 
 
 def test_other_labels_and_other_joints_are_prepared_apart(tmp_path):
-    from input_pipeline.sources.prepared import locate
-
     xy, files = formats.points(MPII_16), formats.names()
     formats.write_pictures(tmp_path, files)
     data = formats.write_mpii_json(tmp_path, xy, formats.hidden(MPII_16), files)
-    folders = [
-        locate(data_settings(data | change)).folder
+    data |= {"data_dir": str(tmp_path / "prepared")}
+    digests = [
+        LabelledPictures(read_settings(data | change)).digest
         for change in (
             {},
             {"skeleton": "h36m_17"},
-            {"joint_names": {"Thorax": "Neck"}},
-            {"min_joints": 3},
+            {"skeleton": "h36m_17", "joint_names": {"UpperNeck": "Spine"}},
+            {"skeleton": json.dumps({"joints": ["RAnkle", "RKnee", "RHip"]})},
         )
     ]
-    assert len(set(folders)) == 4
+    assert len(set(digests)) == len(digests)
 
 
 def test_a_problem_is_one_short_line(tmp_path):
     found: list[Problem] = []
     path = tmp_path / "mpii.json"
     path.write_text(json.dumps([{"image": "a.png", "joints": list(range(5000))}]))
-    settings = data_settings({"name": "mpii", "annotations": str(path)})
+    settings = read_settings({"name": "mpii", "annotations": str(path)})
     read_index(settings, "train", report=found.append)
     assert len(str(found[0])) < 700
     assert "\n" not in str(found[0])
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_matlab_files_as_scipy_writes_them(tmp_path, compressed):
-    """Every kind of number, text, cells, structs; row by row as they were."""
-    from scipy.io import savemat
-
-    from input_pipeline.formats.annotations import Source
-    from input_pipeline.formats.mat_file import read_mat
-
-    kinds = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
-    wanted = {
-        f"n_{kind}": np.arange(24).reshape(2, 3, 4).astype(kind) for kind in kinds
-    }
-    cells = np.empty(3, object)
-    cells[:] = ["eins", np.float64(2.5), {"a": "ä", "b": 7}]
-    others = {"text": "Grüße", "cells": cells, "one": 3.5, "none": np.zeros((0, 3))}
+def test_matlab_files(tmp_path, compressed):
+    """Numbers, text, cells and structs; what claims more than fits is refused."""
+    cells = np.empty(2, object)
+    cells[:] = [{"a": "ä", "b": 7}, {"a": "", "b": np.arange(2)}]
+    given = {"n": np.arange(24).reshape(2, 3, 4), "text": "Grüße", "cells": cells}
     path = tmp_path / "x.mat"
-    savemat(path, wanted | others, do_compression=compressed)
+    savemat(path, given, do_compression=compressed)
     source = Source(path, tmp_path, "train", "landmarks", 1, raise_problem)
-    for name, array in wanted.items():
-        read = read_mat(source, name)
-        assert read is not None
-        assert read.dtype.kind == array.dtype.kind
-        np.testing.assert_array_equal(read, array)
-    assert read_mat(source, "text") == "Grüße"
-    assert read_mat(source, "one") == [[3.5]]
-    found = read_mat(source, "cells")
-    assert found is not None
-    assert found[0] == "eins"
-    assert found[1] == [[2.5]]
-    assert found[2][0] == {"a": "ä", "b": [[7]]}
-    empty = read_mat(source, "none")
-    assert empty is not None
-    assert empty.shape == (0, 3)
+    np.testing.assert_array_equal(mat_file.read_mat(source, "n"), given["n"])
+    assert mat_file.text(mat_file.read_mat(source, "text")) == "Grüße"
+    found = mat_file.as_list(mat_file.read_mat(source, "cells"))
+    assert mat_file.text(mat_file.field(found[0], "a")) == "ä"
+    assert mat_file.number(mat_file.field(found[0], "b")) == 7
+    assert mat_file.number(mat_file.field(found[1], "b")) is None
+    with pytest.raises(ValueError, match=r"holds \['cells', 'n', 'text'\]"):
+        mat_file.read_mat(source, "m")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"not a \.mat file.*-v7"):
+        mat_file.read_mat(source, "cells")
+
+
+def test_a_crash_of_the_matlab_reader_is_a_message(tmp_path, monkeypatch):
+    """As a damaged file can cause it, by memory or by a fault in its code."""
+    path = tmp_path / "x.mat"
+    savemat(path, {"n": np.arange(3)})
+    source = Source(path, tmp_path, "train", "landmarks", 1, raise_problem)
+    for program, message in (
+        ("import os; os.abort()", "its reader ended by -6"),
+        ("raise MemoryError", "MemoryError"),
+    ):
+        monkeypatch.setattr(mat_file, "_PROGRAM", program)
+        with pytest.raises(ValueError, match=message):
+            mat_file.read_mat(source, "n")

@@ -22,7 +22,7 @@ ALLOWED = {
     "losses": (),
     "runtime": (),
     "configs": (),
-    "input_pipeline": ("runtime.files",),
+    "input_pipeline": ("runtime.files", "configs.default"),
     "view": ("input_pipeline.skeleton", "runtime.files"),
     "nrsfm_jax": ("losses", "runtime"),
     "pose_jax": (
@@ -40,6 +40,9 @@ STAGES = {f"{p}.{m}" for p in ("nrsfm_jax", "pose_jax") for m in ("train", "eval
 READS_TRUTH = {
     *("nrsfm_jax.evaluate", "pose_jax.evaluate", "pose_jax.train", "stages.report"),
     *("input_pipeline.checks.validate", "input_pipeline.dataset"),
+    # What brings its own 3D hands it on apart from the landmarks.
+    *(f"input_pipeline.sources.{m}" for m in ("mocap", "sequence", "prepared")),
+    *("input_pipeline.sources.records", "input_pipeline.ground_truth"),
     *("benchmarks.nrsfm", "benchmarks.table_scores"),
 }
 # Heavy and optional, or of one backend only: imported where they are used.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline.skeleton import Skeleton
+from input_pipeline.skeleton import H36M_17, MPII_16, Skeleton
 
 SIZE = 64
 COUNT = 12
@@ -243,3 +243,19 @@ def write_challenge(folder: Path, xy: np.ndarray) -> dict[str, Any]:
         name = f"HM36_eccv_challenge_{split}_w288xh384_keypoint_jnt_bbox_db.pkl"
         (cache / name).write_bytes(pickle.dumps(records, protocol=2))
     return {"name": "h36m", "annotations": str(folder)}
+
+
+def write_extra_sources(folder: Path) -> dict[str, Any]:
+    """MPII labels, which lack the spine, and COCO ones, complete up to the fifth."""
+    sources = {}
+    for name, skeleton in (("mpii", MPII_16), ("more", H36M_17)):
+        place, files = folder / name, names()
+        write_pictures(place, files)
+        xy = points(skeleton)
+        gone = np.zeros(xy.shape[:2], bool)
+        if name == "mpii":
+            sources[name] = write_mpii_json(place, xy, gone, files) | {"weight": 2.0}
+        else:
+            gone[5:, 3] = True
+            sources[name] = write_coco(place, skeleton, xy, gone, files)
+    return sources

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from input_pipeline.settings import DataSettings
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -46,3 +48,16 @@ def raise_problem(problem: Problem) -> None:
     """
     if problem.fatal:
         raise ValueError(str(problem))
+
+
+def no_samples(settings: DataSettings, split: str) -> Problem:
+    """What is said of a split without samples, by the check and by the training."""
+    remedy = f"set --config.data.num_{split} above 0"
+    if settings.labelled and split == "val":
+        remedy = (
+            "set --config.data.annotations_val, or num_val above 0 with at least 10 "
+            "pictures"
+        )
+    kind = "no validation samples" if split == "val" else "no training samples"
+    where = settings.annotations or f"config.data ({settings.name})"
+    return Problem(kind, where, split, "0 samples", remedy)

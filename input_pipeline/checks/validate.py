@@ -16,15 +16,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.checks.problems import (
+    Problem,
+    Reporter,
+    no_samples,
+)
 from input_pipeline.checks.survey import Look, Survey, note_oddities, survey
+from input_pipeline.dataset import Dataset, extra_settings
 from input_pipeline.formats.annotations import Index, Person
 from input_pipeline.formats.pictures import check_picture
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
-from input_pipeline.mixture import extra_sources_of
-from input_pipeline.settings import SPLITS, DataSettings, data_settings
+from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.skeleton import H36M_17, Skeleton
+from input_pipeline.sources.prepared import Prepared
 
 T = TypeVar("T")
 SHOWN = 20  # rows of one kind in the printed table
@@ -103,36 +108,31 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
-def validate(data: Mapping[str, Any] | DataSettings, *, batch_size: int = 1) -> Report:
+def validate(data: Dataset) -> Report:
     """Checks a whole data set: annotations, pictures, motion, 3D files, counts.
 
+    It accepts exactly what training accepts: the problems are those of the readers,
+    which stop at the first one.
+
     Args:
-        data: ``config.data``.
-        batch_size: the largest batch that training takes.
+        data: the data set; nothing of it is prepared.
 
     Returns:
         The report; ``report.ok`` is False where training would stop.
     """
     problems: list[Problem] = []
     report = problems.append
-    found = Report((), {}, {})
-    settings = _attempt(lambda: data_settings(data), "bad setting", "config", report)
-    if settings is not None and settings.labelled:
-        splits = _attempt(
-            lambda: read_splits(settings, report=report),
-            "cannot be read",
-            settings.annotations,
-            report,
-        )
-        found = _check_labelled(settings, splits or {}, report)
+    if data.settings.labelled:
+        found = _check_labelled(data.settings, report)
         if "train" in found.splits:
-            _check_joints(found.splits["train"], settings.annotations, report)
-            _note_sides(found.splits["train"].skeleton, settings.annotations, report)
-    elif settings is not None:
-        found.samples.update(_check_generated(settings, report))
-    if settings is not None and found.samples:
-        _check_counts(settings, found.samples, batch_size, report)
-        _check_extra(settings, found, report)
+            _check_joints(found.splits["train"], data.settings.annotations, report)
+    else:
+        found = Report((), _count_generated(data, report), {})
+    if found.samples:
+        for split in SPLITS:
+            if not found.samples.get(split):
+                report(no_samples(data.settings, split))
+        _check_extra(data, found, report)
     return dataclasses.replace(found, problems=tuple(problems))
 
 
@@ -149,77 +149,33 @@ def _attempt(
         return None
 
 
-def _check_counts(
-    settings: DataSettings,
-    samples: Mapping[str, int],
-    batch_size: int,
-    report: Reporter,
-) -> None:
-    where = settings.annotations or f"config.data ({settings.name})"
-    count = samples.get("train", 0)
-    if count < batch_size:
-        remedy = f"add data or set the batch sizes to at most {count}"
-        value = f"{count} samples for a batch of {batch_size}"
-        report(Problem("fewer samples than a batch", where, "train", value, remedy))
-    if not samples.get("val"):
-        remedy = (
-            "set --config.data.annotations_val, or num_val above 0 with at least 10 "
-            "pictures"
-            if settings.labelled
-            else "set --config.data.num_val above 0"
-        )
-        report(Problem("no validation samples", where, "val", "0 samples", remedy))
-
-
-def _check_generated(settings: DataSettings, report: Reporter) -> dict[str, int]:
-    """Checks a mannequin or mocap set; nothing is rendered."""
-    if settings.name == "landmarks":
-        return _check_folder(settings, report)
+def _count_generated(data: Dataset, report: Reporter) -> dict[str, int]:
+    """Reads what training would read, but renders nothing."""
+    settings = data.settings
     counts = {"train": settings.num_train, "val": settings.num_val}
-    if settings.name == "mannequin" and not settings.mocap_file:
-        return counts
-    from input_pipeline.sources.mocap import split_frames
-    from input_pipeline.sources.sequence import read_sequence
-
-    where = settings.mocap_file or "config.data.mocap_file"
-    if settings.name == "sequence":
-        read = _attempt(
-            lambda: read_sequence(settings, "train"), "sequence", where, report
-        )
-        return {} if read is None else dict.fromkeys(SPLITS, len(read.landmarks))
+    where = settings.mocap_file or settings.landmarks or "config.data.mocap_file"
+    source = data.source
+    if isinstance(source, Prepared):
+        splits = _attempt(lambda: source.source.splits, "motion", where, report)
+        return counts if splits is not None else {}
+    kind = "motion" if settings.name == "mocap" else settings.name
     found = {}
     for split in SPLITS:
-        if settings.name == "mannequin" and not counts[split]:
-            continue
-        frames = _attempt(
-            lambda split=split: split_frames(settings, split), "motion", where, report
-        )
-        if frames is not None:
-            found[split] = len(frames)
-    return found
-
-
-def _check_folder(settings: DataSettings, report: Reporter) -> dict[str, int]:
-    """Checks a folder of landmarks, every one of them."""
-    from input_pipeline.landmarks import read_landmarks
-
-    found = {}
-    for split in SPLITS:
-        marks = _attempt(
-            lambda split=split: read_landmarks(settings, split),
-            "landmarks",
-            settings.landmarks or "config.data.landmarks",
-            report,
-        )
+        marks = _attempt(lambda split=split: data.landmarks(split), kind, where, report)
         if marks is not None:
             found[split] = len(marks)
     return found
 
 
-def _check_labelled(
-    settings: DataSettings, splits: Mapping[str, Index], report: Reporter
-) -> Report:
-    """Pictures, 3D files and oddities of labelled data; its numbers."""
+def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
+    """Labels, pictures, 3D files and oddities of labelled data; its numbers."""
+    splits = _attempt(
+        lambda: read_splits(settings, report=report),
+        "cannot be read",
+        settings.annotations,
+        report,
+    )
+    splits = splits or {}
     skipped = {split: index.skipped for split, index in splits.items()}
     if not settings.separate_val:
         skipped.pop("val", None)  # held out of the same file: counted once
@@ -230,29 +186,23 @@ def _check_labelled(
         surveys[split] = survey(index, looks[split])
         note_oddities(index, surveys[split], looks[split], str(path), report)
         _check_truth(settings, split, index, report)
+    if "train" in splits:
+        _note_sides(splits["train"].skeleton, settings.annotations, report)
     if len(splits) == 2:
         _note_shared_pictures(settings, looks, report)
     samples = {split: len(index.persons) for split, index in splits.items()}
     return Report((), samples, skipped, surveys, dict(splits))
 
 
-def _check_extra(settings: DataSettings, found: Report, report: Reporter) -> None:
+def _check_extra(data: Dataset, found: Report, report: Reporter) -> None:
     """The further sources of pictures, in the skeleton of the first."""
-    if not settings.extra_sources:
-        return
     skeleton = found.splits["train"].skeleton if "train" in found.splits else H36M_17
-    for name, source in extra_sources_of(settings, skeleton):
+    for name, source in extra_settings(data.settings, skeleton):
         key = f"extra.{name}"
         if not source.labelled:
             found.samples[key] = source.num_train
             continue
-        splits = _attempt(
-            lambda source=source: read_splits(source, report=report),
-            "cannot be read",
-            source.annotations,
-            report,
-        )
-        checked = _check_labelled(source, splits or {}, report)
+        checked = _check_labelled(source, report)
         if "train" in checked.samples:
             found.samples[key] = checked.samples["train"]
             found.skipped[key] = checked.skipped["train"]

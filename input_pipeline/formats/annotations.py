@@ -25,32 +25,37 @@ OUTSIDE_REMEDY = (
     "correct the coordinates, set v to 0, or take them as they are with "
     "--config.data.outside=keep"
 )
+JOINT_NAMES = """--config.data.joint_names='{"in the file": "in the skeleton"}'"""
 SKIPPED = ("crowd", "unlabelled", "too few joints")
 
 
 @dataclasses.dataclass(frozen=True)
-class Marks:
-    """What a file says about one person, in the joints of the file.
+class Person:
+    """One labelled person, in the joints of the file and then in those wanted.
 
     Args:
         at: where in the file, e.g. ``"annotations[12] (id 40)"``.
         sample_id: unique in the file.
         image_id: of the picture, shared by the persons in it.
         name: of the picture, relative to the folder of the pictures.
-        xy: (J, 2) float64 pixels, in the convention of ``input_pipeline.crops``.
+        keypoints: (J, 2) pixels, in the convention of ``input_pipeline.crops``.
         labelled: (J,) bool.
         size: (width, height) of the picture, where the file tells it.
         box: (4,) x, y, width, height; zeros where the file has none.
+        file: of the picture.
+        reach: how far outside landmarks may lie, in sizes of the picture.
     """
 
     at: str
     sample_id: int
     image_id: int
     name: str
-    xy: np.ndarray
+    keypoints: np.ndarray
     labelled: np.ndarray
     size: tuple[int, int] | None = None
-    box: np.ndarray | None = None
+    box: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(4))
+    file: Path = Path()
+    reach: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,26 +63,10 @@ class Labels:
     """One file: its joints and bones, its persons, and what the reader left out."""
 
     skeleton: Skeleton
-    marks: Iterable[Marks]
+    persons: Iterable[Person]
     skipped: dict[str, int] = dataclasses.field(
         default_factory=lambda: dict.fromkeys(SKIPPED, 0)
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Person:
-    """One labelled person: keypoints (P,2) px, labelled (P,), box (4,) x y w h."""
-
-    sample_id: int
-    image_id: int
-    file: Path
-    name: str
-    at: str
-    size: tuple[int, int] | None
-    keypoints: np.ndarray
-    labelled: np.ndarray
-    box: np.ndarray
-    reach: float = 0.0  # how far outside landmarks may lie, in sizes of the picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,28 +128,26 @@ def index_labels(source: Source, labels: Labels) -> Index | None:
         skeleton = source.skeleton or well_known(labels.skeleton)
         places = match_joints(labels.skeleton.joints, skeleton, source.joint_names)
     except ValueError as error:
-        remedy = "name the pairs in config.data.joint_names, or change the skeleton"
+        remedy = f"name the pairs by {JOINT_NAMES}, or change the skeleton"
         source.problem("skeleton mismatch", "joints", error, remedy)
         return None
     _note_joints(source, labels.skeleton, skeleton, places)
     skipped = dict(labels.skipped)
-    persons: list[Person] = []
-    seen: set[int] = set()
-    for marks in labels.marks:
-        person = _person(source, marks, skeleton, places, skipped)
-        if person is None:
+    persons: dict[int, Person] = {}
+    for found in labels.persons:
+        person = _usable(source, found, places, skipped)
+        if person is None or not _check_person(source, person, skeleton):
             continue
-        if person.sample_id in seen:
+        if person.sample_id in persons:
             remedy = "give every annotation an id of its own"
-            source.problem("duplicate id", marks.at, marks.sample_id, remedy)
+            source.problem("duplicate id", person.at, person.sample_id, remedy)
             continue
-        seen.add(person.sample_id)
-        persons.append(person)
+        persons[person.sample_id] = person
     if not persons:
         remedy = "label the landmarks of at least one person"
         source.problem("no labelled person", "annotations", skipped, remedy)
         return None
-    return Index(skeleton, tuple(persons), skipped)
+    return Index(skeleton, tuple(persons.values()), skipped)
 
 
 def _note_joints(
@@ -170,57 +157,40 @@ def _note_joints(
     unused = [j for i, j in enumerate(own.joints) if i not in set(places.tolist())]
     for kind, names in (("joints not in file", absent), ("joints not used", unused)):
         if names:
-            remedy = "name pairs in config.data.joint_names if that is not wanted"
+            remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
             source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
 
 
-def _person(
-    source: Source,
-    marks: Marks,
-    skeleton: Skeleton,
-    places: np.ndarray,
-    skipped: dict[str, int],
+def _usable(
+    source: Source, found: Person, places: np.ndarray, skipped: dict[str, int]
 ) -> Person | None:
-    """One person in the joints of ``skeleton``; None where it cannot be used."""
-    if not marks.labelled.any():
+    """One person in the wanted joints; None where it cannot be used."""
+    if not found.labelled.any():
         remedy = "label a joint, or set num_keypoints to 0 to leave the person out"
-        source.problem("no labelled joint", marks.at, "none is labelled", remedy)
+        source.problem("no labelled joint", found.at, "none is labelled", remedy)
         return None
-    bad = np.flatnonzero(marks.labelled & ~_usable(marks.xy))
+    near = np.abs(np.nan_to_num(found.keypoints, nan=np.inf)) < FAR_PX
+    bad = np.flatnonzero(found.labelled & ~near.all(axis=1))
     if bad.size:
         j = int(bad[0])
         remedy = "write finite pixels, or mark the joint as unlabelled"
-        value = f"joint {j} is at {marks.xy[j].tolist()}"
-        source.problem("impossible coordinate", marks.at, value, remedy)
+        value = f"joint {j} is at {found.keypoints[j].tolist()}"
+        source.problem("impossible coordinate", found.at, value, remedy)
         return None
-    labelled = (places >= 0) & marks.labelled[places]
-    keypoints = np.where(labelled[:, None], marks.xy[places], 0.0).astype(np.float32)
-    if not labelled.any():
-        skipped["unlabelled"] += 1
-        return None
+    labelled = (places >= 0) & found.labelled[places]
     if labelled.sum() < source.min_joints:
-        skipped["too few joints"] += 1
+        skipped["too few joints" if labelled.any() else "unlabelled"] += 1
         return None
-    box = np.zeros(4) if marks.box is None else marks.box
-    person = Person(
-        sample_id=marks.sample_id,
-        image_id=marks.image_id,
-        file=source.images / marks.name,
-        name=marks.name,
-        at=marks.at,
-        size=marks.size,
-        keypoints=keypoints,
+    keypoints = np.where(labelled[:, None], found.keypoints[places], 0.0)
+    box = np.where(np.abs(found.box) < FAR_PX, found.box, np.nan)
+    return dataclasses.replace(
+        found,
+        keypoints=keypoints.astype(np.float32),
         labelled=labelled,
-        box=np.where(np.abs(box) < FAR_PX, box, np.nan).astype(np.float32),
+        box=box.astype(np.float32),
+        file=source.images / found.name,
         reach=source.reach,
     )
-    return person if _check_person(source, person, skeleton) else None
-
-
-def _usable(xy: np.ndarray) -> np.ndarray:
-    """(J,) whether each landmark is a place that a picture could have."""
-    near = np.abs(np.nan_to_num(xy, nan=np.inf)) < FAR_PX
-    return np.asarray(near.all(axis=1))
 
 
 def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
@@ -230,11 +200,10 @@ def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
         joint = f"joint {outside} ({skeleton.joints[outside]})"
         where = f"{joint} at {person.keypoints[outside].tolist()}"
         value = f"{where}, {person.name} is {person.size}"
-        remedy = OUTSIDE_REMEDY
-        source.problem("landmark outside the picture", person.at, value, remedy)
+        source.problem("landmark outside the picture", person.at, value, OUTSIDE_REMEDY)
         return False
-    points = person.keypoints[person.labelled]
     landmarks = source.box == "landmarks"
+    points = person.keypoints[person.labelled]
     extent = np.ptp(points, axis=0) if landmarks else person.box[2:]
     # Landmarks may lie on a line; a box has two sides.
     side = extent.max() if landmarks else extent.min()
@@ -260,9 +229,9 @@ def joint_outside(person: Person, size: tuple[int, int] | None) -> int | None:
         return None
     beyond = BORDER_PX + person.reach * np.asarray(size, np.float64)
     low, high = -beyond, np.asarray(size, np.float64) + beyond
-    points = person.keypoints
-    bad = person.labelled & ((points < low) | (points > high)).any(axis=1)
-    return int(np.flatnonzero(bad)[0]) if bad.any() else None
+    outside = ((person.keypoints < low) | (person.keypoints > high)).any(axis=1)
+    bad = np.flatnonzero(person.labelled & outside)
+    return int(bad[0]) if bad.size else None
 
 
 def is_file(path: Path) -> bool:

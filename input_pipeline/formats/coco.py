@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_json, whole_number
 from input_pipeline.skeleton import Skeleton
 
@@ -101,7 +101,7 @@ def _marks(
     category: Mapping[str, Any],
     pictures: dict[int, tuple[str, tuple[int, int] | None]],
     skipped: dict[str, int],
-) -> Iterator[Marks]:
+) -> Iterator[Person]:
     for i, annotation in enumerate(record["annotations"]):
         at = _at(i, annotation)
         sample_id = whole_number(_get(annotation, "id"))
@@ -127,7 +127,7 @@ def _marks(
                 continue
             name, size = pictures[image_id]
             box = read_box(annotation.get("bbox"))
-            yield Marks(at, sample_id, image_id, name, *landmarks, size, box)
+            yield Person(at, sample_id, image_id, name, *landmarks, size, box)
 
 
 def _get(annotation: Any, key: str) -> Any:

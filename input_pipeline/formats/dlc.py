@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.settings import deeplabcut_project
 from input_pipeline.skeleton import Skeleton
@@ -28,6 +28,10 @@ CENTRE_PX = 0.5  # DeepLabCut has the centre of the first pixel at 0
 LIKELY = 0.6
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
 LABELS = "labeled-data/*/CollectedData_*"
+
+
+# The columns, the names of the pictures and the values of a file.
+Parts = tuple[tuple[tuple[str, str, str], ...], Sequence[str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +63,12 @@ def read(source: Source) -> Labels | None:
     joints = tuple(dict.fromkeys(c[1] for table in good for c in table.columns))
     skeleton = _skeleton(source, joints)
     labels = Labels(skeleton, ())
-    found: list[Marks] = []
+    found: list[Person] = []
     image_ids: dict[str, int] = {}
-    count = 0
     for table in good:
-        for marks in _marks(table, joints, image_ids):
-            if marks.labelled.any():
-                found.append(dataclasses.replace(marks, sample_id=count))
-                count += 1
+        for person in _persons(table, joints, image_ids):
+            if person.labelled.any():
+                found.append(dataclasses.replace(person, sample_id=len(found)))
             else:
                 labels.skipped["unlabelled"] += 1
     return Labels(skeleton, tuple(found), labels.skipped)
@@ -85,7 +87,7 @@ def label_files(path: Path) -> list[Path]:
 def _skeleton(source: Source, joints: tuple[str, ...]) -> Skeleton:
     """The joints, with the bones of the project's configuration."""
     config = deeplabcut_project(source.path) / "config.yaml"
-    bones: list[Any] = []
+    plain: dict[str, Any] = {"name": "deeplabcut", "joints": joints}
     if config.is_file():
         import yaml
 
@@ -93,56 +95,60 @@ def _skeleton(source: Source, joints: tuple[str, ...]) -> Skeleton:
             record = yaml.safe_load(config.read_bytes())
             given = record.get("skeleton") if isinstance(record, dict) else None
             bones = [b for b in given or () if {*map(str, b)} <= set(joints)]
-            return Skeleton.from_names(
-                {"name": "deeplabcut", "joints": joints, "edges": bones}
-            )
-        except (
-            yaml.YAMLError,
-            ValueError,
-            TypeError,
-            OSError,
-            RecursionError,
-        ) as error:
+            return Skeleton.from_names(plain | {"edges": bones})
+        except (yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as why:
             remedy = "correct it, or set --config.data.skeleton"
-            source.problem("bad skeleton", config.name, error, remedy, fatal=False)
-    return Skeleton.from_names({"name": "deeplabcut", "joints": joints})
+            source.problem("bad skeleton", config.name, why, remedy, fatal=False)
+    return Skeleton.from_names(plain)
 
 
-def _marks(
+def _persons(
     table: Table, joints: Sequence[str], image_ids: dict[str, int]
-) -> Iterator[Marks]:
+) -> Iterator[Person]:
     individuals = tuple(dict.fromkeys(c[0] for c in table.columns))
     place = {column: i for i, column in enumerate(table.columns)}
-    several = len(individuals) > 1
-    for row, (name, values) in enumerate(
-        zip(table.pictures, table.values, strict=True)
-    ):
+    # One column more, for what the file does not have.
+    values = np.pad(table.values, ((0, 0), (0, 1)), constant_values=np.nan)
+    axes = ("x", "y", "likelihood")
+    for row, name in enumerate(table.pictures):
         image_id = image_ids.setdefault(name, len(image_ids))
         for individual in individuals:
-            read = [
-                [
-                    values[place[key]] if key in place else np.nan
-                    for axis in ("x", "y", "likelihood")
-                    for key in [(individual, joint, axis)]
-                ]
+            columns = [
+                [place.get((individual, joint, axis), -1) for axis in axes]
                 for joint in joints
             ]
-            array = np.array(read, np.float64)
-            seen = ~np.isnan(array[:, :2]).all(axis=1)
-            labelled = seen & (np.nan_to_num(array[:, 2], nan=1.0) >= LIKELY)
+            array = values[row][np.array(columns)]
+            given = ~np.isnan(array[:, :2]).all(axis=1)
+            labelled = given & (np.nan_to_num(array[:, 2], nan=1.0) >= LIKELY)
             xy = np.where(labelled[:, None], array[:, :2] + CENTRE_PX, 0.0)
-            at = f"{table.file.name} row {row}" + (f" {individual}" * several)
-            yield Marks(at, 0, image_id, name, xy, labelled)
+            at = f"{table.file.name} row {row}"
+            at += f" {individual}" if len(individuals) > 1 else ""
+            yield Person(at, 0, image_id, name, xy, labelled)
 
 
 def _read_table(source: Source, file: Path) -> Table | None:
+    """The table of one file, or None after a report."""
     here = dataclasses.replace(source, path=file)
-    if file.suffix.lower() in (".h5", ".hdf", ".hdf5"):
-        return _read_hdf(here)
-    return _read_csv(here)
+    hdf = file.suffix.lower() in (".h5", ".hdf", ".hdf5")
+    found = (_read_hdf if hdf else _read_csv)(here)
+    if found is None:
+        return None
+    columns, names, values = found
+    pictures = tuple(name.replace("\\", "/") for name in names)
+    if not pictures:
+        here.problem("no labelled person", "", "no rows", "label some pictures")
+        return None
+    if all(Path(name).suffix == "" for name in pictures):
+        remedy = (
+            "these are predictions for a video: save its frames as pictures and use "
+            "the labels under labeled-data"
+        )
+        here.problem("no pictures", "row 0", pictures[0], remedy)
+        return None
+    return Table(file, columns, pictures, np.asarray(values, np.float64))
 
 
-def _read_csv(source: Source) -> Table | None:
+def _read_csv(source: Source) -> Parts | None:
     data = read_bytes(source)
     if data is None:
         return None
@@ -157,27 +163,24 @@ def _read_csv(source: Source) -> Table | None:
         remedy = f"the first rows should begin with {', '.join(HEADER)}"
         source.problem("not a DeepLabCut file", "", rows[:1], remedy)
         return None
-    body = rows[len([key for key in head if key in HEADER]) :]
-    width = len(head["coords"])
-    first = next((i for i, cell in enumerate(head["coords"]) if i and cell.strip()), 1)
+    coords = head["coords"]
+    width = len(coords)
+    first = next((i for i, cell in enumerate(coords) if i and cell.strip()), 1)
     columns = _columns(head, first, width)
     if columns is None or len(set(columns)) < len(columns):
         remedy = "give every joint of every individual one x and one y"
         source.problem("not a DeepLabCut file", "header", "columns differ", remedy)
         return None
-    pictures, values = [], []
-    for i, row in enumerate(body):
-        name = "/".join(cell.strip() for cell in row[:first] if cell.strip())
+    names, values = [], []
+    for i, row in enumerate(rows[len([key for key in head if key in HEADER]) :]):
         numbers = _floats(row[first:])
         if len(row) != width or numbers is None:
-            remedy = (
-                "every cell is a number or empty, and every row as long as 'coords'"
-            )
+            remedy = "every cell is a number or empty, every row as long as 'coords'"
             source.problem("bad row", f"row {i}", ",".join(row), remedy)
             return None
-        pictures.append(name.replace("\\", "/"))
+        names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
         values.append(numbers)
-    return _table(source, columns, pictures, values)
+    return columns, names, values
 
 
 def _columns(
@@ -200,7 +203,7 @@ def _floats(cells: Sequence[str]) -> list[float] | None:
         return None
 
 
-def _read_hdf(source: Source) -> Table | None:
+def _read_hdf(source: Source) -> Parts | None:
     try:
         import pandas as pd
         import tables  # noqa: F401 (what pandas reads HDF5 by)
@@ -213,38 +216,15 @@ def _read_hdf(source: Source) -> Table | None:
         return None
     try:
         frame = pd.DataFrame(pd.read_hdf(source.path))
-        names = [str(name).lower() for name in frame.columns.names]
+        levels = [str(name).lower() for name in frame.columns.names]
+        named = [dict(zip(levels, column, strict=True)) for column in frame.columns]
         columns = tuple(
-            (
-                str(dict(zip(names, column, strict=True)).get("individuals", "")),
-                str(dict(zip(names, column, strict=True))["bodyparts"]),
-                str(dict(zip(names, column, strict=True))["coords"]).lower(),
-            )
-            for column in frame.columns
+            (str(c.get("individuals", "")), str(c["bodyparts"]), c["coords"].lower())
+            for c in named
         )
-        pictures = ["/".join(map(str, np.atleast_1d(key))) for key in frame.index]
-        values = frame.to_numpy(np.float64)
+        names = ["/".join(map(str, np.atleast_1d(key))) for key in frame.index]
+        return columns, names, frame.to_numpy(np.float64)
     except Exception as error:  # HDF5, PyTables and pandas fail in many ways
         remedy = "use the .csv beside it, or write it again with DeepLabCut"
         source.problem("not a DeepLabCut file", "", repr(error), remedy)
         return None
-    return _table(source, columns, [p.replace("\\", "/") for p in pictures], values)
-
-
-def _table(
-    source: Source,
-    columns: tuple[tuple[str, str, str], ...],
-    pictures: Sequence[str],
-    values: Any,
-) -> Table | None:
-    if not pictures:
-        source.problem("no labelled person", "", "no rows", "label some pictures")
-        return None
-    if all(Path(name).suffix == "" for name in pictures):
-        remedy = (
-            "these are predictions for a video: save its frames as pictures and use "
-            "the labels under labeled-data"
-        )
-        source.problem("no pictures", "row 0", pictures[0], remedy)
-        return None
-    return Table(source.path, columns, tuple(pictures), np.asarray(values, np.float64))

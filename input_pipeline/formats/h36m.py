@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.formats.mpii import SCALE_PX
 from input_pipeline.skeleton import H36M_17
@@ -57,13 +57,13 @@ def read(source: Source) -> Labels | None:
 
 def _from_npz(
     arrays: dict[str, np.ndarray], names: np.ndarray, part: np.ndarray
-) -> Iterator[Marks]:
+) -> Iterator[Person]:
     boxes = _boxes(arrays, len(names))
     for i, (name, row) in enumerate(zip(names, part, strict=True)):
         labelled = np.nan_to_num(row[:, 2], nan=1.0) > 0
         xy = np.where(labelled[:, None], row[:, :2], 0.0)
         text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        yield Marks(f"[{i}]", i, i, text, xy, labelled, None, boxes[i])
+        yield Person(f"[{i}]", i, i, text, xy, labelled, None, boxes[i])
 
 
 def _boxes(arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def _read_challenge(source: Source) -> Labels | None:
     return Labels(H36M_17, tuple(_from_cache(source, file, records)))
 
 
-def _from_cache(source: Source, file: Path, records: list[Any]) -> Iterator[Marks]:
+def _from_cache(source: Source, file: Path, records: list[Any]) -> Iterator[Person]:
     for i, record in enumerate(records):
         at = f"{file.name}[{i}]"
         points = record.get("joints_3d") if isinstance(record, dict) else None
@@ -140,7 +140,7 @@ def _from_cache(source: Source, file: Path, records: list[Any]) -> Iterator[Mark
             continue
         xy = array[:JOINTS, :2].astype(np.float64)
         picture = Path(str(name)).name or f"{i + 1:05d}.jpg"
-        yield Marks(at, i, i, picture, xy, np.ones(JOINTS, bool))
+        yield Person(at, i, i, picture, xy, np.ones(JOINTS, bool))
 
 
 class _NumpyUnpickler(pickle.Unpickler):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source, is_file
+from input_pipeline.formats.annotations import Labels, Person, Source, is_file
 from input_pipeline.formats.mat_file import read_mat
 from input_pipeline.formats.mpii import MATLAB_PX
 from input_pipeline.skeleton import LSP_14
@@ -42,7 +42,7 @@ def read(source: Source) -> Labels | None:
     return Labels(LSP_14, tuple(_marks(table, original, source.images)))
 
 
-def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Marks]:
+def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Person]:
     pattern = _pattern(original, images)
     for i, row in enumerate(table):
         # Left of or above the picture: what the annotator could only guess.
@@ -50,7 +50,7 @@ def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Marks]:
         labelled = ~guessed if original else row[:, 2] > 0
         xy = np.where(labelled[:, None], row[:, :2] + MATLAB_PX, 0.0)
         at = f"joints(:, :, {i + 1})"
-        yield Marks(at, i + 1, i + 1, pattern.format(i + 1), xy, labelled)
+        yield Person(at, i + 1, i + 1, pattern.format(i + 1), xy, labelled)
 
 
 def _pattern(original: bool, images: Path) -> str:

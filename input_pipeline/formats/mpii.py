@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_json
 from input_pipeline.formats.mat_file import as_list, field, number, read_mat, text
 from input_pipeline.skeleton import MPII_16
@@ -41,7 +41,7 @@ def read(source: Source) -> Labels | None:
     return Labels(MPII_16, tuple(_from_json(source, record)))
 
 
-def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Marks]:
+def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Person]:
     image_ids: dict[str, int] = {}
     for i, person in enumerate(record):
         at = f"[{i}]"
@@ -64,7 +64,7 @@ def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Marks]:
             scale = _numbers(entry.get("scale"), ())
             box = _box(centre, scale)
             labelled = np.nan_to_num(vis, nan=1.0) > 0
-            yield Marks(at, i, image_id, name, xy + MATLAB_PX, labelled, None, box)
+            yield Person(at, i, image_id, name, xy + MATLAB_PX, labelled, None, box)
 
 
 def _box(centre: np.ndarray | None, scale: np.ndarray | None) -> np.ndarray:
@@ -92,7 +92,7 @@ def _read_release(source: Source, release: Any) -> Labels:
 
 def _from_release(
     source: Source, release: Any, skipped: dict[str, int]
-) -> Iterator[Marks]:
+) -> Iterator[Person]:
     """The persons of the training pictures; those of the test set have no joints."""
     count = 0
     for i, picture in enumerate(as_list(field(release, "annolist"))):
@@ -111,7 +111,7 @@ def _from_release(
                 source.problem("bad image entry", at, "no image.name", remedy)
                 continue
             box = _rect_box(rect)
-            yield Marks(at, count, i, name, *landmarks, None, box)
+            yield Person(at, count, i, name, *landmarks, None, box)
             count += 1
 
 

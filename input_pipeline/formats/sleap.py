@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Marks, Source, is_file
+from input_pipeline.formats.annotations import Labels, Person, Source, is_file
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.skeleton import Skeleton
 
@@ -65,7 +65,7 @@ def read(source: Source) -> Labels | None:
 
 def _marks(
     source: Source, frames: list[Any], skeleton: Skeleton, skipped: dict[str, int]
-) -> Iterator[Marks]:
+) -> Iterator[Person]:
     image_ids: dict[str, int] = {}
     count = 0
     for i, frame in enumerate(frames):
@@ -92,7 +92,7 @@ def _marks(
                 continue
             xy = np.where(labelled[:, None], points + CENTRE_PX, 0.0)
             where = f"{at}.instances[{k}]"
-            yield Marks(where, count, image_id, name, xy, labelled)
+            yield Person(where, count, image_id, name, xy, labelled)
             count += 1
 
 

@@ -1,51 +1,55 @@
-"""TFDS builder for the embedded data set: rendered mannequins."""
+"""The embedded data set: rendered mannequins, in random or captured poses."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from input_pipeline import synthetic
 from input_pipeline.crops import landmark_boxes
-from input_pipeline.settings import SPLITS, DataSettings
+from input_pipeline.settings import SPLITS
 from input_pipeline.skeleton import H36M_17, Skeleton
-from input_pipeline.sources.build import KeypointBuilder
 from input_pipeline.sources.mocap import split_frames
-from input_pipeline.sources.records import Record, write_npz
+from input_pipeline.sources.records import PictureSource, Record, digest, existing_path
 from input_pipeline.sources.rendering import map_on_cores, render_jpeg
-from input_pipeline.synthetic.sample import Sample, truth_arrays
 
 
-class Mannequin(KeypointBuilder):
-    """Mannequins in random or captured poses, with their 3D in a file apart."""
+class Mannequin(PictureSource):
+    """Mannequins with their 3D, which is kept apart from what training reads."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        self._drawn: list[Sample] = []
-        settings: DataSettings = kwargs["settings"]
-        if settings.mocap_file:
-            for split in SPLITS:
-                split_frames(settings, split)  # says so now if there are too few
-        super().__init__(**kwargs)
-
+    @property
     def skeleton(self) -> Skeleton:
         return H36M_17
 
+    @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(s for s, count in self._counts().items() if count)
+        splits = tuple(split for split in SPLITS if self._count(split))
+        if self.settings.mocap_file:
+            for split in splits:
+                split_frames(self.settings, split)  # says so if there are too few
+        return splits
 
-    def _counts(self) -> dict[str, int]:
-        return {"train": self._settings.num_train, "val": self._settings.num_val}
+    @functools.cached_property
+    def digest(self) -> str:
+        chosen = ("num_train", "num_val", "render_size", "elevation_deg", "seed")
+        # The pictures belong to the code and the tables that draw them.
+        drawing = Path(str(synthetic.__file__)).parent
+        files = [file for file in sorted(drawing.iterdir()) if file.is_file()]
+        files.append(Path(__file__).parent / "motion.py")
+        if self.settings.mocap_file:
+            path = existing_path(self.settings.mocap_file, "mocap_file")
+            files.extend(sorted(path.glob("*.bvh")) if path.is_dir() else [path])
+        return digest({name: getattr(self.settings, name) for name in chosen}, files)
 
     def records(self, split: str) -> Iterator[Record]:
-        draw = functools.partial(render_jpeg, settings=self._settings, split=split)
-        self._drawn = []  # without pictures: the 3D waits for the end of the split
-        labelled = np.ones(len(H36M_17.joints), bool)
-        drawn = map_on_cores(draw, self._counts()[split])
+        draw = functools.partial(render_jpeg, settings=self.settings, split=split)
+        labelled = np.ones(H36M_17.num_joints, bool)
+        drawn = map_on_cores(draw, self._count(split))
         for index, (encoded, sample) in enumerate(drawn):
-            self._drawn.append(sample)
+            truth = {"sample_ids": index, "positions_mm": sample.positions_mm}
             yield Record(
                 encoded=encoded,
                 keypoints=sample.keypoints,
@@ -54,9 +58,8 @@ class Mannequin(KeypointBuilder):
                 sample_id=index,
                 image_id=index,
                 name=f"{split} mannequin {index}",
+                truth=truth | {"action": sample.action, "subject": sample.subject},
             )
 
-    def finish_split(self, split: str, folder: Path) -> None:
-        arrays = truth_arrays(self._drawn, H36M_17.joints)
-        write_npz(folder / f"ground_truth_{split}.npz", arrays)
-        self._drawn = []
+    def _count(self, split: str) -> int:
+        return getattr(self.settings, f"num_{split}")

@@ -10,11 +10,12 @@ import dataclasses
 
 import numpy as np
 
+from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks, make_landmarks
 from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.sources.motion import frame_order, load_motion
-from input_pipeline.sources.prepared import existing_path
+from input_pipeline.sources.records import existing_path
 from input_pipeline.synthetic.camera import project as project_points
 from input_pipeline.synthetic.camera import view_rotation
 
@@ -28,9 +29,7 @@ class Projection:
     """Landmarks, and apart from them the 3D they come from, for evaluation."""
 
     landmarks: Landmarks
-    positions_mm: np.ndarray
-    action: np.ndarray
-    subject: np.ndarray
+    truth: GroundTruth
 
 
 def project(settings: DataSettings, split: str) -> Projection:
@@ -64,12 +63,8 @@ def project(settings: DataSettings, split: str) -> Projection:
         names=tuple(f"{path.name} frame {frame}" for frame in frames),
         padding=settings.padding,
     )
-    return Projection(
-        landmarks,
-        positions.astype(np.float32),
-        motion.action[frames],
-        motion.subject[frames],
-    )
+    found = positions.astype(np.float32), motion.action[frames], motion.subject[frames]
+    return Projection(landmarks, GroundTruth(frames, *found))
 
 
 def split_frames(settings: DataSettings, split: str) -> np.ndarray:

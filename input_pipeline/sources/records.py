@@ -1,16 +1,18 @@
-"""What the builders store: one record a sample, and tables of all landmarks."""
+"""What a source of pictures gives: a record for each sample, and tables of them."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
 
 
@@ -26,6 +28,7 @@ class Record:
         sample_id: unique within the split.
         image_id: of the picture, shared by the persons in it.
         name: for messages.
+        truth: the arrays of a ground-truth file, where the source brings its own 3D.
     """
 
     encoded: bytes
@@ -35,11 +38,48 @@ class Record:
     sample_id: int
     image_id: int
     name: str
+    truth: Mapping[str, Any] | None = None
 
 
-def write_landmarks(path: Path, records: Sequence[Record], skeleton: Skeleton) -> None:
-    """Writes the landmarks of a split beside its pictures; no 3D, no pictures."""
-    arrays = {
+class PictureSource(abc.ABC):
+    """Pictures with landmarks, as they are before TFDS has them.
+
+    Args:
+        settings: of the data set.
+    """
+
+    def __init__(self, settings: DataSettings) -> None:
+        self.settings = settings
+
+    @property
+    @abc.abstractmethod
+    def skeleton(self) -> Skeleton:
+        """The skeleton of all records."""
+
+    @property
+    @abc.abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have samples.
+
+        Raises:
+            ValueError: the first problem that is seen before a picture is opened.
+        """
+
+    @property
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """Of the contents of all records, wherever their files lie."""
+
+    @abc.abstractmethod
+    def records(self, split: str) -> Iterator[Record]:
+        """The records of one split, in order."""
+
+
+def landmark_table(
+    records: Sequence[Record], skeleton: Skeleton
+) -> dict[str, np.ndarray]:
+    """The arrays of a landmark file; no 3D, no pictures."""
+    return {
         "sample_ids": np.array([r.sample_id for r in records], np.int64),
         "image_ids": np.array([r.image_id for r in records], np.int64),
         "keypoints": np.stack([r.keypoints for r in records]).astype(np.float32),
@@ -48,11 +88,18 @@ def write_landmarks(path: Path, records: Sequence[Record], skeleton: Skeleton) -
         "names": np.array([r.name for r in records]),
         "skeleton": np.array(json.dumps(skeleton.to_dict())),
     }
-    write_npz(path, arrays)
 
 
-def read_skeleton(table: dict[str, Any]) -> Skeleton:
-    """The skeleton that :func:`write_landmarks` stored."""
+def truth_table(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """The arrays of a ground-truth file; none where the source has no 3D."""
+    truths = [record.truth for record in records if record.truth is not None]
+    if not truths:
+        return {}
+    return {name: np.stack([np.asarray(t[name]) for t in truths]) for name in truths[0]}
+
+
+def read_skeleton(table: Mapping[str, Any]) -> Skeleton:
+    """The skeleton that :func:`landmark_table` stored."""
     return Skeleton.from_dict(json.loads(str(table["skeleton"])))
 
 
@@ -74,9 +121,31 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays so that the file is either whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes compressed arrays."""
+    with open(path, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
+
+
+def existing_path(path: str | Path, field: str) -> Path:
+    """``path`` as a Path; ValueError naming the config field where there is nothing."""
+    found = Path(path).expanduser()
+    if str(path) in ("", ".") or not found.exists():
+        raise ValueError(
+            f"{path or '(empty)'}: missing file; set --config.data.{field} to it"
+        )
+    return found
+
+
+def digest(fields: Mapping[str, Any], parts: Iterable[Any]) -> str:
+    """Of some settings and of arrays, bytes or the contents of files."""
+    state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for part in parts:
+        if isinstance(part, Path):
+            content = part.read_bytes()
+        elif isinstance(part, np.ndarray):
+            content = np.ascontiguousarray(part).data
+        else:
+            content = part
+        state.update(hashlib.sha256(content).digest())
+    return state.hexdigest()[:16]

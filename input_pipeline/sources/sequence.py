@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.mocap import Projection
-from input_pipeline.sources.prepared import existing_path
-from input_pipeline.sources.records import read_npz
+from input_pipeline.sources.records import existing_path, read_npz
 
 
 def read_sequence(settings: DataSettings, split: str) -> Projection:
@@ -57,5 +57,6 @@ def read_sequence(settings: DataSettings, split: str) -> Projection:
         half_side=np.full(frames, half_side, np.float32),
         names=tuple(f"{name} frame {frame}" for frame in range(frames)),
     )
-    empty = np.full(frames, "")
-    return Projection(landmarks, X.astype(np.float32), empty, np.full(frames, -1))
+    unknown = np.full(frames, ""), np.full(frames, -1)
+    truth = GroundTruth(landmarks.sample_ids, X.astype(np.float32), *unknown)
+    return Projection(landmarks, truth)
