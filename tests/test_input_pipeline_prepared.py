@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_data import changed, coco_record, write_coco, write_motion
 
-from input_pipeline import synthetic as mannequin
 from input_pipeline.dataset import Dataset, open_dataset
 from input_pipeline.sources.labelled_pictures import LabelledPictures
 from input_pipeline.sources.mannequin import Mannequin
 from input_pipeline.sources.prepared import Prepared
+from input_pipeline.synthetic.sample import render_sample
 from input_pipeline.tensorflow_setup import load_tfds
 
 SMALL = {"name": "mannequin", "num_train": 5, "num_val": 3, "render_size": 32}
@@ -38,7 +38,7 @@ def _stored(data: Dataset, split: str):
 def test_mannequin_rows_are_its_samples(drawn):
     landmarks, truth = drawn.landmarks("val"), drawn.truth("val")
     for index in range(3):
-        sample = mannequin.render_sample(index, split="val", seed=0, size=32)
+        sample = render_sample(index, split="val", seed=0, size=32)
         np.testing.assert_allclose(
             landmarks.keypoints[index], sample.keypoints, rtol=1e-6
         )
@@ -53,7 +53,7 @@ def test_mannequin_rows_are_its_samples(drawn):
 def test_mannequin_pictures_are_those_of_the_renderer(drawn):
     """Up to what JPEG of quality 95 loses."""
     for index, stored in enumerate(_stored(drawn, "train")):
-        picture = mannequin.render_sample(index, split="train", seed=0, size=32).image
+        picture = render_sample(index, split="train", seed=0, size=32).image
         assert np.abs(stored["image"].astype(float) - picture).mean() < 3
         assert stored["row"] == stored["sample_id"] == index
 
