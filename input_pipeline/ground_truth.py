@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -128,10 +127,3 @@ def _check_one_person(file: Path, image_ids: np.ndarray) -> None:
             f"{file}: names pictures by image_id, but image {unique[counts > 1][0]} "
             "shows several persons; give sample_ids (annotation ids) instead"
         )
-
-
-def read_ground_truth(data: Any, split: str) -> GroundTruth | None:
-    """TEMPORARY bridge."""
-    from input_pipeline.dataset import open_dataset
-
-    return open_dataset(data).truth(split)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -122,10 +121,3 @@ def is_complete(landmarks: Landmarks) -> np.ndarray:
     loss alone (Wang et al. 2019, Section 5.1).
     """
     return np.asarray(landmarks.labelled.all(axis=1))
-
-
-def read_landmarks(data: Any, split: str) -> Landmarks:
-    """TEMPORARY bridge."""
-    from input_pipeline.dataset import open_dataset
-
-    return open_dataset(data).landmarks(split)

@@ -228,10 +228,3 @@ def _iterate(dataset: Any, failures: list[Exception]) -> Iterator[Batch]:
     finally:
         holder.clear()
         unregister(holder.clear)
-
-
-def image_batches(data: Any, split: str, **options: Any) -> Iterator[Batch]:
-    """TEMPORARY bridge."""
-    from input_pipeline.dataset import open_dataset
-
-    return open_dataset(data).pictures(split, **options)

@@ -223,6 +223,3 @@ def _require(settings: DataSettings, field: str, holds: bool, remedy: str) -> No
     if not holds:
         value = getattr(settings, field)
         raise ValueError(f"config.data.{field} = {value!r} must be {remedy}")
-
-
-data_settings = read_settings  # TEMPORARY bridge

@@ -11,8 +11,6 @@ import tiny_formats as formats
 
 from configs import default
 from input_pipeline.dataset import open_dataset
-from input_pipeline.landmarks import read_landmarks
-from input_pipeline.pipeline import image_batches
 from input_pipeline.skeleton import LSP_14
 from nrsfm_jax import teacher as teacher_files
 from nrsfm_jax import train as teacher_train
@@ -62,7 +60,7 @@ def run(data, tmp_path_factory):
 
 
 def test_occluded_landmarks_are_labelled_and_missing_ones_are_zero(data, hidden):
-    landmarks = read_landmarks(data | {"num_val": 0}, "train")
+    landmarks = open_dataset(data | {"num_val": 0}).landmarks("train")
     np.testing.assert_array_equal(landmarks.labelled, ~hidden)
     assert (landmarks.keypoints[hidden] == 0).all()
     assert (landmarks.patch[hidden] == 0).all()
@@ -73,9 +71,8 @@ def test_occluded_landmarks_are_labelled_and_missing_ones_are_zero(data, hidden)
 
 
 def test_a_batch_knows_which_landmarks_are_there(data):
-    landmarks = read_landmarks(data, "train")
-    batches = image_batches(
-        data,
+    landmarks = open_dataset(data).landmarks("train")
+    batches = open_dataset(data).pictures(
         "train",
         batch_size=9,
         image_size=8,
@@ -97,7 +94,7 @@ def test_the_teacher_has_depth_and_place_for_every_joint(run):
     saved = np.load(workdir / "teacher" / "predictions_train.npz")
     assert saved["pose"].shape == (27, P, 3)
     assert np.isfinite(saved["pose"]).all()
-    landmarks = read_landmarks(config.data, "train")
+    landmarks = open_dataset(config.data).landmarks("train")
     split = teacher_files.load_reconstruction(workdir / "teacher", "train")
     np.testing.assert_array_equal(split.labelled, landmarks.labelled)
     # The residual counts labelled joints alone.

@@ -16,7 +16,6 @@ import pytest
 
 from configs import default
 from input_pipeline.dataset import Dataset, open_dataset
-from input_pipeline.landmarks import read_landmarks
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.sources import memory_mapped
 from losses import metrics
@@ -97,7 +96,7 @@ def test_results_have_every_number_and_say_how_they_were_made(finished):
 def test_predictions_are_in_the_frame_of_the_patch(finished):
     config, workdir, results = finished
     saved = np.load(workdir / "teacher" / "predictions_val.npz")
-    landmarks = read_landmarks(config.data, "val")
+    landmarks = open_dataset(config.data).landmarks("val")
     np.testing.assert_array_equal(saved["sample_ids"], landmarks.sample_ids)
     error = np.linalg.norm(saved["pose"][..., :2] - landmarks.patch, axis=(1, 2))
     np.testing.assert_allclose(error.mean(), results["val"]["reprojection"], rtol=1e-4)
@@ -106,7 +105,7 @@ def test_predictions_are_in_the_frame_of_the_patch(finished):
 def test_what_the_em_knows_of_the_depth_lies_beside_the_teacher(finished):
     config, workdir, _ = finished
     for split in ("train", "val"):
-        landmarks = read_landmarks(config.data, split)
+        landmarks = open_dataset(config.data).landmarks(split)
         teacher = teacher_file.read(workdir / "teacher")
         kept = teacher.posterior(split, landmarks.sample_ids)
         assert kept["depth"].shape == (len(landmarks), 17)
@@ -220,7 +219,7 @@ def on_disk(finished, tmp_path):
     config, _, _ = finished
     folder = tmp_path / "marks"
     for split in ("train", "val"):
-        marks = read_landmarks(config.data, split)
+        marks = open_dataset(config.data).landmarks(split)
         (folder / split).mkdir(parents=True)
         for name in ("keypoints", "labelled", "sample_ids"):
             np.save(folder / split / f"{name}.npy", getattr(marks, name))
@@ -292,7 +291,7 @@ def test_procrustes_mean_undoes_rotation_scale_and_shift():
 
 def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
     def hidden(data, split):
-        marks = read_landmarks(data.settings, split)
+        marks = open_dataset(data.settings).landmarks(split)
         labelled = marks.labelled.copy()
         labelled[:, 4] = False
         return dataclasses.replace(marks, labelled=labelled)
