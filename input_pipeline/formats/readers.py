@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.formats import coco, dlc, h36m, lsp, mpii, sleap
 from input_pipeline.formats.annotations import Index, Source, index_labels
@@ -49,14 +47,3 @@ def read_index(settings: DataSettings, split: str, *, report: Reporter) -> Index
     )
     labels = READ[settings.name](source)
     return None if labels is None else index_labels(source, labels)
-
-
-def label_files(settings: DataSettings, split: str) -> list[Path]:
-    """The files that the labels of a split are read from."""
-    path, _ = settings.annotation_file(split)
-    if settings.name == "dlc":
-        return dlc.label_files(path)
-    if settings.name == "h36m" and path.is_dir():
-        file = h36m.cache_file(path, split)
-        return [file] if file else []
-    return [path]
