@@ -70,15 +70,18 @@ def orthonormal_projection(A: Float[Array, "3 2"]) -> Float[Array, "3 2"]:
         unique: one of them is returned, and the normal gets no gradient. For A = 0
         it is the first two axes, with a zero gradient.
     """
-    a_1 = A[0, 0], A[1, 0], A[2, 0]
-    a_2 = A[0, 1], A[1, 1], A[2, 1]
-    m_1, m_2 = polar_factor(a_1, a_2)
+    m_1, m_2 = polar_factor(*columns(A))
     return jnp.stack([*m_1, *m_2]).reshape(2, 3).T
 
 
 # Vectors below are triples of scalars: under vmap each is one array over the samples,
 # which compiles in a third of the time of arrays that are stacked and taken apart.
 Vector = tuple[Array, Array, Array]
+
+
+def columns(A: Float[Array, "3 2 *n"]) -> tuple[Vector, Vector]:
+    """a_1 and a_2."""
+    return (A[0, 0], A[1, 0], A[2, 0]), (A[0, 1], A[1, 1], A[2, 1])
 
 
 def polar_factor(a_1: Vector, a_2: Vector) -> tuple[Vector, Vector]:
@@ -99,8 +102,8 @@ def polar_factor(a_1: Vector, a_2: Vector) -> tuple[Vector, Vector]:
     a_1, a_2 = unit(a_1, (1, 0, 0)), unit(a_2, (0, 1, 0))
     n = _unit_normal(a_1, a_2)
     # t q_1; the outer cross products remove what rounding left of it along n.
-    t_q_1 = _add(a_1, cross(a_2, n))
-    q_1 = _normalize(cross(cross(n, t_q_1), n))
+    x, y, z = (p + q for p, q in zip(a_1, cross(a_2, n), strict=True))
+    q_1 = _normalize(cross(cross(n, (x, y, z)), n))
     return q_1, cross(n, q_1)
 
 
@@ -132,14 +135,12 @@ def _unit_normal(a_1: Vector, a_2: Vector) -> Vector:
 def _normalize(v: Vector) -> Vector:
     """v at length one. Scaled first, so that squares of small vectors survive."""
     largest = jnp.maximum(jnp.maximum(jnp.abs(v[0]), jnp.abs(v[1])), jnp.abs(v[2]))
-    factor = 1 / jax.lax.stop_gradient(largest)
-    v = v[0] * factor, v[1] * factor, v[2] * factor
-    factor = jax.lax.rsqrt(_dot(v, v))
+    v = _scaled(v, 1 / jax.lax.stop_gradient(largest))
+    return _scaled(v, jax.lax.rsqrt(_dot(v, v)))
+
+
+def _scaled(v: Vector, factor: Array) -> Vector:
     return v[0] * factor, v[1] * factor, v[2] * factor
-
-
-def _add(a: Vector, b: Vector) -> Vector:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 def _dot(a: Vector, b: Vector) -> Array:

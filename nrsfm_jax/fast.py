@@ -1,4 +1,4 @@
-"""The losses of a batch with the samples as columns: `objective.sample_loss`, faster.
+"""The losses of a batch with the samples as columns: `loss.sample_loss`, faster.
 
 ``model.reconstruct`` and the loss of one sample are the definition. Mapped over a batch
 and differentiated by JAX, the gradient of every dictionary becomes a product of two
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from losses.masked import keep_labelled, norm
-from nrsfm_jax.camera import Vector, cross, polar_factor
+from nrsfm_jax.camera import Vector, columns, cross, polar_factor
 from nrsfm_jax.model import Params, column_norms
 from nrsfm_jax.sparse_coding import PRECISION
 
@@ -32,14 +32,9 @@ def sample_losses(
     *,
     sparsity_weight: float,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """What `objective.sample_loss` gives for each sample, with one ISTA step.
+    """What `loss.sample_loss` gives for each sample, with one ISTA step.
 
-    Args:
-        params: of one member.
-        W: centred landmarks, see `objective.sample_loss`.
-        labelled: joints that have a landmark.
-        em_depth: z away from the camera.
-        sparsity_weight: on the L1 norm in the gauge of unit-norm columns.
+    The arguments are as there, with a leading axis of samples.
 
     Returns:
         Eq. 4 of every sample, and how far its depth is from that of the EM.
@@ -70,9 +65,7 @@ def _cameras(params: Params, u: Array, v: Array) -> tuple[Vector, Vector]:
     for D, threshold in zip(deeper, thresholds, strict=True):
         cells = _up(cells, D, threshold)
     A = _product(params["mix"][None], cells).reshape(3, 2, -1)
-    a_1 = A[0, 0], A[1, 0], A[2, 0]
-    a_2 = A[0, 1], A[1, 1], A[2, 1]
-    return polar_factor(a_1, a_2)
+    return polar_factor(*columns(A))
 
 
 def _codes(params: Params, turned: Float[Array, "d n"]) -> Float[Array, "k n"]:
@@ -81,8 +74,7 @@ def _codes(params: Params, turned: Float[Array, "d n"]) -> Float[Array, "k n"]:
     phi = _up(turned, first, params["encoder"][0])
     for D, threshold in zip(deeper, params["encoder"][1:], strict=True):
         phi = _up(phi, D, threshold)
-    pairs = list(zip(deeper, params["decoder"], strict=True))
-    for D, threshold in reversed(pairs):
+    for D, threshold in zip(deeper[::-1], params["decoder"][::-1], strict=True):
         phi = _down(phi, D, threshold)
     return phi
 
@@ -92,10 +84,6 @@ def _codes(params: Params, turned: Float[Array, "d n"]) -> Float[Array, "k n"]:
 
 def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=PRECISION)
-
-
-def _active(y: Array, gradient: Array) -> Array:
-    return jnp.where(y > 0, gradient, 0)
 
 
 @jax.custom_vjp
@@ -113,7 +101,7 @@ def _up_forward(x, D, threshold):
 
 def _up_backward(kept, gradient):
     x, y, D = kept
-    g = _active(y, gradient)
+    g = jnp.where(y > 0, gradient, 0)
     return _product(D, g), _product(x, g.T), -jnp.sum(g, axis=1)
 
 
@@ -133,7 +121,7 @@ def _down_forward(x, D, threshold):
 
 def _down_backward(kept, gradient):
     x, y, D = kept
-    g = _active(y, gradient)
+    g = jnp.where(y > 0, gradient, 0)
     return _product(D.T, g), _product(g, x.T), -jnp.sum(g, axis=1)
 
 
@@ -142,12 +130,12 @@ _down.defvjp(_down_forward, _down_backward)
 
 @jax.custom_vjp
 def _linear(D, x):
-    """``D x``."""
+    """The last layer, ``D x``."""
     return _product(D, x)
 
 
 def _linear_forward(D, x):
-    return _product(D, x), (D, x)
+    return _linear(D, x), (D, x)
 
 
 def _linear_backward(kept, gradient):
@@ -178,7 +166,7 @@ def _blocks_forward(W, first, threshold):
 
 def _blocks_backward(kept, gradient):
     W, y = kept
-    g = _active(y, gradient)
+    g = jnp.where(y > 0, gradient, 0)
     by_cell = _product(g.reshape(-1, W.shape[1]), W.T).reshape(len(y), 3, -1)
     first = by_cell.transpose(2, 1, 0).reshape(-1, len(y))
     return jnp.zeros_like(W), first, -jnp.sum(g, axis=1)

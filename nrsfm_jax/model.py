@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from losses import camera_frame
 from nrsfm_jax import camera, sparse_coding
-from nrsfm_jax.sparse_coding import PRECISION, shrink
+from nrsfm_jax.sparse_coding import PRECISION
 
 Params = dict[str, Any]
 
@@ -89,9 +90,10 @@ def reconstruct(
     dictionaries = params["dictionaries"]
     M = camera.estimate_camera(W, dictionaries, params["camera"], params["mix"])
     phi = estimate_code(params, W, M, ista_steps=ista_steps)
-    S = jnp.dot(dictionaries[0], phi, precision=PRECISION).reshape(-1, 3)
+    D = dictionaries[0]
     if depth_sign == -1:
-        S, M = _mirror(S), _mirror(M.T).T
+        D, M = mirror_depth(D, M)
+    S = jnp.dot(D, phi, precision=PRECISION).reshape(-1, 3)
     return phi, M, S
 
 
@@ -117,26 +119,14 @@ def estimate_code(
         phi_1 (K,) >= 0.
     """
     first, *deeper = params["dictionaries"]
-    phi = _first_code(first, params["encoder"][0], params["steps"][0], W, M, ista_steps)
+    x = jnp.dot(W, M.T, precision=PRECISION).ravel()
+    if ista_steps > 1:
+        # The residual of a further step is one of the image: B_xy is formed after all.
+        x, first = W.ravel(), camera_frame.split_dictionary(first, M)[0]
     phi = sparse_coding.encode(
-        phi, deeper, params["encoder"][1:], params["steps"][1:], ista_steps=ista_steps
+        x, [first, *deeper], params["encoder"], params["steps"], ista_steps=ista_steps
     )
     return sparse_coding.decode(phi, deeper, params["decoder"])
-
-
-def _first_code(D, threshold, step, W, M, ista_steps):
-    def correlation(image):
-        turned = jnp.dot(image, M.T, precision=PRECISION).ravel()
-        return jnp.dot(turned, D, precision=PRECISION)
-
-    phi = shrink(correlation(W), threshold)
-    for _ in range(ista_steps - 1):
-        S = jnp.dot(D, phi, precision=PRECISION).reshape(-1, 3)
-        residual = W - jnp.dot(S, M, precision=PRECISION)
-        phi = sparse_coding.ista_step(
-            phi, correlation(residual), threshold * step, step=step
-        )
-    return phi
 
 
 def unit_norm_gauge(
@@ -174,14 +164,9 @@ def mirror_depth(
     ``S' M' = S M``, and since F reverses orientation ``m1' x m2' = -F (m1 x m2)``,
     which negates the depth of every landmark in every camera.
     """
-    atoms = _mirror(D.T.reshape(D.shape[1], -1, 3)).reshape(D.shape[::-1]).T
-    return atoms, jnp.swapaxes(_mirror(jnp.swapaxes(M, -1, -2)), -1, -2)
-
-
-def _mirror(points):
-    """Canonical z negated on the last axis."""
-    signs = jnp.array([1, 1, -1], points.dtype)
-    return points * signs.reshape((1,) * (points.ndim - 1) + (3,))
+    F = jnp.array([1, 1, -1], D.dtype)
+    turned = M * F.reshape((1,) * (M.ndim - 2) + (3, 1))
+    return D * jnp.tile(F, len(D) // 3)[:, None], turned
 
 
 def _safe_step(D: Float[Array, "d k"]) -> Float[Array, ""]:

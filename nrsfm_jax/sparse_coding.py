@@ -110,7 +110,6 @@ def decode(
     Returns:
         (K_1,) the code of the first layer.
     """
-    pairs = list(zip(dictionaries, thresholds, strict=True))
-    for D, threshold in reversed(pairs):
+    for D, threshold in zip(dictionaries[::-1], thresholds[::-1], strict=True):
         phi = shrink(jnp.dot(phi, D.T, precision=PRECISION), threshold)
     return phi

@@ -56,6 +56,10 @@ def sample(mixture, count, seed=1):
     return S_cam[..., :2].astype(np.float32), S_cam[..., 2]
 
 
+def complete(W) -> Samples:
+    return Samples(W, np.ones(W.shape[:2], bool))
+
+
 def with_gaps(W, labelled):
     """Centred over the labelled joints, 0 at the others."""
     count = np.maximum(labelled.sum(1), 1)[:, None, None]

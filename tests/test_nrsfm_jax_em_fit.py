@@ -1,6 +1,7 @@
 """The fit: signs of depth, mirror images, missing landmarks, and what is refused."""
 
 import functools
+from typing import Any
 
 import em_bodies as bodies
 import jax
@@ -12,7 +13,6 @@ from configs import default
 from nrsfm_jax import em
 from nrsfm_jax.em import fit
 from nrsfm_jax.em.gaussians import mirrored
-from nrsfm_jax.em.samples import Samples
 
 P, COUNT = bodies.P, 600
 VIEWS = {"elevations_deg": (-10.0, 20.0, 35.0), "num_yaws": 8}
@@ -47,8 +47,8 @@ def flips(pose, z):
     return np.mean(np.sum(pose[..., 2] * z, axis=1) < 0)
 
 
-def depth_error(pose, z, where=True):
-    return np.mean(np.abs(pose[..., 2] - z), where=where)
+def depth_error(pose, z, where: Any = ...):
+    return np.mean(np.abs(pose[..., 2] - z)[where])
 
 
 def test_recovers_true_depth_not_its_mirror_image(single, seen, fitted):
@@ -64,14 +64,14 @@ def test_recovers_true_depth_not_its_mirror_image(single, seen, fitted):
 
 
 def test_a_refit_turns_a_mirrored_start(seen, fitted):
-    again = em.refit(mirrored(fitted), Samples(seen[0], None), steps=40)
+    again = em.refit(mirrored(fitted), bodies.complete(seen[0]), steps=40)
     assert flips(em.expected_pose(again, seen[0])[0], seen[1]) < 0.1
     assert abs(again.log_likelihood - fitted.log_likelihood) < 0.1
 
 
 def test_the_noise_falls_to_its_last_level(single, seen):
     """One step at a given noise is the first step of falling noise."""
-    samples = Samples(seen[0], None)
+    samples = bodies.complete(seen[0])
     run = functools.partial(em.run_em, samples=samples)
     loud = single._replace(sigma=jnp.float32(0.15))
     one = run(loud, steps=1)
@@ -145,7 +145,7 @@ def test_one_component_is_returned_as_it_is(single, seen):
 @pytest.mark.parametrize("value", [np.nan, 7.0])
 def test_the_value_at_a_missing_joint_does_not_change_the_fit(mixture, value):
     samples = bodies.incomplete(mixture, 100)
-    noise = np.where(samples.mask[..., None], samples.W, np.float32(value))
+    noise = np.where(samples.labelled[..., None], samples.W, np.float32(value))
     clean, other = (
         em.fit_shapes(
             W,
@@ -252,7 +252,8 @@ def test_a_body_that_tumbles_has_one_sign_of_depth():
 
 
 def test_views_are_config():
-    settings = default.get_config().teacher.em
+    config: Any = default.get_config()
+    settings = config.teacher.em
     upright = em.em_options(settings)
     assert upright["elevations_deg"] == tuple(settings.elevations_deg)
     assert "views" not in upright

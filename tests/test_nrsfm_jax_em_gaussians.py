@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 from nrsfm_jax.em import fit, gaussians
-from nrsfm_jax.em.samples import Samples
+from nrsfm_jax.em.samples import most_gaps
 from nrsfm_jax.em.views import upright_views
 
 P = bodies.P
@@ -24,10 +24,10 @@ def mixture() -> gaussians.GaussianMixture:
 
 def one_step(mixture, W, *, pooling=0.0):
     """The next mixture and the log-likelihood of the present one."""
-    samples, centre = fit._about_centre(Samples(jnp.asarray(W), None))
-    features = gaussians.features_of(samples.W.reshape(len(W), -1))
-    new, _, log_p = step(mixture, samples, centre, features, jnp.float32(pooling))
-    return new, log_p
+    samples, centre = fit._about_centre(bodies.complete(jnp.asarray(W)))
+    features = gaussians.features_of(jnp.asarray(samples.W).reshape(len(W), -1))
+    new, _ = step(mixture, samples, centre, features, jnp.float32(pooling))
+    return new, new.log_likelihood
 
 
 def test_sweep_inverts_solves_and_gives_the_determinant():
@@ -81,9 +81,9 @@ def test_little_noise_leaves_the_likelihood_exact(sigma):
     exact = bodies.log_evidence(body, W)
     assert abs(float(log_p) - exact.mean()) < 0.05
     # Samples far from the centre of their coordinates lose what is bounded here.
-    samples, centre = fit._about_centre(Samples(jnp.asarray(W), None))
+    samples, centre = fit._about_centre(bodies.complete(jnp.asarray(W)))
     joint = gaussians.log_joints(
-        gaussians.features_of(samples.W.reshape(100, -1)),
+        gaussians.features_of(jnp.asarray(samples.W).reshape(100, -1)),
         gaussians.pair_terms(body, centre),
     )
     each = np.asarray(jax.nn.logsumexp(joint, axis=1))
@@ -140,14 +140,14 @@ def test_likelihood_never_falls_without_pooling(mixture, missing, components):
     truth = mixture if components == 2 else bodies.component(mixture, 0)
     samples = bodies.incomplete(truth, 300)
     if not missing:
-        samples = Samples(bodies.sample(truth, 300)[0], None)
+        samples = bodies.complete(bodies.sample(truth, 300)[0])
     samples, centre = fit._about_centre(samples)
     features = gaussians.features_of(jnp.asarray(samples.W).reshape(300, -1))
-    run = functools.partial(step, gaps=fit._most_gaps(samples))
+    run = functools.partial(step, gaps=most_gaps(samples.labelled))
     state, trace = truth._replace(Sigma=3 * truth.Sigma), []
     for _ in range(12):
-        state, features, log_p = run(state, samples, centre, features, jnp.float32(0))
-        trace.append(float(log_p))
+        state, features = run(state, samples, centre, features, jnp.float32(0))
+        trace.append(float(state.log_likelihood))
     # The weights are smoothed by one sample each: a rise by less than that may fail.
     assert np.diff(trace).min() > -1e-3
     assert trace[-1] > trace[0] + 0.5

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from em_bodies import complete
 
 from input_pipeline.skeleton import H36M_17, Skeleton
 from nrsfm_jax.em.gaussians import features_of, log_joints, pair_terms, single_gaussian
@@ -15,6 +16,7 @@ from nrsfm_jax.em.samples import (
     equal_gaps,
     gap_steps,
     mirror_of,
+    most_gaps,
 )
 from nrsfm_jax.em.views import upright_views
 
@@ -29,18 +31,12 @@ def test_mirror_images_by_hand():
     np.testing.assert_array_equal(both.W[0], W[0])
     image = np.array([[-0.1, -0.5], [0.4, 0.3], [-0.3, 0.2]], np.float32)
     np.testing.assert_array_equal(both.W[1], image)
-    np.testing.assert_array_equal(both.mask, [[1, 1, 0], [1, 0, 1]])
-
-
-def test_complete_samples_stay_complete():
-    both = beside_mirrored(Samples(np.ones((4, 3, 2), np.float32), None), MIRROR)
-    assert both.labelled is None
-    assert both.W.shape == (8, 3, 2)
+    np.testing.assert_array_equal(both.labelled, [[1, 1, 0], [1, 0, 1]])
 
 
 def test_without_left_and_right_there_is_no_mirror_image():
     lone = Skeleton(name="lone", joints=("a", "b"), edges=((0, 1),))
-    samples = Samples(np.ones((4, 2, 2), np.float32), None)
+    samples = complete(np.ones((4, 2, 2), np.float32))
     assert beside_mirrored(samples, mirror_of(lone)) is samples
     mirror = mirror_of(H36M_17)
     assert mirror is not None
@@ -62,7 +58,7 @@ def test_the_mirrored_shape_at_the_mirrored_yaw_explains_the_mirror_image():
         return log_joints(features, terms).reshape(len(W), -1, yaws)
 
     Sigma = root @ root.T
-    image = np.asarray(beside_mirrored(Samples(W, None), MIRROR).W)[5:]
+    image = np.asarray(beside_mirrored(complete(W), MIRROR).W)[5:]
     there = log_p(image, turn @ mu, turn @ Sigma @ turn.T)
     here = log_p(W, mu, Sigma)
     np.testing.assert_allclose(there, here[..., -np.arange(yaws)], rtol=1e-4)
@@ -78,8 +74,8 @@ def test_more_samples_where_complete_ones_are_too_few(complete, count):
         W, labelled, key=jax.random.key(0), num_samples=40, num_incomplete=80
     )
     assert len(samples.W) == count
-    assert samples.mask.all(1).sum() == complete
-    assert (samples.labelled is None) == (count == 40)
+    assert samples.labelled.all(1).sum() == complete
+    assert (most_gaps(samples.labelled) == 0) == (count == 40)
 
 
 def test_samples_that_miss_fewest_are_chosen():
@@ -88,7 +84,7 @@ def test_samples_that_miss_fewest_are_chosen():
     labelled[60:, 1] = False
     W = np.zeros((90, P, 2), np.float32)
     samples = choose_samples(W, labelled, key=jax.random.key(0), num_samples=50)
-    assert np.sort((~samples.mask).sum(1)).tolist() == [0] * 45 + [1] * 5
+    assert np.sort((~samples.labelled).sum(1)).tolist() == [0] * 45 + [1] * 5
 
 
 def test_a_joint_of_few_samples_is_not_lost():
@@ -98,7 +94,7 @@ def test_a_joint_of_few_samples_is_not_lost():
     labelled[60:, 1:3] = False
     W = np.zeros((100, P, 2), np.float32)
     samples = choose_samples(W, labelled, key=jax.random.key(0), num_samples=50)
-    assert 10 < samples.mask[:, 0].sum() < 30
+    assert 10 < samples.labelled[:, 0].sum() < 30
 
 
 def test_samples_without_a_landmark_are_never_chosen():

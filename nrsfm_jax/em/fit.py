@@ -24,8 +24,7 @@ from nrsfm_jax.em import missing
 from nrsfm_jax.em.gaussians import (
     HIGHEST,
     GaussianMixture,
-    PairSums,
-    PairTerms,
+    centring,
     einsum,
     features_of,
     log_joints,
@@ -41,16 +40,17 @@ from nrsfm_jax.em.samples import (
     beside_mirrored,
     check_landmarks,
     choose_samples,
-    gap_steps,
+    most_gaps,
 )
 from nrsfm_jax.em.views import rotation_views, upright_views
 from runtime.files import read_arrays, write_arrays
 
-# Added to Sigma in every step, so that it stays positive in float32. What landmarks
-# say little about changes slowly, and more of it would add up there.
-RIDGE = 1e-6
+# Noise of the landmarks at the start and on the first depths, patch units.
+_FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
 # The components start with this share of the single Gaussian's covariance.
 _FIRST_SPREAD = 0.5
+# Samples of the average covariance that each gets, see `gaussians.maximise`.
+_POOLING = 100.0
 # Where landmarks are missing: steps of the exact EM at the end, and after how many the
 # likeliest pairs of component and view are looked for again.
 _EXACT_STEPS, _EXACT_REFRESH = 30, 15
@@ -73,35 +73,29 @@ def em_step(
     pooling: Float[Array, ""],
     *,
     gaps: int = 0,
-) -> tuple[GaussianMixture, Float[Array, "n f"], Float[Array, ""]]:
+) -> tuple[GaussianMixture, Float[Array, "n f"]]:
     """One step of EM, for any number of components.
 
-    Responsibilities r_ic = softmax_c log p(w_i, c). Where landmarks are missing they
-    and the likelihood are those of a lower bound, see `missing.complete`.
-
-    Args:
-        mixture: the present one.
-        samples: landmarks about ``centre``.
-        centre: the mean of the landmarks: differences of small numbers lose less.
-        features: of the samples, as they are expected where landmarks are missing.
-        pooling: see `gaussians.maximise`.
-        gaps: at least the number of missing joints of any sample.
+    Responsibilities r_ic = softmax_c log p(w_i, c). Where landmarks are missing (at
+    most ``gaps``) they and the likelihood are those of a lower bound, see
+    `missing.complete`. The landmarks are given about their mean ``centre``: less is
+    lost where they are squared (`gaussians.log_joints`).
 
     Returns:
-        The next mixture, the features expected under the present one, and the mean
-        log-likelihood of the present one.
+        The next mixture, with the mean log-likelihood of the present one, and the
+        features expected under the present one.
     """
     terms = pair_terms(mixture, centre)
     log_joint = log_joints(features, terms)
     log_p = jax.nn.logsumexp(log_joint, axis=1)
     r = jnp.exp(log_joint - log_p[:, None])
-    if samples.labelled is not None:
+    if gaps > 0:
         w = jnp.asarray(samples.W).reshape(len(features), -1)
         labelled = jnp.asarray(samples.labelled)
         features, entropy = missing.complete(w, labelled, r, terms, gaps=gaps)
         log_p = log_p + entropy
-    new = maximise(mixture, terms, sums_of(features, r, log_p, terms), pooling)
-    return new, features, jnp.mean(log_p)
+    sums = sums_of(features, r, log_p, terms)
+    return maximise(mixture, terms, sums, pooling), features
 
 
 def run_em(
@@ -113,14 +107,13 @@ def run_em(
     pooling: float = 0.0,
     filled: Float[Array | np.ndarray, "n e"] | None = None,
 ) -> GaussianMixture:
-    """Steps of EM from a given mixture, on its views.
+    """Steps of EM from a given mixture, on its views, to its noise sigma.
 
     Args:
-        mixture: where to start; its sigma is the noise at the end.
+        mixture: where to start.
         samples: of the fit.
         steps: how many.
-        first_sigma: the noise at the start, which then falls geometrically; None: the
-            mixture's own throughout.
+        first_sigma: noise at the start, which falls geometrically; None: no fall.
         pooling: see `gaussians.maximise`.
         filled: the landmarks with a guess of the missing ones, to begin with; None:
             each joint as it is on average.
@@ -128,23 +121,15 @@ def run_em(
     Returns:
         The outcome with its log-likelihood, a lower bound where landmarks are missing.
     """
-    sigma = float(mixture.sigma)
     return _run_em(
         mixture,
         samples,
         None if filled is None else jnp.asarray(filled),
-        jnp.float32(sigma if first_sigma is None else first_sigma),
+        mixture.sigma if first_sigma is None else jnp.float32(first_sigma),
         jnp.int32(steps),
         jnp.float32(pooling),
-        gaps=_most_gaps(samples),
+        gaps=most_gaps(samples.labelled),
     )
-
-
-def _most_gaps(samples: Samples) -> int:
-    if samples.labelled is None:
-        return 0
-    steps = gap_steps(samples.W.shape[1])
-    return steps[np.searchsorted(steps, (~samples.mask).sum(1).max())]
 
 
 @functools.partial(jax.jit, static_argnames="gaps")
@@ -161,38 +146,32 @@ def _run_em(
     samples, centre = _about_centre(samples)
     w = jnp.asarray(samples.W).reshape(len(samples.W), -1)
     features = features_of(w if filled is None else filled - centre[None])
-    floor = RIDGE * centring(samples.W.shape[1])[None]
     last_sigma = mixture.sigma
 
     def step(t, state):
-        (mixture, _), features, _ = state
+        (mixture, _), features = state
         left = jnp.maximum(1 - t / jnp.maximum(steps - 1, 1), 0)
         sigma = last_sigma * jnp.power(first_sigma / last_sigma, left)
         mixture = mixture._replace(sigma=sigma)
-        new, features, log_p = em_step(
-            mixture, samples, centre, features, pooling, gaps=gaps
-        )
-        new = new._replace(Sigma=new.Sigma + floor)
-        return (new, mixture), features, log_p
+        new, features = em_step(mixture, samples, centre, features, pooling, gaps=gaps)
+        return (new, mixture), features
 
     # One step more than asked for: it scores the last mixture and is then dropped.
     # The steps are no constant of the program, which is compiled once for all stages.
-    start = (mixture, mixture), features, jnp.zeros((), features.dtype)
-    (_, mixture), _, log_p = jax.lax.fori_loop(0, steps + 1, step, start)
-    return mixture._replace(log_likelihood=log_p)
+    start = (mixture, mixture), features
+    (after, last), _ = jax.lax.fori_loop(0, steps + 1, step, start)
+    return last._replace(log_likelihood=after.log_likelihood)
 
 
 def _about_centre(samples: Samples) -> tuple[Samples, Float[Array, " e"]]:
     """The landmarks minus their mean, still 0 where missing; and the mean."""
-    W = jnp.asarray(samples.W)
-    if samples.labelled is None:
-        centre = jnp.mean(W, axis=0)
-        return Samples(W - centre[None], None), centre.reshape(-1)
-    labelled = jnp.asarray(samples.labelled)[..., None]
-    count = jnp.maximum(jnp.sum(labelled.astype(W.dtype), axis=0), 1)
-    centre = jnp.sum(jnp.where(labelled, W, 0), axis=0) / count
-    W = jnp.where(labelled, W - centre[None], 0)
-    return Samples(W, samples.labelled), centre.reshape(-1)
+    W, known = jnp.asarray(samples.W), jnp.asarray(samples.labelled)[..., None]
+    centre = jnp.sum(W, axis=0) / jnp.maximum(jnp.sum(known, axis=0), 1).astype(W.dtype)
+    W = jnp.where(known, W - centre[None], 0)
+    return samples._replace(W=W), centre.reshape(-1)
+
+
+_terms, _maximise = jax.jit(pair_terms), jax.jit(maximise)
 
 
 def run_exact(
@@ -203,45 +182,17 @@ def run_exact(
     Returns:
         The outcome, with the mean log-likelihood before the last step.
     """
-    w = np.reshape(samples.W, (len(samples.W), -1))
-    groups = missing.groups_of(w, samples.mask)
+    groups = missing.groups_of(samples)
     pairs: list[Array] = []
     for step in range(steps):
         terms = _terms(mixture)
         if step % _EXACT_REFRESH == 0:
-            pairs = [
-                missing.likeliest_pairs(terms, g.w, g.labelled, gaps=g.gaps)
-                for g in groups
-            ]
+            pairs = [missing.likeliest_pairs(terms, g, gaps=m) for g, m in groups]
         sums = missing.no_sums(terms)
-        for (*group, gaps), own in zip(groups, pairs, strict=True):
-            sums = missing.add_sums(sums, terms, *group, own, gaps=gaps)
+        for (group, gaps), own in zip(groups, pairs, strict=True):
+            sums = missing.add_sums(sums, terms, group, own, gaps=gaps)
         mixture = _maximise(mixture, terms, sums, jnp.float32(pooling))
     return mixture
-
-
-@jax.jit
-def _terms(mixture: GaussianMixture) -> PairTerms:
-    return pair_terms(mixture)
-
-
-@jax.jit
-def _maximise(
-    mixture: GaussianMixture,
-    terms: PairTerms,
-    sums: PairSums,
-    pooling: Float[Array, ""],
-) -> GaussianMixture:
-    new = maximise(mixture, terms, sums, pooling)
-    floor = RIDGE * centring(mixture.mu.shape[1] // 3)[None]
-    log_p = sums.log_p / jnp.sum(sums.N)
-    return new._replace(Sigma=new.Sigma + floor, log_likelihood=log_p)
-
-
-def centring(P: int) -> Float[Array, "d d"]:
-    """Projection of vec S that removes the mean over the joints."""
-    J = np.eye(P) - 1.0 / P
-    return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
 
 
 def likeliest(fits: Iterable[GaussianMixture]) -> GaussianMixture:
@@ -271,7 +222,7 @@ def upright_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
     since a turning point shows each with a mean square of one half. y: minus the
     mean of the image's y.
     """
-    W, labelled = np.asarray(samples.W), samples.mask
+    W, labelled = map(np.asarray, samples)
     side = np.sqrt(2) * _profiles(W[..., 0], labelled, count=2)
     height = -W[..., 1].sum(0) / np.maximum(labelled.sum(0), 1)
     return np.stack([side[:, 0], height, side[:, 1]], axis=1)
@@ -279,7 +230,7 @@ def upright_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
 
 def free_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
     """Mean shape of a body in any rotation: main profiles of x and y together."""
-    W, labelled = np.asarray(samples.W), samples.mask
+    W, labelled = map(np.asarray, samples)
     both = np.concatenate([W[..., 0], W[..., 1]])
     return np.sqrt(3) * _profiles(both, np.concatenate([labelled, labelled]), count=3)
 
@@ -298,9 +249,7 @@ def fit_gaussian(
     views: Float[Array | np.ndarray, "g 3 3"] | None = None,
     level_steps: int = 60,
     grid_steps: int = 40,
-    first_sigma: float = 0.15,
     last_sigma: float = 0.005,
-    depth_noise: float = 0.05,
 ) -> GaussianMixture:
     """Fits a single Gaussian to 2D landmarks alone.
 
@@ -315,15 +264,11 @@ def fit_gaussian(
         elevations_deg: elevations of the camera, positive: looks down.
         num_yaws: even rotations about the vertical axis.
         views: a grid to use instead, such as `rotation_views`: the first stage then
-            runs on it, from the start of an upright body and from that of one that
-            turns in any way, and the likelier is kept; the second stage is left out,
-            and the sign of depth is arbitrary.
+            runs on it and the second is left out; the sign of depth is arbitrary.
         level_steps: steps of the first stage.
         grid_steps: steps of the second stage.
-        first_sigma: noise at the start, patch units.
         last_sigma: noise at the end and in the second stage, patch units. Exact
             landmarks allow a small one; below the error of the annotation it is no use.
-        depth_noise: standard deviation of the noise on the first z, patch units.
 
     Returns:
         The likelier fit, a mixture of one component.
@@ -334,7 +279,7 @@ def fit_gaussian(
     landmarks, mask = check_landmarks(W, labelled)
     choose, noise = jax.random.split(key)
     samples = choose_samples(landmarks, mask, key=choose, num_samples=num_samples)
-    jitter = depth_noise * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
+    jitter = _DEPTH_NOISE * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
     starts = [upright_start(samples)]
     if views is not None:
         # Which one is near depends on how the object turns: about one axis or all.
@@ -345,7 +290,7 @@ def fit_gaussian(
         S = S - S.mean(0) + jitter[:, None] * (0, 0, 1)
         mu = (S - S.mean(0)).reshape(-1)
         start = single_gaussian(mu, 0.01 * centring(len(S)), last_sigma, first)
-        return run_em(start, samples, steps=level_steps, first_sigma=first_sigma)
+        return run_em(start, samples, steps=level_steps, first_sigma=_FIRST_SIGMA)
 
     fitted = likeliest(from_start(S) for S in starts)
     if views is not None:
@@ -376,7 +321,6 @@ def fit_mixture(
     components: int = 10,
     num_samples: int = 4000,
     steps: int = 40,
-    pooling: float = 100.0,
     mirror: Int[np.ndarray, " p"] | None = None,
 ) -> GaussianMixture:
     """Splits a fitted Gaussian into several and fits these.
@@ -386,22 +330,17 @@ def fit_mixture(
 
     Args:
         single: from :func:`fit_gaussian`.
-        W: landmarks centred over the labelled joints, patch units, y down.
+        W: landmarks, as there.
         labelled: True where a landmark is known.
         key: chooses the samples and the first means.
         components: K.
-        num_samples: size of the random subset that is used.
+        num_samples: size of the random subset, twice that where landmarks are missing.
         steps: of EM.
-        pooling: how many samples of the average covariance each component gets on
-            top of its own, so that rare poses make no component of few directions.
         mirror: joint p of a mirrored picture was joint ``mirror[p]``. Where landmarks
             are missing, the mirror images of the samples then count as well.
 
     Returns:
         The mixture, in the body frame and at the noise of ``single``.
-
-    Raises:
-        ValueError: no component, or landmarks that cannot be used.
     """
     if components < 1:
         raise ValueError(f"components={components}: give at least one")
@@ -412,24 +351,24 @@ def fit_mixture(
         num_samples=num_samples,
         num_incomplete=_MORE_INCOMPLETE * num_samples,
     )
-    if samples.labelled is not None:
-        samples = beside_mirrored(samples, mirror)
+    complete = most_gaps(samples.labelled) == 0
     w = np.asarray(samples.W)
-    if samples.labelled is not None:
-        w = expected_pose(single, w, samples.labelled)[0][..., :2]
+    if not complete:
+        samples = beside_mirrored(samples, mirror)
+        w = expected_pose(single, *samples)[0][..., :2]
     w = jnp.asarray(w.reshape(len(w), -1))
-    run = functools.partial(run_em, samples=samples, pooling=pooling, filled=w)
+    run = functools.partial(run_em, samples=samples, pooling=_POOLING, filled=w)
     start = split(single, w, key=pick, components=components)
-    if samples.labelled is None:
+    if complete:
         return run(start, steps=steps)
     keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
-    starts = [start, *(split(single, w, key=k, components=components) for k in keys)]
-    starts = starts if components > 1 else [start]
+    starts = [split(single, w, key=k, components=components) for k in keys]
+    starts = [start, *starts] if components > 1 else [start]
     start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
     fitted = run(start, steps=steps)
     if not _is_finite(fitted):
         return fitted
-    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=pooling)
+    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=_POOLING)
 
 
 def split(
@@ -492,7 +431,7 @@ def fit_shapes(
         labelled: True where a landmark is known.
         key: for all that is random.
         components: K.
-        num_samples: size of the random subsets that are used.
+        num_samples: see :func:`fit_gaussian`, like ``last_sigma``.
         last_sigma: noise of the landmarks, patch units.
         mirror: see :func:`fit_mixture`.
         options: further ones of :func:`fit_gaussian`, such as the views.
@@ -507,13 +446,17 @@ def fit_shapes(
             stacklevel=2,
         )
     first, second = jax.random.split(key)
-    given: dict[str, Any] = {"num_samples": num_samples}
-    single = fit_gaussian(
-        W, labelled, key=first, last_sigma=last_sigma, **given, **options
-    )
+    options = {"last_sigma": last_sigma, "num_samples": num_samples, **options}
+    single = fit_gaussian(W, labelled, key=first, **options)
     _check_finite(single, W)
     fit = functools.partial(
-        fit_mixture, single, W, labelled, key=second, components=components, **given
+        fit_mixture,
+        single,
+        W,
+        labelled,
+        key=second,
+        components=components,
+        num_samples=num_samples,
     )
     mixture = fit(mirror=mirror)
     if mirror is not None and not _is_finite(mixture):

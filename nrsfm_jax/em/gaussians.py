@@ -31,6 +31,9 @@ HIGHEST = jax.lax.Precision.HIGHEST
 # Variance of the shift t, patch units squared. The landmarks are centred over the
 # labelled joints, the shape over all of them: t is the difference.
 SHIFT_VARIANCE = 0.1
+# Added to Sigma in every step, so that it stays positive in float32. What landmarks
+# say little about changes slowly, and more of it would add up there.
+RIDGE = 1e-6
 
 einsum = functools.partial(jnp.einsum, precision=HIGHEST)
 
@@ -91,6 +94,12 @@ def mirrored(mixture: GaussianMixture) -> GaussianMixture:
     signs = jnp.tile(jnp.array([1, 1, -1], jnp.float32), mixture.mu.shape[1] // 3)
     Sigma = mixture.Sigma * (signs[:, None] * signs[None, :])[None]
     return mixture._replace(mu=mixture.mu * signs[None], Sigma=Sigma)
+
+
+def centring(P: int) -> Float[Array, "d d"]:
+    """Projection of vec S that removes the mean over the joints."""
+    J = np.eye(P) - 1.0 / P
+    return jnp.asarray(np.kron(J, np.eye(3)), jnp.float32)
 
 
 # --- likelihood -------------------------------------------------------------------
@@ -224,9 +233,14 @@ def maximise(
     sums: PairSums,
     pooling: Float[Array, ""],
 ) -> GaussianMixture:
-    """New mu_k, Sigma_k and pi_k; ``pooling`` samples of the average covariance each.
+    """New mu_k, Sigma_k and pi_k, and the log-likelihood of the old ones.
 
-    With h_c = C^-1 sum_i r e and H_c = C^-1 (sum_i r e e^T) C^-1 - N_c C^-1.
+    Args:
+        mixture: the old one.
+        terms: of all its pairs.
+        sums: over the samples.
+        pooling: how many samples of the average covariance each component gets on top
+            of its own, so that rare poses make no component of few directions.
     """
     precision, e = terms.precision, terms.mean.shape[1]
     K, G = len(mixture.mu), len(mixture.views)
@@ -247,9 +261,13 @@ def maximise(
     pool = einsum("k,kab->ab", N / n, Sigma)
     share = (N / (N + pooling))[:, None, None]
     Sigma = share * Sigma + (1 - share) * pool[None]
-    # One sample more for each, so that no component dies of a weight of 0.
-    log_weight = jnp.log((N + 1) / (n + K))
-    return mixture._replace(mu=mu, Sigma=Sigma, log_weight=log_weight)
+    return mixture._replace(
+        mu=mu,
+        Sigma=Sigma + RIDGE * centring(e // 2)[None],
+        # One sample more for each, so that no component dies of a weight of 0.
+        log_weight=jnp.log((N + 1) / (n + K)),
+        log_likelihood=sums.log_p / n,
+    )
 
 
 def _maximise_one(
@@ -260,12 +278,12 @@ def _maximise_one(
     H: Float[Array, "g e e"],
     n: Float[Array, ""],
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-    """One component, over samples of total weight n.
+    """mu + d and Sigma of one component, over samples of total weight n.
 
-        d = sum_g K_g sum_i r e / n                 = Sigma u,
-        Sigma + sum_g K_g (...) K_g^T / n - ...     = Sigma + Sigma U Sigma - d d^T,
-    with u = sum_g A_g^T h_g / n and U = sum_g A_g^T H_g A_g / n: K_g itself is never
-    needed.
+        d = sum_g K_g sum_i r e / n                   = Sigma u,
+        Sigma + sum_g K_g (...) K_g^T / n - d d^T     = Sigma + Sigma U Sigma - d d^T,
+    with u = sum_g A_g^T h_g / n, h_g = C_g^-1 sum_i r e, U = sum_g A_g^T H_g A_g / n,
+    H_g = C_g^-1 (sum_i r e e^T) C_g^-1 - N_g C_g^-1: K_g itself is never needed.
     """
     G, P = views.shape[0], mu.shape[0] // 3
     M = views[:, :, :2]

@@ -25,7 +25,7 @@ from nrsfm_jax.em.gaussians import (
     packed_index,
     sweep,
 )
-from nrsfm_jax.em.samples import equal_gaps
+from nrsfm_jax.em.samples import Samples, equal_gaps
 
 # Samples handled at once, and the pairs that the exact EM keeps for each of them.
 _TOGETHER, _KEPT = 64, 8
@@ -54,11 +54,8 @@ def condition(
         det C_oo = det C det Q_mm,
         e_o' C_oo^-1 e_o = e' Q e - (Q e)_m' Q_mm^-1 (Q e)_m.
 
-    Args:
-        terms: of the pairs, all joints labelled.
-        w: landmarks, 0 where missing.
-        labelled: joints that have a landmark.
-        gaps: at least the number of missing joints; 0 for a complete sample.
+    ``terms`` are those of all joints, ``w`` is 0 where missing, and at most ``gaps``
+    joints are missing; 0 for a complete sample.
     """
     index, real = _missing_first(labelled, gaps=gaps)
     # The errors are taken before anything is squared: no large numbers cancel.
@@ -120,14 +117,8 @@ def complete(
     still share one covariance per pair, independent of the pair:
         q(w_m) = N(V (b - P w)_m, V),
         P = sum_c r_c C_c^-1,  b = sum_c r_c C_c^-1 A_g mu,
-    V the inverse of the block P_mm: the best such q for the responsibilities r.
-
-    Args:
-        w: landmarks, 0 where missing.
-        labelled: joints that have a landmark.
-        r: responsibilities of the pairs.
-        terms: of the pairs, all joints labelled.
-        gaps: at least the number of missing joints of any sample.
+    V the inverse of the block P_mm: the best such q for the responsibilities r. The
+    arguments are as in :func:`condition`.
 
     Returns:
         The expected features, and the entropy of q in nats.
@@ -178,26 +169,17 @@ def _expected_features(
 
 
 class Group(NamedTuple):
-    """Samples with about as many missing joints, in chunks.
+    """Samples with about as many missing joints, in chunks."""
 
-    Attributes:
-        w: (T, B, 2P) landmarks, 0 where missing.
-        labelled: (T, B, P).
-        weight: (T, B) 1 for a sample, 0 for padding.
-        gaps: at least the number of missing joints.
-    """
-
-    w: Float[Array | np.ndarray, "t b e"]
+    w: Float[Array | np.ndarray, "t b e"]  # landmarks, 0 where missing
     labelled: Bool[Array | np.ndarray, "t b p"]
-    weight: Float[Array | np.ndarray, "t b"]
-    gaps: int
+    weight: Float[Array | np.ndarray, "t b"]  # 1 for a sample, 0 for padding
 
 
-def groups_of(
-    w: Float[Array | np.ndarray, "n e"], labelled: Bool[np.ndarray, "n p"]
-) -> list[Group]:
-    """The samples, sorted by the number of missing joints."""
-    w = np.asarray(w)
+def groups_of(samples: Samples) -> list[tuple[Group, int]]:
+    """The samples, sorted by the number of missing joints, which is at most that."""
+    W, labelled = map(np.asarray, samples)
+    w = W.reshape(len(W), -1)
     groups = []
     for rows, gaps in equal_gaps(labelled, chunk=2 * len(w)):
         rows = np.unique(rows)  # without the repeated ones
@@ -205,18 +187,13 @@ def groups_of(
         weight = np.arange(chunks * _TOGETHER) < len(rows)
         rows = np.resize(rows, (chunks, _TOGETHER))
         weight = weight.reshape(rows.shape).astype(np.float32)
-        groups.append(Group(w[rows], labelled[rows], weight, gaps))
+        groups.append((Group(w[rows], labelled[rows], weight), gaps))
     return groups
 
 
 @functools.partial(jax.jit, static_argnames=("gaps", "kept"))
 def likeliest_pairs(
-    terms: PairTerms,
-    w: Float[Array | np.ndarray, "t b e"],
-    labelled: Bool[Array | np.ndarray, "t b p"],
-    *,
-    gaps: int,
-    kept: int = _KEPT,
+    terms: PairTerms, group: Group, *, gaps: int, kept: int = _KEPT
 ) -> Int[Array, "t b k"]:
     """The pairs that explain each sample best.
 
@@ -228,29 +205,26 @@ def likeliest_pairs(
         log_joint = condition(terms, *sample, gaps=gaps).log_joint
         return jax.lax.top_k(log_joint, min(kept, len(log_joint)))[1]
 
-    samples = jnp.asarray(w), jnp.asarray(labelled)
-    samples = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), samples)
-    return jax.lax.map(one, samples).reshape(*w.shape[:2], -1)
+    samples = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), group[:2])
+    return jax.lax.map(one, samples).reshape(*group.weight.shape, -1)
 
 
 def no_sums(terms: PairTerms) -> PairSums:
     """Of no samples."""
-    mean, precision, constant = (jnp.zeros_like(x) for x in terms)
-    return PairSums(N=constant, first=mean, second=precision, log_p=constant[0])
+    first, second, N = (jnp.zeros_like(x) for x in terms)
+    return PairSums(N, first, second, N[0])
 
 
 @functools.partial(jax.jit, static_argnames="gaps")
 def add_sums(
     sums: PairSums,
     terms: PairTerms,
-    w: Float[Array | np.ndarray, "t b e"],
-    labelled: Bool[Array | np.ndarray, "t b p"],
-    weight: Float[Array | np.ndarray, "t b"],
+    group: Group,
     pairs: Int[Array, "t b k"],
     *,
     gaps: int,
 ) -> PairSums:
-    """The sums with those of a :class:`Group` added, over the pairs of each sample."""
+    """The sums with those of a group added, over the given pairs of each sample."""
 
     def of_sample(w, labelled, pairs):
         own = jax.tree.map(lambda x: x[pairs], terms)
@@ -262,7 +236,7 @@ def add_sums(
         return jnp.exp(given.log_joint - log_p), given.error, second, log_p
 
     def add_chunk(sums, chunk):
-        w, labelled, weight, pairs = chunk
+        (w, labelled, weight), pairs = chunk
         r, first, second, log_p = jax.vmap(of_sample)(w, labelled, pairs)
         r = r * weight[:, None]
         new = PairSums(
@@ -273,4 +247,4 @@ def add_sums(
         )
         return new, None
 
-    return jax.lax.scan(add_chunk, sums, (w, labelled, weight, pairs))[0]
+    return jax.lax.scan(add_chunk, sums, (group, pairs))[0]

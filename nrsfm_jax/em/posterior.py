@@ -162,15 +162,9 @@ def posterior_of_sample(
     *,
     gaps: int,
 ) -> Posterior:
-    """:func:`posterior_of` of one sample.
+    """:func:`posterior_of` of one sample with at most ``gaps`` missing joints.
 
-    Args:
-        terms: of all pairs, all joints labelled.
-        depths: of all pairs.
-        w: landmarks, 0 where missing.
-        labelled: joints that have a landmark.
-        log_joint: log p(w, c) of all pairs, exact enough to choose the likeliest.
-        gaps: at least the number of missing joints.
+    ``log_joint``, log p(w, c) of all pairs, only has to find the likeliest.
     """
     top, c = jax.lax.top_k(log_joint, min(_PAIRS, len(log_joint)))
     own, depth = jax.tree.map(lambda x: x[c], (terms, depths))

@@ -11,22 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 class Samples(NamedTuple):
-    """Samples of a fit.
+    """Samples of a fit."""
 
-    Attributes:
-        W: (N, P, 2) landmarks, 0 where missing.
-        labelled: (N, P), or None where every landmark is known.
-    """
-
-    W: Float[Array | np.ndarray, "n p 2"]
-    labelled: Bool[Array | np.ndarray, "n p"] | None
-
-    @property
-    def mask(self) -> Bool[np.ndarray, "n p"]:
-        """``labelled``, also where every landmark is known."""
-        if self.labelled is None:
-            return np.ones(self.W.shape[:2], bool)
-        return np.asarray(self.labelled)
+    W: Float[Array | np.ndarray, "n p 2"]  # landmarks, 0 where missing
+    labelled: Bool[Array | np.ndarray, "n p"]
 
 
 def check_landmarks(
@@ -65,12 +53,8 @@ def choose_samples(
 
     Any that have a landmark, where a joint would be labelled much less often otherwise.
 
-    Args:
-        W: landmarks.
-        labelled: True where a landmark is known.
-        key: chooses among those that miss equally many.
-        num_samples: how many.
-        num_incomplete: how many where so many complete ones do not exist.
+    ``num_samples``, or ``num_incomplete`` where so many complete ones do not exist; the
+    key chooses among those that miss equally many.
 
     Raises:
         ValueError: fewer than 2 samples with a landmark.
@@ -90,8 +74,6 @@ def choose_samples(
     rows, level = np.flatnonzero(gaps < most), np.flatnonzero(gaps == most)
     pick = np.asarray(jax.random.permutation(key, len(level)))
     rows = np.concatenate([rows, level[pick[: count - len(rows)]]])
-    if labelled[rows].all():
-        return Samples(W[rows], None)
     return Samples(np.where(labelled[rows][..., None], W[rows], 0), labelled[rows])
 
 
@@ -108,26 +90,28 @@ def beside_mirrored(samples: Samples, mirror: Int[np.ndarray, " p"] | None) -> S
     """The samples and their mirror images: x negated, left and right exchanged.
 
     Seen from the mirrored yaw, the mirror image of a body that can bend to the left as
-    to the right is a sample like any other.
-
-    Args:
-        samples: of a fit.
-        mirror: joint p of the mirror image was joint ``mirror[p]``; None: no image.
+    to the right is a sample like any other. Joint p of the mirror image was joint
+    ``mirror[p]``; None: no image.
     """
     if mirror is None:
         return samples
-    image = np.asarray(samples.W)[:, mirror] * np.array([-1, 1], np.float32)
-    W, labelled = np.concatenate([samples.W, image]), samples.labelled
-    if labelled is None:
-        return Samples(W, None)
-    labelled = np.asarray(labelled)
-    return Samples(W, np.concatenate([labelled, labelled[:, mirror]]))
+    W, labelled = map(np.asarray, samples)
+    image = W[:, mirror] * np.array([-1, 1], np.float32)
+    return Samples(
+        np.concatenate([W, image]), np.concatenate([labelled, labelled[:, mirror]])
+    )
 
 
 def gap_steps(P: int) -> list[int]:
     """Numbers of missing joints that programs are compiled for: few, up to P."""
     halves = (2**k // 2 * j // 2 for k in range(P.bit_length() + 1) for j in (2, 3))
     return sorted({0, P, *(min(size, P) for size in halves)})
+
+
+def most_gaps(labelled: Bool[Array | np.ndarray, "n p"]) -> int:
+    """The step of :func:`gap_steps` that holds for all samples; 0: all complete."""
+    steps = gap_steps(labelled.shape[1])
+    return steps[np.searchsorted(steps, (~np.asarray(labelled)).sum(1).max())]
 
 
 def equal_gaps(
