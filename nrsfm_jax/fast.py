@@ -43,6 +43,7 @@ def sample_losses(
     m_1, m_2 = _cameras(params, u, v)
     axes = [jnp.stack(axis)[None] for axis in (m_1, m_2, cross(m_1, m_2))]
     # The landmarks in the frame of D_1: W M', rows x1 y1 z1 x2 ...
+    # Sums of products by coordinate, which XLA fuses: no product of small matrices.
     turned = u[:, None] * axes[0] + v[:, None] * axes[1]
     phi = _codes(params, turned.reshape(-1, len(W)))
     S = _linear(params["dictionaries"][0], phi).reshape(turned.shape)
@@ -95,6 +96,7 @@ def _up(x, D, threshold):
 
 
 def _up_forward(x, D, threshold):
+    # The output tells where the layer is active; its input before the ReLU is dropped.
     y = _up(x, D, threshold)
     return y, (x, y, D)
 
@@ -102,6 +104,7 @@ def _up_forward(x, D, threshold):
 def _up_backward(kept, gradient):
     x, y, D = kept
     g = jnp.where(y > 0, gradient, 0)
+    # Both products read their large operand as it lies in memory.
     return _product(D, g), _product(x, g.T), -jnp.sum(g, axis=1)
 
 
@@ -151,7 +154,7 @@ def _blocks(W, first, threshold):
     """The camera's first layer, ``relu(D_1[k]' W - b_k)`` for the block of an atom.
 
     W is (P, 2n), all u before all v; the cells are (K, 6n), the axis of D_1 before
-    that of the image before the sample. The landmarks get no gradient.
+    that of the image before the sample.
     """
     atoms, landmarks = first.shape[1], W.shape[0]
     by_cell = first.reshape(landmarks, 3, atoms).transpose(2, 1, 0)
@@ -169,6 +172,7 @@ def _blocks_backward(kept, gradient):
     g = jnp.where(y > 0, gradient, 0)
     by_cell = _product(g.reshape(-1, W.shape[1]), W.T).reshape(len(y), 3, -1)
     first = by_cell.transpose(2, 1, 0).reshape(-1, len(y))
+    # The landmarks are data, no parameters: the product for their gradient is saved.
     return jnp.zeros_like(W), first, -jnp.sum(g, axis=1)
 
 

@@ -78,8 +78,7 @@ def em_step(
 
     Responsibilities r_ic = softmax_c log p(w_i, c). Where landmarks are missing (at
     most ``gaps``) they and the likelihood are those of a lower bound, see
-    `missing.complete`. The landmarks are given about their mean ``centre``: less is
-    lost where they are squared (`gaussians.log_joints`).
+    `missing.complete`. The landmarks are given about their mean ``centre``.
 
     Returns:
         The next mixture, with the mean log-likelihood of the present one, and the
@@ -145,6 +144,7 @@ def _run_em(
 ) -> GaussianMixture:
     samples, centre = _about_centre(samples)
     w = jnp.asarray(samples.W).reshape(len(samples.W), -1)
+    # Where nothing is known of a missing landmark, it is at the mean of its joint: 0.
     features = features_of(w if filled is None else filled - centre[None])
     last_sigma = mixture.sigma
 
@@ -218,10 +218,10 @@ def _profiles(
 def upright_start(samples: Samples) -> Float[np.ndarray, "p 3"]:
     """Mean shape of a body that turns about its vertical axis.
 
-    x and z: the two main profiles s v / sqrt(n) of the image's x, times sqrt(2),
-    since a turning point shows each with a mean square of one half. y: minus the
-    mean of the image's y.
+    x and z: the two main profiles s v / sqrt(n) of the image's x, times sqrt(2). y:
+    minus the mean of the image's y.
     """
+    # sqrt(2), since a turning point shows x and z with a mean square of one half each.
     W, labelled = map(np.asarray, samples)
     side = np.sqrt(2) * _profiles(W[..., 0], labelled, count=2)
     height = -W[..., 1].sum(0) / np.maximum(labelled.sum(0), 1)
@@ -301,12 +301,10 @@ def fit_gaussian(
 
 
 def refit(mixture: GaussianMixture, samples: Samples, *, steps: int) -> GaussianMixture:
-    """EM from a mixture and from its mirror image in the body's z: the likelier.
-
-    Level views cannot tell a shape from its mirror image; a grid of elevations can, as
-    far as it is right that the camera looks down on average. Elevations symmetric about
-    0 leave the sign of depth to chance.
-    """
+    """EM from a mixture and from its mirror image in the body's z: the likelier."""
+    # Level views cannot tell a shape from its mirror image; a grid of elevations can,
+    # as far as it is right that the camera looks down on average. Elevations symmetric
+    # about 0 leave the sign of depth to chance.
     return likeliest(
         run_em(start, samples, steps=steps) for start in (mixture, mirrored(mixture))
     )
@@ -324,9 +322,6 @@ def fit_mixture(
     mirror: Int[np.ndarray, " p"] | None = None,
 ) -> GaussianMixture:
     """Splits a fitted Gaussian into several and fits these.
-
-    Where landmarks are missing the outcome depends more on the random first means:
-    there the likeliest of several starts goes on, and the last steps are exact.
 
     Args:
         single: from :func:`fit_gaussian`.
@@ -361,6 +356,8 @@ def fit_mixture(
     start = split(single, w, key=pick, components=components)
     if complete:
         return run(start, steps=steps)
+    # Where landmarks are missing the outcome depends more on the random first means:
+    # the likeliest of several starts goes on, and the last steps are exact.
     keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
     starts = [split(single, w, key=k, components=components) for k in keys]
     starts = [start, *starts] if components > 1 else [start]
@@ -379,6 +376,7 @@ def split(
     components: int,
 ) -> GaussianMixture:
     """Means: posterior shapes of random samples; covariances: narrower ones."""
+    # In the body frame of the single Gaussian, which fixes the sign of depth.
     if components == 1:
         return single
     count = min(components, len(w))

@@ -148,11 +148,11 @@ def sweep(
 
         [A b; b' s]  ->  [A^-1  A^-1 b; -b' A^-1  s - b' A^-1 b],   and log det A
 
-    for A the positive definite block of the first ``pivots`` rows, which needs no
-    pivoting. LAPACK is avoided: called for hundreds of small matrices, its threads
-    wait for each other, and on a busy machine the fit took minutes instead of seconds.
+    for A the positive definite block of the first ``pivots`` rows.
     """
-
+    # Not by LAPACK: called for hundreds of small matrices, its threads wait for each
+    # other, and on a busy machine the fit took minutes instead of seconds. Positive
+    # definite matrices need no pivoting.
     # The matrices lie on the last axis, and each step is one pass that writes its row
     # and column as well: on a CPU up to four times as fast as updates in place.
     position = jnp.arange(T.shape[0])
@@ -171,6 +171,7 @@ def sweep(
 
 def features_of(w: Float[Array, "n e"]) -> Float[Array, "n f"]:
     """[w, w_a w_b for a <= b]: log-likelihoods and moments are linear in these."""
+    # Half of the square is enough, and halves both products of a step with it.
     a, b = np.triu_indices(w.shape[1])
     return jnp.concatenate([w, w[:, a] * w[:, b]], axis=1)
 
@@ -185,12 +186,11 @@ def packed_index(e: int) -> Int[np.ndarray, "e e"]:
 
 
 def log_joints(features: Float[Array, "n f"], terms: PairTerms) -> Float[Array, "n c"]:
-    """log p(w_i, c) of all samples and pairs by one matrix product.
-
-    The squares of large numbers cancel here: with sigma far below the size of w,
-    float32 leaves an error of about 1e-7 |w|^2 / sigma^2 nats. So w should be taken
-    about a centre, the mean of the samples; `missing.condition` has no such error.
-    """
+    """log p(w_i, c) of all samples and pairs by one matrix product."""
+    # The squares of large numbers cancel here: with sigma far below the size of w,
+    # float32 leaves an error of about 1e-7 |w|^2 / sigma^2 nats. So the callers take w
+    # about the mean of the samples, which leaves a quarter of it or less;
+    # `missing.condition` squares the errors themselves, and has none.
     a, b = np.triu_indices(terms.mean.shape[1])
     linear = einsum("cab,cb->ca", terms.precision, terms.mean)
     # Each pair a < b stands for two entries of the symmetric precision.
@@ -215,6 +215,8 @@ def sums_of(
     """The sums over all samples, given the responsibilities r_ic."""
     mean, e = terms.mean, terms.mean.shape[1]
     N = jnp.sum(r, axis=0)
+    # One product over the samples serves all pairs; it is turned to the moments about
+    # the mean of each pair afterwards.
     moments = jnp.matmul(r.T, features, precision=HIGHEST)
     first, second = moments[:, :e], moments[:, e + packed_index(e)]
     cross = first[:, :, None] * mean[:, None, :]
@@ -283,8 +285,10 @@ def _maximise_one(
         d = sum_g K_g sum_i r e / n                   = Sigma u,
         Sigma + sum_g K_g (...) K_g^T / n - d d^T     = Sigma + Sigma U Sigma - d d^T,
     with u = sum_g A_g^T h_g / n, h_g = C_g^-1 sum_i r e, U = sum_g A_g^T H_g A_g / n,
-    H_g = C_g^-1 (sum_i r e e^T) C_g^-1 - N_g C_g^-1: K_g itself is never needed.
+    H_g = C_g^-1 (sum_i r e e^T) C_g^-1 - N_g C_g^-1.
     """
+    # In this order the gains K_g are never formed: Sigma is multiplied once for all
+    # views, and the sums of all views are (2P, 2P) instead of (3P, 3P).
     G, P = views.shape[0], mu.shape[0] // 3
     M = views[:, :, :2]
     u = einsum("gpi,gai->pa", h.reshape(G, P, 2), M).reshape(3 * P) / n

@@ -66,6 +66,7 @@ def condition(
         terms.precision, pulled, index, real, square
     )
     T, log_det = sweep(jnp.moveaxis(T, 0, -1), pivots=2 * gaps)
+    # The unit coordinates that fill up the length have served.
     kept = jnp.append(real, 1)
     T = jnp.moveaxis(T, -1, 0) * (kept[:, None] * kept[None, :])[None]
     freed = 0.5 * (jnp.sum(real) * np.log(2 * np.pi) - log_det)
@@ -81,6 +82,7 @@ def _missing_first(
     labelled: Bool[Array, " p"], *, gaps: int
 ) -> tuple[Int[Array, " m"], Float[Array, " m"]]:
     """Missing coordinates, then labelled ones up to the length; 1 where missing."""
+    # A fixed length, so that samples with other gaps run the same program.
     joints = jnp.argsort(labelled.astype(jnp.int32))[:gaps]
     index = (2 * joints[:, None] + jnp.arange(2)[None]).reshape(-1)
     return index, 1 - labelled[index // 2].astype(jnp.float32)
@@ -195,11 +197,9 @@ def groups_of(samples: Samples) -> list[tuple[Group, int]]:
 def likeliest_pairs(
     terms: PairTerms, group: Group, *, gaps: int, kept: int = _KEPT
 ) -> Int[Array, "t b k"]:
-    """The pairs that explain each sample best.
-
-    The sums over all pairs would be too slow, and few of them explain a sample: the
-    likeliest are chosen anew every few steps, and the others are left out in between.
-    """
+    """The pairs that explain each sample best."""
+    # The sums over all pairs would be too slow, and few of them explain a sample: the
+    # likeliest are chosen anew every few steps, and the others are left out in between.
 
     def one(sample):
         log_joint = condition(terms, *sample, gaps=gaps).log_joint
@@ -239,6 +239,7 @@ def add_sums(
         (w, labelled, weight), pairs = chunk
         r, first, second, log_p = jax.vmap(of_sample)(w, labelled, pairs)
         r = r * weight[:, None]
+        # Scattered per sample: a product over the chunk would need all pairs.
         new = PairSums(
             sums.N.at[pairs].add(r),
             sums.first.at[pairs].add(r[..., None] * first),

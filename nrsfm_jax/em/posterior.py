@@ -150,6 +150,8 @@ def _rows(
             log_joint = condition(terms, *own, gaps=gaps).log_joint
         return posterior_of_sample(terms, depths, *own, log_joint, gaps=gaps)
 
+    # One after the other: the matrices of 32 pairs fit the cache, those of a batch
+    # would not.
     return jax.lax.map(one, jnp.arange(len(w)))
 
 
@@ -175,6 +177,7 @@ def posterior_of_sample(
     K = depth.gain[:, :, given.index]
     V = depth.covariance + einsum("cpa,cab,cqb->cpq", K, given.spread, K)
     z = z - jnp.mean(z, axis=1, keepdims=True)
+    # The depth of the whole body is unknown under weak perspective: taken off.
     V = V - jnp.mean(V, axis=1, keepdims=True)
     V = V - jnp.mean(V, axis=2, keepdims=True)
     mean = jnp.dot(r, z, precision=HIGHEST)

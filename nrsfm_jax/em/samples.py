@@ -51,8 +51,6 @@ def choose_samples(
 ) -> Samples:
     """A random subset of those that miss fewest: complete ones where they suffice.
 
-    Any that have a landmark, where a joint would be labelled much less often otherwise.
-
     ``num_samples``, or ``num_incomplete`` where so many complete ones do not exist; the
     key chooses among those that miss equally many.
 
@@ -69,6 +67,7 @@ def choose_samples(
     if num_incomplete and np.sort(gaps)[count - 1] > 0:
         count = min(num_incomplete, int(usable.sum()))
     most = np.sort(gaps)[count - 1]
+    # All that have a landmark, where a joint would be labelled half as often otherwise.
     if (2 * labelled[gaps <= most].mean(0) < labelled[usable].mean(0)).any():
         most, gaps = 0, np.where(usable, 0, 1)
     rows, level = np.flatnonzero(gaps < most), np.flatnonzero(gaps == most)
