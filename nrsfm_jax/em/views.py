@@ -36,10 +36,9 @@ def upright_views(
             "least one yaw and one elevation"
         )
     yaw = 2 * np.pi * np.arange(num_yaws) / num_yaws
-    zero, one = np.zeros(num_yaws), np.ones(num_yaws)
-    rows = [[np.cos(yaw), zero, -np.sin(yaw)], [zero, one, zero]]
-    rows.append([np.sin(yaw), zero, np.cos(yaw)])
-    turn = np.moveaxis(np.array(rows), -1, 0)
+    c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros(num_yaws)
+    turn = np.array([[c, zero, -s], [zero, zero + 1, zero], [s, zero, c]])
+    turn = np.moveaxis(turn, -1, 0)
     views = [turn @ _camera_at(np.deg2rad(e)) for e in elevations_deg]
     return np.concatenate(views).astype(np.float32)
 
@@ -64,17 +63,8 @@ def rotation_views(num_views: int) -> Float[np.ndarray, "g 3 3"]:
     t, turn = s / num_views, 2 * np.pi * s
     alpha, beta = turn / np.sqrt(2.0), turn / psi
     r, q = np.sqrt(t), np.sqrt(1 - t)
-    x, y, z, w = (
-        r * np.sin(alpha),
-        r * np.cos(alpha),
-        q * np.sin(beta),
-        q * np.cos(beta),
-    )
-    R = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    return np.moveaxis(R, -1, 0).astype(np.float32)
+    v = np.stack([r * np.sin(alpha), r * np.cos(alpha), q * np.sin(beta)], axis=1)
+    # The rotation of the unit quaternion (v, w), with K x = v x x.
+    K = np.cross(v[:, None], np.eye(3)).swapaxes(1, 2)
+    w = (q * np.cos(beta))[:, None, None]
+    return (np.eye(3) + 2 * (w * K + K @ K)).astype(np.float32)
