@@ -1,16 +1,17 @@
 """The losses of a batch with the samples as columns: `loss.sample_loss`, faster.
 
-``model.reconstruct`` and the loss of one sample are the definition. Mapped over a batch
-and differentiated by JAX, the gradient of every dictionary becomes a product of two
-transposed matrices, which XLA multiplies on a CPU at less than half of its speed, after
-copies. Here an activation is (atoms, samples) and a layer carries its own gradient, so
-that nothing large is ever transposed:
+``model.reconstruct`` and the loss of one sample are the definition. Here an activation
+is (atoms, samples) and a layer carries its own gradient:
 
     Y = relu(D' X - b),   G = dY where Y > 0,   dX = D G,   dD = X G',   db = -sum G
 
 Only for one ISTA step. ``tests/test_nrsfm_jax_fast.py`` holds loss and gradient to
 those of the definition.
 """
+
+# Mapped over a batch and differentiated by JAX, the gradient of every dictionary
+# becomes a product of two transposed matrices, which XLA multiplies on a CPU at less
+# than half of its speed, after copies. In this layout nothing large is transposed.
 
 from __future__ import annotations
 
@@ -42,8 +43,7 @@ def sample_losses(
     u, v = (W[..., axis].T for axis in (0, 1))
     m_1, m_2 = _cameras(params, u, v)
     axes = [jnp.stack(axis)[None] for axis in (m_1, m_2, cross(m_1, m_2))]
-    # The landmarks in the frame of D_1: W M', rows x1 y1 z1 x2 ...
-    # Sums of products by coordinate, which XLA fuses: no product of small matrices.
+    # The landmarks in the frame of D_1: W M', rows x1 y1 z1 x2 ... Sums of products by coordinate, which XLA fuses: no product of small matrices.
     turned = u[:, None] * axes[0] + v[:, None] * axes[1]
     phi = _codes(params, turned.reshape(-1, len(W)))
     S = _linear(params["dictionaries"][0], phi).reshape(turned.shape)

@@ -2,9 +2,7 @@
 
 A single Gaussian is fitted first, with level views and falling noise; then on the grid
 of elevations, from that fit and from its mirror image, of which the likelier is kept;
-then it is split into several, narrower ones. Poses of one body are not Gaussian, and a
-picture that fits two views of one broad Gaussian often fits only one of several narrow
-ones; the body frame, and with it the sign of depth, stay those of the single Gaussian.
+then it is split into several, narrower ones.
 """
 
 from __future__ import annotations
@@ -150,6 +148,7 @@ def _run_em(
 
     def step(t, state):
         (mixture, _), features = state
+        # Loud at first: the likelihood is then smooth, and a rough start goes far.
         left = jnp.maximum(1 - t / jnp.maximum(steps - 1, 1), 0)
         sigma = last_sigma * jnp.power(first_sigma / last_sigma, left)
         mixture = mixture._replace(sigma=sigma)
@@ -363,6 +362,7 @@ def fit_mixture(
     starts = [start, *starts] if components > 1 else [start]
     start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
     fitted = run(start, steps=steps)
+    # The caller may then leave the mirror images out.
     if not _is_finite(fitted):
         return fitted
     return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=_POOLING)
@@ -376,7 +376,9 @@ def split(
     components: int,
 ) -> GaussianMixture:
     """Means: posterior shapes of random samples; covariances: narrower ones."""
-    # In the body frame of the single Gaussian, which fixes the sign of depth.
+    # Poses of one body are not Gaussian, and a picture that fits two views of one broad
+    # Gaussian often fits only one of several narrow ones. The body frame, and with it
+    # the sign of depth, stays that of the single Gaussian.
     if components == 1:
         return single
     count = min(components, len(w))

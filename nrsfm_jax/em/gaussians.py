@@ -11,11 +11,11 @@ a picture by a normal distribution:
 
 One body frame for all samples makes the depths agree in sign with each other.
 
-Paper: no such step; here: it was added, because without it the outcome of the teacher's
-training depends on the seed.
-
 Frames: S_cam = S @ R_g and W = S_cam[:, :2]; the body frame has y up (see `views`).
 """
+
+# Paper: no such step; here: it was added, because without it the outcome of the
+# teacher's training depends on the seed.
 
 from __future__ import annotations
 

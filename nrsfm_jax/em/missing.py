@@ -1,11 +1,13 @@
 """Missing landmarks in the EM: latent like the view, at the price of complete ones.
 
-A covariance for every pattern of missing joints and every pair of component and view
-would be exact, and too slow where nearly every sample has a pattern of its own. Both
-ways here start from the covariances of the complete picture, which all samples share:
-in most of the fit the missing coordinates of a sample are independent of the pair
-(:func:`complete`), in the last steps and afterwards they are not (:func:`condition`).
+In most of the fit the missing coordinates of a sample are independent of the pair of
+component and view (:func:`complete`), in the last steps and afterwards they are not
+(:func:`condition`).
 """
+
+# A covariance for every pattern of missing joints and every pair would be exact too,
+# and too slow where nearly every sample has a pattern of its own. Both ways here start
+# from the covariances of the complete picture, which all samples share.
 
 from __future__ import annotations
 
@@ -115,8 +117,7 @@ def complete(
 ) -> tuple[Float[Array, "n f"], Float[Array, " n"]]:
     """What `gaussians.features_of` is expected to be where landmarks are missing.
 
-    The missing coordinates of a sample are latent, normal and, so that all samples
-    still share one covariance per pair, independent of the pair:
+    The missing coordinates of a sample are latent, normal and independent of the pair:
         q(w_m) = N(V (b - P w)_m, V),
         P = sum_c r_c C_c^-1,  b = sum_c r_c C_c^-1 A_g mu,
     V the inverse of the block P_mm: the best such q for the responsibilities r. The
@@ -125,6 +126,8 @@ def complete(
     Returns:
         The expected features, and the entropy of q in nats.
     """
+    # Independent of the pair, so that all samples share one covariance per pair: the
+    # sums of the maximisation stay one product over all of them.
     a, b = np.triu_indices(w.shape[1])
     packed = jnp.matmul(r, terms.precision[:, a, b], precision=HIGHEST)
     pull = einsum("cab,cb->ca", terms.precision, terms.mean)

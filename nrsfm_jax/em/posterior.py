@@ -8,10 +8,10 @@ of which the first two moments are kept:
 
 The second part of C is large where two views, or two kinds of pose, explain a sample:
 their depths are averaged instead of one being believed.
-
-Paper: no such thing; here: it guides the teacher, fills in missing landmarks, and is
-the teacher of `losses.posterior_depth_loss`.
 """
+
+# Paper: no such thing; here: it guides the teacher, fills in missing landmarks, and is
+# the teacher of `losses.posterior_depth_loss`.
 
 from __future__ import annotations
 

@@ -116,11 +116,9 @@ def most_gaps(labelled: Bool[Array | np.ndarray, "n p"]) -> int:
 def equal_gaps(
     labelled: Bool[np.ndarray, "n p"], *, chunk: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows with about as many missing joints, ``chunk`` at most, and that number.
-
-    The number is rounded up and the rows are repeated up to a whole chunk, so that
-    few programs are compiled; repeated rows only write the same result again.
-    """
+    """Rows with about as many missing joints, ``chunk`` at most, and that number."""
+    # The number is rounded up and the rows are repeated up to a whole chunk, so that
+    # few programs are compiled; repeated rows only write the same result again.
     steps = gap_steps(labelled.shape[1])
     level = np.searchsorted(steps, (~labelled).sum(1))
     for i, gaps in enumerate(steps):
