@@ -43,7 +43,8 @@ def sample_losses(
     u, v = (W[..., axis].T for axis in (0, 1))
     m_1, m_2 = _cameras(params, u, v)
     axes = [jnp.stack(axis)[None] for axis in (m_1, m_2, cross(m_1, m_2))]
-    # The landmarks in the frame of D_1: W M', rows x1 y1 z1 x2 ... Sums of products by coordinate, which XLA fuses: no product of small matrices.
+    # The landmarks in the frame of D_1: W M', rows x1 y1 z1 x2 ... Sums by coordinate,
+    # which XLA fuses: no product of small matrices.
     turned = u[:, None] * axes[0] + v[:, None] * axes[1]
     phi = _codes(params, turned.reshape(-1, len(W)))
     S = _linear(params["dictionaries"][0], phi).reshape(turned.shape)
