@@ -11,6 +11,7 @@ from nrsfm_jax import model
 
 SIZES = (12, 6, 3)
 P = 5
+reconstruct = jax.jit(model.reconstruct, static_argnames=("ista_steps", "depth_sign"))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_the_step_length_is_safe_for_every_layer():
 
 
 def test_shape_is_the_dictionary_times_a_nonnegative_code(params, W):
-    phi, M, S = model.reconstruct(params, W)
+    phi, M, S = reconstruct(params, W)
     assert (phi >= 0).all()
     np.testing.assert_allclose(M.T @ M, np.eye(2), atol=1e-6)
     np.testing.assert_allclose(
@@ -66,7 +67,7 @@ def test_shape_is_the_dictionary_times_a_nonnegative_code(params, W):
 
 
 def test_no_bias_on_the_last_layer_makes_equations_6_to_8_hold(params, W):
-    phi, M, S = model.reconstruct(params, W)
+    phi, M, S = reconstruct(params, W)
     B_xy, B_z = split_dictionary(params["dictionaries"][0], M)
     np.testing.assert_allclose((B_xy @ phi).reshape(P, 2), S @ M, atol=1e-6)
     depth = S @ rotation_from_camera(M)[:, 2]
@@ -76,7 +77,7 @@ def test_no_bias_on_the_last_layer_makes_equations_6_to_8_hold(params, W):
 @pytest.mark.parametrize("ista_steps", [1, 2, 4])
 def test_code_network_on_the_rotated_dictionary(params, W, ista_steps):
     """q_phi written with B_xy formed, one layer at a time."""
-    phi, M, _ = model.reconstruct(params, W, ista_steps=ista_steps)
+    phi, M, _ = reconstruct(params, W, ista_steps=ista_steps)
     B_xy, _ = split_dictionary(params["dictionaries"][0], M)
     layers = [B_xy, *params["dictionaries"][1:]]
     code = W.ravel()
@@ -91,8 +92,8 @@ def test_code_network_on_the_rotated_dictionary(params, W, ista_steps):
 
 def test_vmap_equals_one_by_one(params):
     W = jax.random.normal(jax.random.key(6), (7, P, 2))
-    batched = jax.vmap(lambda W: model.reconstruct(params, W))(W)
-    singles = [model.reconstruct(params, w) for w in W]
+    batched = jax.vmap(lambda W: reconstruct(params, W))(W)
+    singles = [reconstruct(params, w) for w in W]
     for i, each in enumerate(batched):
         np.testing.assert_allclose(each, [s[i] for s in singles], atol=1e-5)
 
@@ -135,8 +136,8 @@ def test_column_norm_of_a_zero_atom_has_a_zero_gradient():
 
 
 def test_mirror_negates_depth_and_keeps_the_projection(params, W):
-    phi, M, S = model.reconstruct(params, W)
-    same, M_mirrored, S_mirrored = model.reconstruct(params, W, depth_sign=-1)
+    phi, M, S = reconstruct(params, W)
+    same, M_mirrored, S_mirrored = reconstruct(params, W, depth_sign=-1)
     np.testing.assert_array_equal(phi, same)
     np.testing.assert_allclose(S_mirrored @ M_mirrored, S @ M, atol=1e-6)
     z, z_mirrored = (
@@ -166,7 +167,7 @@ def test_mirror_twice_is_the_identity():
 def test_gradients_with_respect_to_parameters_and_landmarks(params, W, ista_steps):
     @jax.jit
     def function(params, W):
-        _, M, S = model.reconstruct(params, W, ista_steps=ista_steps)
+        _, M, S = reconstruct(params, W, ista_steps=ista_steps)
         return jnp.sum(S * S) + jnp.sum(M[0])
 
     check_grads(
@@ -179,6 +180,6 @@ def test_zero_landmarks_are_finite_with_their_gradient(params):
         phi, M, S = model.reconstruct(params, jnp.zeros((P, 2)))
         return jnp.sum(phi) + jnp.sum(S) + jnp.sum(M)
 
-    value, gradient = jax.value_and_grad(total)(params)
+    value, gradient = jax.jit(jax.value_and_grad(total))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
