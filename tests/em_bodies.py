@@ -67,13 +67,12 @@ def with_gaps(W, labelled):
     return np.where(labelled[..., None], W, 0).astype(np.float32)
 
 
-def incomplete(mixture, count, *, share=0.3, seed=1) -> Samples:
-    """Samples with a share of the landmarks removed, at least two left."""
+def incomplete(mixture, count, *, gaps=(1, 2), seed=1) -> Samples:
+    """Samples that miss so many landmarks, in turns; programs are compiled for each."""
     rng = np.random.default_rng(seed)
     W, _ = sample(mixture, count, seed)
-    labelled = rng.random((count, P)) >= share
-    labelled[np.arange(count), np.arange(count) % P] = True
-    labelled[np.arange(count), (np.arange(count) + 2) % P] = True
+    order = np.argsort(rng.random((count, P)), axis=1)
+    labelled = order >= np.resize(gaps, count)[:, None]
     return Samples(with_gaps(W, labelled), labelled)
 
 

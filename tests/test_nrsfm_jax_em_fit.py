@@ -144,7 +144,7 @@ def test_one_component_is_returned_as_it_is(single, seen):
 
 @pytest.mark.parametrize("value", [np.nan, 7.0])
 def test_the_value_at_a_missing_joint_does_not_change_the_fit(mixture, value):
-    samples = bodies.incomplete(mixture, 100)
+    samples = bodies.incomplete(mixture, 100, gaps=(2,))
     noise = np.where(samples.labelled[..., None], samples.W, np.float32(value))
     clean, other = (
         em.fit_shapes(

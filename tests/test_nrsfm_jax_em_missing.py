@@ -80,7 +80,7 @@ def test_completing_is_exact_for_one_pair(mixture):
 
 
 def test_exact_sums_match_conditional_gaussians(mixture):
-    samples = bodies.incomplete(mixture, 7, share=0.4)
+    samples = bodies.incomplete(mixture, 7, gaps=(0, 1, 3))
     N, first, second, log_p = 0, 0, 0, 0
     for W, labelled in zip(samples.W, samples.labelled, strict=True):
         joint, errors, spreads = conditionals(mixture, W, labelled)
@@ -98,7 +98,7 @@ def test_exact_sums_match_conditional_gaussians(mixture):
 
 
 def test_without_gaps_it_is_the_em_of_complete_samples(mixture):
-    samples = bodies.incomplete(mixture, 100, share=0.0)
+    samples = bodies.incomplete(mixture, 100, gaps=(0,))
     sums, terms = exact_sums(mixture, samples)
     ours = fit._maximise(mixture, terms, sums, jnp.float32(20))
     samples, centre = fit._about_centre(samples)

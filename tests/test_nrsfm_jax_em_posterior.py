@@ -110,7 +110,7 @@ def test_the_covariance_is_that_of_the_error(broad):
 
 
 def test_chunks_and_order_change_nothing(mixture):
-    samples = bodies.incomplete(mixture, 60)
+    samples = bodies.incomplete(mixture, 60, gaps=(0, 2))
     whole = posterior_of(mixture, samples.W, samples.labelled)
     order = np.random.default_rng(0).permutation(60)
     parts = posterior_of(
