@@ -142,10 +142,10 @@ def test_one_component_is_returned_as_it_is(single, seen):
     np.testing.assert_array_equal(kept.Sigma, single.Sigma)
 
 
-@pytest.mark.parametrize("value", [np.nan, 7.0])
-def test_the_value_at_a_missing_joint_does_not_change_the_fit(mixture, value):
+def test_the_value_at_a_missing_joint_does_not_change_the_fit(mixture):
     samples = bodies.incomplete(mixture, 100, gaps=(2,))
-    noise = np.where(samples.labelled[..., None], samples.W, np.float32(value))
+    rubbish = np.resize(np.array([np.nan, 7.0], np.float32), samples.W.shape)
+    noise = np.where(samples.labelled[..., None], samples.W, rubbish)
     clean, other = (
         em.fit_shapes(
             W,
