@@ -149,7 +149,8 @@ def test_likelihood_never_falls_without_pooling(mixture, missing, components):
         state, features = run(state, samples, centre, features, jnp.float32(0))
         trace.append(float(state.log_likelihood))
     # The weights are smoothed by one sample each: a rise by less than that may fail.
-    assert np.diff(trace).min() > -1e-3
+    # The first value of incomplete samples is no bound: it is that of a guess.
+    assert np.diff(trace[missing:]).min() > -1e-3
     assert trace[-1] > trace[0] + 0.5
 
 

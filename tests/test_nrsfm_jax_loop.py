@@ -10,7 +10,6 @@ import pytest
 
 from losses.camera_frame import rotation_from_camera
 from nrsfm_jax import loop, model, teacher
-from nrsfm_jax.em import expected_pose, fit_shapes
 from nrsfm_jax.loss import Objective, batch_loss
 from runtime import devices
 
