@@ -8,7 +8,7 @@ quickstart: $(VENV)/.runtime
 	$(VENV)/bin/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

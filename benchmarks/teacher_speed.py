@@ -1,4 +1,4 @@
-"""Speed of a training step of the teacher, beside the same step in other libraries.
+"""Speed of a training step of the teacher, beside the same step in PyTorch.
 
     python -m benchmarks.teacher_speed [--threads=1] [--rounds=40] [--quick]
 
@@ -107,14 +107,11 @@ def methods(batch: peers.Arrays) -> dict[str, Callable]:
     ours, params = our_step(batch)
     found: dict[str, Callable] = {"ours": ours}
     weight = objective(1).sparsity_weight
-    makers: dict[str, Callable] = {}
-    if installed("torch"):
-        makers["torch eager"] = functools.partial(peers.torch_step, compiled=False)
-        makers["torch.compile"] = functools.partial(peers.torch_step, compiled=True)
-    if installed("tensorflow"):
-        makers["tf.function"] = peers.tensorflow_step
-    for name, make in makers.items():
-        step = make(params, batch, sparsity_weight=weight, rate=1e-3)
+    kinds = {"torch eager": False, "torch.compile": True} if installed("torch") else {}
+    for name, whole in kinds.items():
+        step = peers.torch_step(
+            params, batch, compiled=whole, sparsity_weight=weight, rate=1e-3
+        )
         found[name] = lambda step=step: [float(step()) for _ in range(STEPS)]
     return found
 

@@ -1,8 +1,8 @@
-"""The teacher's network and loss in PyTorch and TensorFlow, to time them against ours.
+"""The teacher's network and loss in PyTorch, to time them against ours.
 
 The same parameters (those of ``nrsfm_jax.model.init``), the same equations and Adam
-with the same settings, each written the way its library likes. ``tests`` hold them to
-the same loss and gradient as ours. Neither library is needed by anything else.
+with the same settings, written the way PyTorch likes. ``tests`` hold them to the same
+loss and gradient as ours. Nothing else needs PyTorch.
 """
 
 from __future__ import annotations
@@ -69,53 +69,3 @@ def _torch_loss(torch: Any, params: Any, W: Any, z_em: Any, weight: float) -> An
     error = torch.linalg.vector_norm((S @ M - W).flatten(1), dim=1)
     sparsity = (phi * torch.linalg.vector_norm(first, dim=0)).sum(1)
     return (error + weight * sparsity + depth).mean()
-
-
-def tensorflow_step(
-    params: Any, batch: Arrays, *, sparsity_weight: float, rate: float
-) -> Step:
-    """A training step in TensorFlow as one graph."""
-    tf: Any = importlib.import_module("tensorflow")
-    variables = jax.tree.map(lambda x: tf.Variable(np.asarray(x)), params)
-    leaves = jax.tree.leaves(variables)
-    W, z_em = (tf.constant(batch[name]) for name in ("W", "em_depth"))
-    adam = tf.keras.optimizers.Adam(rate, epsilon=1e-8)
-    adam.build(leaves)
-
-    @tf.function
-    def step() -> Any:
-        with tf.GradientTape() as tape:
-            loss = _tensorflow_loss(tf, variables, W, z_em, sparsity_weight)
-        gradients = tape.gradient(loss, leaves, unconnected_gradients="zero")
-        adam.apply_gradients(zip(gradients, leaves, strict=True))
-        return loss
-
-    return step
-
-
-def _tensorflow_loss(tf: Any, params: Any, W: Any, z_em: Any, weight: float) -> Any:
-    first, *deeper = params["dictionaries"]
-    (count, joints, _), atoms = W.shape, first.shape[1]
-    cells = tf.reshape(tf.transpose(W, (0, 2, 1)), (-1, joints))
-    cells = tf.reshape(cells @ tf.reshape(first, (joints, -1)), (-1, atoms))
-    cells = tf.nn.relu(cells - params["camera"][0])
-    for D, threshold in zip(deeper, params["camera"][1:], strict=True):
-        cells = tf.nn.relu(cells @ D - threshold)
-    A = tf.linalg.matvec(cells, tf.convert_to_tensor(params["mix"]))
-    a_1, a_2 = tf.unstack(tf.reshape(A, (-1, 2, 3)), axis=1)
-    n = tf.linalg.l2_normalize(tf.linalg.cross(a_1, a_2), -1)
-    m_1 = tf.linalg.l2_normalize(a_1 + tf.linalg.cross(a_2, n), -1)
-    M = tf.stack([m_1, tf.linalg.cross(n, m_1)], -1)
-    phi = tf.reshape(tf.matmul(W, M, transpose_b=True), (count, -1)) @ first
-    phi = tf.nn.relu(phi - params["encoder"][0])
-    for D, threshold in zip(deeper, params["encoder"][1:], strict=True):
-        phi = tf.nn.relu(phi @ D - threshold)
-    pairs = list(zip(deeper, params["decoder"], strict=True))
-    for D, threshold in reversed(pairs):
-        phi = tf.nn.relu(tf.matmul(phi, D, transpose_b=True) - threshold)
-    S = tf.reshape(tf.matmul(phi, first, transpose_b=True), (count, -1, 3))
-    z = tf.linalg.matvec(S, n) - z_em
-    depth = tf.norm(z - tf.reduce_mean(z, 1, keepdims=True), axis=1)
-    error = tf.norm(tf.reshape(S @ M - W, (count, -1)), axis=1)
-    sparsity = tf.reduce_sum(phi * tf.norm(first, axis=0), 1)
-    return tf.reduce_mean(error + weight * sparsity + depth)

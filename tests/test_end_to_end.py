@@ -1,21 +1,20 @@
 """The whole chain by main.py on a tiny mannequin set, killed and started again."""
 
-import hashlib
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import launch
 import numpy as np
 import pytest
+from PIL import Image
 
+import main
+from configs import quickstart
 from runtime.metric_writer import read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = {
     "data.num_train": "96",
     "data.num_val": "16",
@@ -39,7 +38,7 @@ TINY = {
     "student.checkpoint_every": "4",
     "student.log_every": "2",
     "student.modes": "distill",
-    "cpu_devices": "2",
+    "cpu_devices": "4",
 }
 
 
@@ -51,25 +50,13 @@ def command(cache: Path, workdir: Path, *more: str) -> list[str]:
     return [*start, *place, *fields, *more]
 
 
-def run(arguments: list[str]) -> str:
-    """Runs to the end, which must be a good one."""
-    done = subprocess.run(
-        arguments, cwd=ROOT, capture_output=True, text=True, timeout=420
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 def kill_when(arguments: list[str], checkpoint: Path) -> None:
     """Starts a run and kills it the hard way once ``checkpoint`` is there."""
-    with subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        for _ in range(4000):
-            if checkpoint.exists() or process.poll() is not None:
-                break
+    with launch.started([arguments]) as (process,):
+        while not checkpoint.exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
+        process.wait()
     assert process.returncode == -signal.SIGKILL
     assert checkpoint.exists()
 
@@ -83,8 +70,18 @@ def cache(tmp_path_factory):
 def whole(cache, tmp_path_factory):
     """A run of all stages that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
-    run(command(cache, workdir))
+    launch.finish([command(cache, workdir)])
     return workdir
+
+
+def config_of(workdir):
+    """The config of a run, as its folder has it."""
+    config = quickstart.get_config()
+    record = json.loads((workdir / "config.json").read_text())
+    for part in ("data", "teacher", "student", "predict"):
+        config[part].update(record[part])
+    config.cpu_devices = record["cpu_devices"]
+    return config
 
 
 @pytest.mark.slow
@@ -110,10 +107,30 @@ def test_a_run_leaves_all_that_is_promised(whole):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_repeated(whole, cache):
+def test_a_finished_run_is_not_repeated(whole):
     before = (whole / "metrics.jsonl").read_bytes()
-    run(command(cache, whole))
+    main.run(config_of(whole), whole, "all")
     assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_another_config_in_the_same_folder_is_refused(whole):
+    config = config_of(whole)
+    config.student.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"student\.learning_rate"):
+        main.run(config, whole, "all")
+
+
+@pytest.mark.slow
+def test_predict_writes_a_pose_for_every_picture(whole, tmp_path):
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (48, 64), (90, 120, 60)).save(tmp_path / name)
+    config = config_of(whole)
+    config.predict.images = str(tmp_path)
+    main.run(config, whole, "predict")
+    results = json.loads((whole / "predictions" / "predictions.json").read_text())
+    assert sorted(r["file_name"] for r in results) == ["one.png", "two.png"]
+    assert all(np.shape(r["keypoints_3d"]) == (17, 3) for r in results)
 
 
 @pytest.mark.slow
@@ -121,41 +138,23 @@ def test_killed_twice_it_ends_with_the_same_numbers(whole, cache, tmp_path):
     arguments = command(cache, tmp_path)
     kill_when(arguments, tmp_path / "teacher" / "checkpoints" / "20")
     kill_when(arguments, tmp_path / "student_distill" / "checkpoints" / "4")
-    run(arguments)
+    launch.finish([arguments])
     for name in ("teacher", "student_distill"):
         for split in ("train", "val"):
             file = Path(name) / f"predictions_{split}.npz"
             pose, again = (np.load(w / file)["pose"] for w in (whole, tmp_path))
             np.testing.assert_array_equal(pose, again)
-    ends = [_numbers(w / "results.json") for w in (whole, tmp_path)]
-    assert ends[0] == ends[1]
-
-
-def _numbers(path: Path) -> str:
-    """A digest of all results but the seconds."""
-    record = json.loads(path.read_text())
-    kept = {k: record[k] for k in ("teacher", "distill")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    one, two = (json.loads((w / "results.json").read_text()) for w in (whole, tmp_path))
+    for method in ("teacher", "distill"):
+        assert one[method] == two[method]
 
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_numbers_of_one(whole, cache, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    started = [
-        subprocess.Popen(
-            command(cache, tmp_path, f"--processes={address},{index},2"),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    for process in started:
-        output, _ = process.communicate(timeout=420)
-        assert process.returncode == 0, output[-3000:]
+    with launch.reserved_address() as address:
+        places = [f"--processes={address},{index},2" for index in range(2)]
+        share = "--config.cpu_devices=2"
+        launch.finish([command(cache, tmp_path, place, share) for place in places])
     one, two = (json.loads((w / "results.json").read_text()) for w in (whole, tmp_path))
     for method in ("teacher", "distill"):
         for split in ("train", "val"):
@@ -166,32 +165,3 @@ def test_two_processes_end_with_the_numbers_of_one(whole, cache, tmp_path):
     for ours, theirs in zip(*lines, strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_another_config_in_the_same_folder_is_refused(whole, cache):
-    done = subprocess.run(
-        command(cache, whole, "--config.student.learning_rate=0.5"),
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1
-    assert "student.learning_rate" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_predict_writes_a_pose_for_every_picture(whole, cache, tmp_path):
-    from PIL import Image
-
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("one.png", "two.png"):
-        Image.new("RGB", (48, 64), (90, 120, 60)).save(folder / name)
-    run(command(cache, whole, "--stage=predict", f"--config.predict.images={folder}"))
-    results = json.loads((whole / "predictions" / "predictions.json").read_text())
-    assert sorted(r["file_name"] for r in results) == ["one.png", "two.png"]
-    assert all(np.shape(r["keypoints_3d"]) == (17, 3) for r in results)

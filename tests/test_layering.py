@@ -113,7 +113,7 @@ def test_tensorflow_stays_in_the_input_pipeline_and_jax_outside():
         packages = {name.partition(".")[0] for name in house.names(tree).values()}
         if module.startswith("input_pipeline"):
             assert not packages & {"jax", "flax", "optax"}, module
-        elif module not in ("stages.export", "benchmarks.teacher_speed_peers"):
+        elif module != "stages.export":
             assert not packages & {"tensorflow", "tensorflow_datasets"}, module
 
 
