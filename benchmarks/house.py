@@ -22,7 +22,7 @@ SAYS_WHY = (
 )
 EQUATIONS = {
     "Eq. 4": ("losses.reprojection.",),
-    "Eq. 14": ("losses.gram.", "losses.distillation.prepared", "losses.distillation.d"),
+    "Eq. 14": ("losses.gram.gram_distillation_loss",),
 }
 SKIPPED = ("build", "runs")
 Trees, Graph = dict[str, ast.Module], dict[str, set[str]]

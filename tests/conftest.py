@@ -8,9 +8,6 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most of the time of a test goes into compiling programs that run for milliseconds.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests them as a user's run compiles them.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # One cache for all workers and the programs they start; gone at the end.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")

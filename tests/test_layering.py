@@ -85,12 +85,10 @@ def test_imports_go_downwards_only():
     assert not wrong
 
 
-@pytest.mark.xfail(strict=False, reason="not all modules are there yet")
 def test_no_files_import_each_other_in_a_circle():
     assert not house.circles(house.imports(TREES))
 
 
-@pytest.mark.xfail(strict=False, reason="not all modules are there yet")
 def test_only_heavy_packages_are_imported_inside_a_function():
     found = {module: hidden_imports(TREES[module]) for module in set(TREES) - LAZY}
     found = {m: {n for n in ns if not within(n, HEAVY)} for m, ns in found.items()}
