@@ -1,7 +1,8 @@
 """The losses of Wang et al. 2019 as pure functions of one sample, and the metrics.
 
-Every function takes one sample without a batch axis: ``jax.vmap`` it at the call.
-Lengths share one unit (patch coordinates), depth grows away from the camera.
+Every function takes one sample without a batch axis; its caller maps it by
+``jax.vmap``. Lengths share one unit (patch coordinates). Depth increases away from the
+camera.
 """
 
 from losses.camera_frame import (

@@ -1,8 +1,8 @@
-"""Wang et al. 2019, Eqs. 5-7: the dictionary as one camera sees it.
+"""Wang et al. 2019, Eqs. 5-7: the dictionary in the frame of one camera.
 
-The camera frame has x to the right, y down and z away from the camera. The rows of
-a dictionary are ordered x1 y1 z1 x2 y2 z2 ..., so that ``(D @ phi).reshape(P, 3)``
-is a shape.
+The camera frame has x to the right, y down and z away from the camera. The rows of a
+dictionary are ordered x1 y1 z1 x2 y2 z2 ..., so that ``(D @ phi).reshape(P, 3)`` is a
+shape.
 """
 
 from __future__ import annotations

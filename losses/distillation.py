@@ -1,7 +1,7 @@
-"""Wang et al. 2019, Eqs. 9, 14, 15: the cost of a depth, and what a student is taught.
+"""Wang et al. 2019, Eqs. 9, 14, 15: the cost of a depth, the losses of a student.
 
-All L1 weights refer to the gauge in which the dictionary has unit columns: D phi is
-all that is ever seen, so a weight on phi means nothing until the columns are fixed.
+All L1 weights refer to the gauge in which the dictionary has unit columns: the data
+determine only D phi, so that a weight on phi has a meaning only for a fixed gauge.
 """
 
 from __future__ import annotations

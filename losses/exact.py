@@ -1,17 +1,17 @@
-"""Wang et al. 2019, Eqs. 10, 11: the least cost of any code that has a given depth.
+"""Wang et al. 2019, Eqs. 10, 11: the minimum cost of all codes with a given depth.
 
-Training uses the bound of Eq. 14. This is the quantity that it bounds, for research
-and for measuring how tight the bound is: a convex problem per sample, solved by ADMM
-to a certificate of optimality.
+Training uses the bound of Eq. 14. This is the quantity that it bounds, for research and
+for measuring how tight the bound is: a convex problem per sample, solved by ADMM to a
+certificate of optimality.
 
     primal   min_phi ||B_xy phi - w||_2 + c ||phi||_1    where  B_z phi = z'
     dual     max_(u, nu)  z' . nu - w . u
              where  ||u||_2 <= 1,  ||B_xy^T u - B_z^T nu||_inf <= c
 
-With F = [B_xy; B_z], ADMM splits the primal into a pair (phi, F phi) and copies of
-the two: s, on which the L1 norm acts, and t, whose image part has the cost
-||t_xy - w||_2 and whose depth part is z'. What drives the copies together is, up to
-scale, the dual point v = (u, -nu).
+With F = [B_xy; B_z], ADMM splits the primal into a pair (phi, F phi) and copies of the
+two: s, on which the L1 norm acts, and t, whose image part has the cost ||t_xy - w||_2
+and whose depth part is z'. The multipliers of these copies are, up to scale, the dual
+point v = (u, -nu).
 """
 
 from __future__ import annotations

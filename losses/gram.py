@@ -1,7 +1,7 @@
-"""Eq. 14 for large batches: no dictionary is rotated, nothing of size K is kept.
+"""Eq. 14 for large batches: no dictionary is rotated, nothing of size K is stored.
 
-The rotated dictionary of a sample has 3P x K numbers, though the samples share D and
-differ by a rotation alone. With D_c (P x K) the rows of D for coordinate c of the
+The rotated dictionary of a sample has 3P x K numbers, although the samples share D and
+differ only by a rotation. With D_c (P x K) the rows of D for coordinate c of the
 shapes' own frame, B_a = sum_c R_ca D_c for axis a of the camera, and so
 
     B_z B_z^T = sum_cd R_cz R_dz (D_c D_d^T),

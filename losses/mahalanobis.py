@@ -1,12 +1,12 @@
 """The counterpart of Eq. 10 for a Gaussian shape: the Mahalanobis distance of a depth.
 
-Paper: the cost of a depth is that of the cheapest code which has it (Eqs. 10, 11);
-here: beside it, for a teacher whose shape is Gaussian given the picture,
+Paper: the cost of a depth is the minimum cost of all codes with it (Eqs. 10, 11); here,
+in addition, for a teacher whose shape is Gaussian given the landmarks,
 
     -log p(z' | w) = 1/2 (z' - m)^T C^-1 (z' - m) + const,
 
-which is what Eq. 10 becomes when its regulariser is quadratic: closed, and flat exactly
-along the depths that the landmarks leave open.
+which is Eq. 10 with a quadratic regulariser: it has a closed form, and is flat exactly
+along the depths that the landmarks do not determine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Norms and means that stay finite, with their gradients, where a joint is missing."""
+"""Norms and means that are finite, with their gradients, for unlabelled joints."""
 
 from __future__ import annotations
 

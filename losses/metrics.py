@@ -1,10 +1,10 @@
-"""How far a predicted pose is from the true one; the alignment is in the name.
+"""Errors of predicted poses; the name of each metric states its alignment.
 
-Plain numpy in float64: these run in evaluation, where singular values may meet and no
-gradient is wanted. Poses are (..., P, 3) with any leading axes, results have those
-axes. The unit is that of the truth (mm). ``labelled`` (..., P) leaves joints out of
-both the alignment and the mean, as if the skeleton did not have them; a sample
-without any labelled joint gives NaN.
+NumPy in float64, because the evaluation needs no gradient and singular values may be
+equal. Poses are (..., P, 3) with any leading axes, and results have these axes. The
+unit is that of the truth (mm). ``labelled`` (..., P) leaves joints out of both the
+alignment and the mean, as if the skeleton did not have them; a sample without any
+labelled joint gives NaN.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Wang et al. 2019, Eq. 4: what the teacher is trained on."""
+"""Wang et al. 2019, Eq. 4: the loss of the teacher."""
 
 from __future__ import annotations
 

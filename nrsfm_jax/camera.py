@@ -1,4 +1,4 @@
-"""The camera network q_M (Wang et al. 2019, Section 3) and its orthonormal end.
+"""The camera network q_M (Wang et al. 2019, Section 3) and its orthonormal output.
 
 The paper's own q_M is in a supplement that is not public. The block form used here
 follows the published description of Deep-NRSfM, with ReLU on the blocks.

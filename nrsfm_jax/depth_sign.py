@@ -1,9 +1,9 @@
-"""The one bit that 2D landmarks leave open: the sign of all depths of all samples.
+"""The one bit that 2D landmarks do not determine: the sign of all depths.
 
 It comes from the config (``teacher.depth_sign``), or from what a person sees in a
 picture: a sentence such as ``LWrist is nearer than RWrist in image 12``
 (``teacher.depth_sign_cue``). Both can be changed after the training; the arrays of the
-teacher stay as they are. No 3D tells it.
+teacher do not change. No 3D is read.
 """
 
 from __future__ import annotations

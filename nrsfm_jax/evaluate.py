@@ -1,6 +1,6 @@
-"""The teacher against 3D ground truth; the only file of this package that opens it.
+"""Evaluates the teacher with 3D ground truth, which only this file of nrsfm_jax reads.
 
-Nothing measured here flows back into training, and no sign of depth is chosen by it.
+No result is used in training, and none chooses a sign of depth.
 """
 
 from __future__ import annotations

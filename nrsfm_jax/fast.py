@@ -5,7 +5,7 @@ is (atoms, samples) and a layer carries its own gradient:
 
     Y = relu(D' X - b),   G = dY where Y > 0,   dX = D G,   dD = X G',   db = -sum G
 
-Only for one ISTA step. ``tests/test_nrsfm_jax_fast.py`` holds loss and gradient to
+Only for one ISTA step. ``tests/test_nrsfm_jax_fast.py`` compares loss and gradient with
 those of the definition.
 """
 

@@ -1,4 +1,4 @@
-"""A trained teacher and what it says of samples; the file format is `teacher_file`."""
+"""A trained teacher and its reconstructions; the file format is `teacher_file`."""
 
 from __future__ import annotations
 

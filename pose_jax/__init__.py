@@ -1,4 +1,4 @@
-"""The student (Section 4.4): a picture's 3D pose, taught by 2D landmarks and a teacher.
+"""The student (Section 4.4): 3D poses from pictures, learned from 2D and a teacher.
 
 ``train.train_and_evaluate(config, workdir)`` trains one, :class:`PoseEstimator` uses it
 on other pictures:

@@ -1,8 +1,8 @@
-"""The student against 3D ground truth.
+"""Evaluates a student with 3D ground truth.
 
-Every sample of both splits is predicted without augmentation. Nothing measured here
-flows back into training or chooses a model. The only sign of depth is that of the
-teacher as a whole, the same for every sample.
+Every sample of both splits is predicted without augmentation. No result is used in
+training or chooses a model. The sign of depth is that of the teacher, the same for
+every sample.
 """
 
 from __future__ import annotations

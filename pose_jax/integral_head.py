@@ -1,4 +1,4 @@
-"""Integral regression (Sun et al. 2018): a volume of heat per joint, and its mean."""
+"""Integral regression (Sun et al. 2018): a heat map for each joint, and its mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a student besides its weights, and the state of its training."""
+"""The description of a student besides its weights, and the state of its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step of the student, for one device, and the drop of its rate."""
+"""One training step of the student, and the drop of its learning rate."""
 
 from __future__ import annotations
 

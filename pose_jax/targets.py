@@ -1,4 +1,4 @@
-"""The tables that teach a student: one `DepthTarget` per sample, made once.
+"""The tables that a student learns from: one `DepthTarget` per sample, made once.
 
 They are gathered by row inside the training step, so that a batch carries pictures and
 landmarks only. The teacher comes from its files (``workdir/teacher``).

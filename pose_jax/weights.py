@@ -1,8 +1,8 @@
 """A student's weights in one file: ``student.safetensors`` and its model card.
 
-The file stands alone: beside the arrays it holds what the network is, which joints
-it predicts, in which frame and unit, and the card, as metadata. The arrays are named
-by their place in the network, ``params/backbone/conv1/kernel``.
+The file needs no other: its metadata describe the network, the joints, the frame and
+the unit, and contain the card. The arrays are named by their place in the network,
+``params/backbone/conv1/kernel``.
 """
 
 from __future__ import annotations

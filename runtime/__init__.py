@@ -1,1 +1,1 @@
-"""The only code that knows devices and disks. Imports nothing else of ours."""
+"""Devices, files and processes. Imports no other package of this project."""

@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: atomic, restored to the last bit, refused when they differ.
+"""Checkpoints by Orbax: atomic, restored bit by bit, refused if they do not fit.
 
 A checkpoint holds the arrays of a pytree and a JSON record. Orbax writes into a
 temporary folder and renames it, so a process killed while it writes leaves the

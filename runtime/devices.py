@@ -8,7 +8,7 @@ three ways that give the same numbers:
 * ``shard_map``: the state is replicated over a mesh, the batch is split;
 * ``jit``: one device, where the axis ``data`` exists and has size 1.
 
-Whatever the way, the calling loop is the same::
+The calling loop is the same in all three::
 
     train_step = data_parallel(step, mode="pmap")
     state, shared = train_step.replicate(state), train_step.replicate(shared)

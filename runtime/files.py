@@ -1,4 +1,4 @@
-"""Files that are whole or absent: a reader, or a kill, sees the old file or the new."""
+"""Files that are whole or absent: readers find the old file or the new one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Several processes of one run: how they join, wait for each other and stop together.
 
 JAX joins the processes; its collectives tie their devices together and its heartbeats
-end the others when one dies. What is added here is that every process leaves with one
-line that says why, at once and without waiting for the others.
+end the others when one dies. This module adds that every process ends at once, with one
+line that says why, and does not wait for the others.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ gauge of unit dictionary columns, ``residual`` (N,), ``W`` (N, P, 2) centred lan
 0 where not ``labelled`` (N, P); of a teacher that the EM guides also ``depth`` (N, P)
 and ``covariance`` (N, P, P), the EM's posterior. Lengths are in patch units.
 
-The arrays are as trained. 2D leaves one bit open, the sign of all depths; it stands in
-``teacher.json`` alone, and reading applies it: with ``F = diag(1, 1, -1)``, sign -1
-reads ``F D`` and ``F M``, which give the same 2D and the negated depth.
+The arrays are as trained. 2D does not determine one bit, the sign of all depths. Only
+``teacher.json`` contains it, and the reader applies it: with ``F = diag(1, 1, -1)``,
+sign -1 reads ``F D`` and ``F M``, which give the same 2D and the negated depth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The folder of a run: whose run it is, which stages are done, what they found."""
+"""The folder of a run: its config, its finished stages and their results."""
 
 from __future__ import annotations
 

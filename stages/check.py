@@ -1,7 +1,7 @@
-"""``--stage=check``: what a data set holds and what is wrong with it, before training.
+"""``--stage=check``: the contents and the problems of a data set, before training.
 
-Prints the report and writes ``check/check.json``, ``check/sheet.png`` and, where there
-is something to look at, ``check/sheet_suspects.png`` and ``check/depth_sign.png``.
+Prints the report and writes ``check/check.json``, ``check/sheet.png`` and, if there is
+something to show, ``check/sheet_suspects.png`` and ``check/depth_sign.png``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of every run: results.json and report.html from what the stages left."""
+"""The end of every run: results.json and report.html from the files of the stages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""3D poses drawn flat: SVG, from the front or the side.
+"""Drawings of 3D poses as SVG, from the front or from the side.
 
-Poses are (P, 3) in the camera frame: x right, y down, z away from the camera. They
-are compared after the alignment of the evaluation: centred over the joints and
-scaled to the same average bone length.
+Poses are (P, 3) in the camera frame: x right, y down, z away from the camera. They are
+compared after the alignment of the evaluation: centred over the joints and scaled to
+the same average bone length.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``report.html``: what a run did and reached, in one file without a network."""
+"""``report.html``: settings and results of a run, in one file that loads no other."""
 
 from __future__ import annotations
 

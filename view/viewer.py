@@ -1,6 +1,6 @@
-"""A page, or a part of one, on which 3D poses are turned by hand beside their picture.
+"""A page, or a part of one, that shows 3D poses to rotate beside their pictures.
 
-Everything is inside the page: no network, no library, no WebGL.
+The page contains everything: no network, no library, no WebGL.
 """
 
 from __future__ import annotations
