@@ -56,18 +56,20 @@ def has_field(name: str) -> bool:
 
 
 def flags_of(path: Path) -> set[str]:
-    """Flags that a script defines: in it, or in what benchmarks share."""
-    shared = [ROOT / "benchmarks" / "common.py"] if path.name != "main.py" else []
-    found = {"verbosity"}  # absl's own
-    for file in (path, *shared):
+    """Flags that a script defines: in it, or in the benchmarks that it imports."""
+    tree = ast.parse(path.read_text("utf-8"))
+    files, found = [path], {"verbosity"}  # absl's own
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and "benchmarks" in str(node.module):
+            names = [f"{node.module}.{a.name}" for a in node.names] + [str(node.module)]
+            paths = [ROOT.joinpath(*n.split(".")).with_suffix(".py") for n in names]
+            files += [p for p in paths if p.exists()]
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 name = ast.unparse(node.func).rpartition(".")[2]
-                first = node.args[0]
-                if name.startswith(("DEFINE_", "add_argument")) and isinstance(
-                    first, ast.Constant
-                ):
-                    found.add(str(first.value).lstrip("-"))
+                if name.startswith(("DEFINE_", "add_argument")):
+                    found.add(ast.unparse(node.args[0]).strip("'").lstrip("-"))
     return found
 
 
