@@ -1,13 +1,13 @@
 """The original Deep-NRSfM (Kong and Lucey, ICCV 2019), our own implementation.
 
-Block sparse coding: with D_1 seen as one shape (P, 3) per atom, every landmark set
-gives a 3x2 block per atom, and each layer acts alike on the six cells of a block,
+Block sparse coding: with D_1 seen as one shape (P, 3) per atom, each sample has a 3x2
+block per atom, and a layer treats the six cells of a block in the same way,
 
     Psi_1[k] = relu(D_1[k]' W + b_1[k]),   Psi_i = relu(D_i' Psi_{i-1} + b_i).
 
-From the deepest blocks a linear map over all cells gives the bottleneck code, and a
-weighted sum of the blocks, made orthonormal, the camera. The code is decoded by the
-same dictionaries, ``phi_{i-1} = relu(D_i phi_i + b'_i)``, ``s = D_1 phi_1 + b'_1``.
+A linear map of all cells of the deepest blocks gives the bottleneck code, and a
+weighted sum of these blocks, made orthonormal, gives the camera. The code is decoded by
+the same dictionaries, ``phi_{i-1} = relu(D_i phi_i + b'_i)``, ``s = D_1 phi_1 + b'_1``.
 Loss: ``||S M - W||_F / ||W||_F``, no sparsity term, no guide.
 
 Published settings kept: 12 dictionaries, 125 to 10 atoms in even steps, Adam at 1e-3,

@@ -1,9 +1,9 @@
-"""What came before the networks: rigid and low-rank factorisation, own versions.
+"""Methods without networks: rigid and low-rank factorisation, our implementations.
 
 Rigid: Tomasi and Kanade (IJCV 1992). Low rank: a mean and K directions with Gaussian
 weights, by expectation maximisation, after Torresani et al. (PAMI 2008), without their
-model of time; cameras by a projected gradient step. Both take complete landmarks and
-leave the sign of depth open.
+model of time; cameras by a projected gradient step. Both need complete landmarks and do
+not determine the sign of depth.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from dictionary and cameras and never rotates the dictionary; ``Cholesky`` is
 ``losses.distillation_loss`` as it stands, mapped; ``pinv`` is Eq. 13 by a
 pseudo-inverse; the last two also in PyTorch, where it is installed.
 
-All run in one process on the same threads, in turns; figures are medians with the
-quartiles. The ratio is taken round by round against ``gram``, in processor time, which
-other programs disturb less than the clock. ``memory`` is what the compiled program
-allocates besides its arguments and results, per sample, for 256 and for 1024 atoms.
+All run in one process on the same threads, in turns. Values are medians with quartiles.
+The ratio to ``gram`` is computed for each round, in processor time, which other
+programs disturb less than wall time. ``memory`` is what the compiled program allocates
+besides its arguments and results, per sample, for 256 and for 1024 atoms.
 
 Eq. 10, the exact minimum that Eq. 14 bounds, is timed on a few samples with cvxpy and
 Clarabel (``solver`` is Clarabel's own time) and with ``losses.min_code_cost``.

@@ -1,20 +1,20 @@
-"""NRSfM on one data set: the teacher, the EM that starts it, and what both must beat.
+"""NRSfM on one data set: the teacher, the EM that initialises it, and other methods.
 
 python benchmarks/nrsfm.py --dataset=cmu_mocap --seeds=20 --jobs=2
 python benchmarks/nrsfm.py --dataset=classic
 
-All rows see the same 2D landmarks and are scored by the same code; what the columns
-mean stands under the table. Every method and seed runs in a process of its own, so
-that its peak memory is its own (the teacher's process gives the row "EM" of its seed
-on the way); each result is kept in a file (``--runs``), from which an interrupted table
-goes on: delete it after a change of the code.
+All methods are given the same 2D landmarks and are scored by the same code. A text
+below the table explains the columns. Every method and seed runs in a process of its
+own, so that its peak memory is its own; the process of the teacher also gives the row
+"EM" of its seed. Each result is stored in a file (``--runs``), from which an
+interrupted table continues: delete it after a change of the code.
 
-The sign of depth is that of the run (the camera looks down on average), never chosen
-by the truth; methods that leave it open are given the better of the two. The classic
+The sign of depth is that of the run (the camera looks down on average), never chosen by
+the truth; methods that do not determine it are given the better one. The classic
 sequences (``configs/classic.py``) are scored by the metric of Dai et al. (IJCV 2014).
-Their camera turns about the vertical, five degrees a frame: the views' prior says
-"level, any yaw", the order of the frames is not used. The published methods assume no
-such axis; neither does the row with a free grid of rotations.
+Their camera rotates about the vertical, by five degrees a frame: the prior of the views
+is "elevation 0, any yaw", and the order of the frames is not used. The published
+methods and the row with a free grid of rotations do not assume such an axis.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ UNITS = {
 COLUMNS = """\
 error: mean distance of the points after one rotation or reflection of all frames,
   over the standard deviation of a frame's points along an axis (Dai et al. 2014)
-MPJPE: mean distance of the joints, scaled by the mean bone length, roots together
+MPJPE: mean distance of the joints, scaled by the mean bone length, roots aligned
 PA-MPJPE: after the best similarity (rotation, scale, shift), no reflection
-depth error: mean |dz|, scaled by the mean bone length, mean depths together
-unsigned depth: the same, the sign of every single sample chosen by the truth
+depth error: mean |dz|, scaled by the mean bone length, mean depths aligned
+unsigned depth: the same, with the sign of every sample chosen by the truth
 flip fraction: share of the samples whose depth is mirrored (<z, z_true> < 0)
 coherent: seeds with a flip fraction under 5 %
-seconds: wall clock of the fit and of all poses; compiled programs are kept between
-  the seeds, so that the highest includes compiling, the lowest does not
+seconds: wall time of the fit and of all poses; compiled programs are kept between
+  the seeds, so that the highest value includes compilation and the lowest does not
 peak memory: of the whole process, interpreter and data included (z = 0 shows those)
-EM, z = 0: the landmarks given, depth alone is estimated; the others: their own poses
+EM, z = 0: given the landmarks, they estimate only the depth; the others: their poses
 sign: {signs} get the better global sign, the others have their own"""
 # Errors by Dai et al., for the block matrix method.
 CLASSIC = {"drink": 0.0266, "pickup": 0.1731, "yoga": 0.1150, "stretch": 0.1034}

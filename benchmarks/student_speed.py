@@ -5,24 +5,24 @@
     python -m benchmarks.student_speed --keep_freed_memory=all
     python -m benchmarks.student_speed --batch=32,256 --dtype=bfloat16   # on a GPU
 
-The GPU is used where JAX sees one (and by PyTorch where it does), else the CPU;
-``--device`` names one. ``train`` is forward, gradient and Adam on byte pictures, ours
-as ``pose_jax.train`` runs it; ``predict`` is from bytes to poses, ours with folded
-batch norms. Ours at the paper's size keeps freed memory, as ``main.py`` does
-(``config.keep_freed_memory``); with ``--keep_freed_memory=all`` PyTorch does as well.
+JAX and PyTorch each use a GPU if they find one, otherwise the CPU; ``--device`` selects
+one. ``train`` is forward, gradient and Adam on byte pictures, ours as
+``pose_jax.train`` runs it; ``predict`` is from bytes to poses, ours with folded batch
+norms. At the paper's size, ours keeps freed memory, as ``main.py`` does
+(``config.keep_freed_memory``); with ``--keep_freed_memory=all`` PyTorch does so too.
 PyTorch runs eager or compiled, with channels first or last, and once more with bfloat16
-autocast; where it is not installed ours is timed alone.
+autocast; if it is not installed, only ours is measured.
 
 Every method is a process of its own with the same cores and environment. On a CPU all
 of them are ready at the same time and measure in turns, in a random order each round,
-so that whatever else the machine does meets all alike; on a GPU, whose memory they
-could not share, one after the other, in two passes. Figures are medians with the
-quartiles. ``CPU time`` counts only the method's own processor time. ``share of peak``
-is the arithmetic of convolutions and products over the time (on a CPU the CPU time),
-against the best large square product of the same dtype in either library. ``memory``
-is the peak while measuring above what the process had before the network (on a GPU
-what its allocator held). ``ours against it`` is the ratio of images per second, round
-by round.
+so that other work on the machine affects all of them equally. On a GPU, whose memory
+they could not share, they run one after the other, in two passes. Values are medians
+with quartiles. ``CPU time`` counts only the method's own processor time. ``share of
+peak`` is the arithmetic of convolutions and products over the time (on a CPU the CPU
+time), against the best large square product of the same dtype in either library.
+``memory`` is the peak while measuring above what the process had before the network (on
+a GPU what its allocator held). ``ours against it`` is the ratio of images per second,
+round by round.
 """
 
 from __future__ import annotations

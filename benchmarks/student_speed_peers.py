@@ -1,8 +1,8 @@
-"""The student's network in PyTorch, to time it against ours.
+"""The student's network in PyTorch, to compare its speed with ours.
 
-The same layers with torchvision's names, written the way PyTorch likes: channels
-first, its own batch norm, one softmax over the volume. ``tests`` hold it to the same
-poses and gradients as ours. Nothing else needs PyTorch.
+The same layers with torchvision's names, written as is usual in PyTorch: channels
+first, its own batch norm, one softmax over the volume. A test compares poses and
+gradients with ours.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.table_figures --table=1 --dataset=mannequin
 
-The flags are those of ``benchmarks/tables.py``. Curves show what is trained on; the
-error reads the 3D truth, like the tables.
+The flags are those of ``benchmarks/tables.py``. The curves show the training losses;
+the errors need the 3D truth, like the tables.
 """
 
 from __future__ import annotations

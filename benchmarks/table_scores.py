@@ -1,6 +1,6 @@
 """Errors of every sample, ratios and paired differences with their intervals.
 
-The only part of the tables that reads 3D, after everything is trained.
+The only part of the tables that reads 3D, after all trainings.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ trained in a folder of its own (``--runs``) and only once, whichever tables show
 the first part of the training only; ``default`` is that of the configs, closer to the
 truth. ``--form=reduced`` is a small network on 64 pixels for a CPU; ``full`` is
 ``configs/paper.py``, ResNet-50 on 256 pixels, for a GPU.
-``--config.student.steps=16000`` changes a field of either, as in ``main.py``; what is
-trained so lies in a folder of its own. The sign of depth is the teacher's own. Figures:
-mean over seeds [95 % interval, Student's t]; errors in mm.
+``--config.student.steps=16000`` changes a field of either, as in ``main.py``; its
+results are stored in a folder of their own. The sign of depth is that of the teacher.
+Values: mean over seeds [95 % interval, Student's t]; errors in mm.
 """
 
 from __future__ import annotations

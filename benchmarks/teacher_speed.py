@@ -3,11 +3,11 @@
     python -m benchmarks.teacher_speed [--threads=1] [--rounds=40] [--quick]
 
 A step is forward, gradient and Adam of the network of ``configs/paper.py`` on 17
-landmarks: ours as ``nrsfm_jax.loop.fit`` runs it, several to a call, the choice of
-the batch included; the others on a batch that stays where it is. All methods run in
-one process on the same number of threads, in turns. Figures are medians with the
-quartiles. ``share of peak`` is the arithmetic of the step's matrix products over its
-time, as a share of what a large square float32 product reached in the same turns.
+landmarks: ours as ``nrsfm_jax.loop.fit`` runs it, several steps in one call, including
+the choice of the batch; the others with a fixed batch. All methods run in one process
+on the same number of threads, in turns. Values are medians with quartiles. ``share of
+peak`` is the arithmetic of the step's matrix products over its time, as a share of what
+a large square float32 product reached in the same turns.
 """
 
 from __future__ import annotations

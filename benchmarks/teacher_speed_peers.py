@@ -1,8 +1,8 @@
-"""The teacher's network and loss in PyTorch, to time them against ours.
+"""The teacher's network and loss in PyTorch, to compare their speed with ours.
 
 The same parameters (those of ``nrsfm_jax.model.init``), the same equations and Adam
-with the same settings, written the way PyTorch likes. ``tests`` hold them to the same
-loss and gradient as ours. Nothing else needs PyTorch.
+with the same settings, written as is usual in PyTorch. A test compares loss and
+gradient with ours.
 """
 
 from __future__ import annotations

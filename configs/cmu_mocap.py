@@ -1,9 +1,10 @@
-"""The teacher alone on motion capture seen by random cameras, no pictures.
+"""The teacher alone on motion capture seen by random cameras, without pictures.
 
 python main.py --config=configs/cmu_mocap.py --workdir=runs/cmu_mocap --stage=teacher \
     --config.data.mocap_file=cmu_mocap17.npz
 
-Per seed, on four CPU cores: configs/README.md.
+About 1 minute a seed on one CPU core. Expected on the training landmarks, in mm: depth
+error 38.5 [37.6, 39.3] and PA-MPJPE 36.2 [35.7, 37.0] (20 seeds; docs/teacher.md).
 """
 
 from ml_collections import ConfigDict

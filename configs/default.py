@@ -1,6 +1,6 @@
-"""Every field of a run, with the value it takes unless an experiment says otherwise.
+"""Every field of a run with its default.
 
-An experiment (``configs/<name>.py``) starts from here and changes what it needs;
+An experiment (``configs/<name>.py``) starts from these values and changes some of them.
 ``--config.x.y=z`` changes one field from the shell.
 """
 

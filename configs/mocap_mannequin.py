@@ -3,8 +3,8 @@
 python main.py --config=configs/mocap_mannequin.py --workdir=runs/mocap_mannequin \
     --config.data.mocap_file=motion.npz
 
-``mocap_file`` is a BVH file or an .npz with ``positions`` (frames, joints, 3) in mm,
-y up, and ``joint_names``; what to expect: configs/README.md.
+``mocap_file`` is a BVH file or an .npz with ``positions`` (frames, joints, 3) in mm, y
+up, and ``joint_names``. It has not been run at its full length.
 """
 
 from ml_collections import ConfigDict

@@ -4,13 +4,14 @@ python main.py --config=configs/paper.py --workdir=runs/paper \
     --config.data.annotations=train.json --config.data.annotations_val=val.json \
     --config.data.images=images
 
-Human3.6M cannot be passed on; any COCO keypoints file can stand in for it. We ran only
-its first steps, on a CPU: see configs/README.md. The depth loss has the paper's own
-weight in Eq. 15, 1. It differs from Section 5.1 in:
+Human3.6M may not be distributed; any COCO keypoints file can replace it. It needs a GPU
+or TPU. Only its first 550 steps of 8 pictures have been run, in 40 minutes on two CPU
+cores (configs/README.md, table 3). In Eq. 15 the depth loss has the paper's weight, 1.
+It differs from Section 5.1 in:
 
-* the depth that an EM estimates guides the teacher (``teacher.em``): Eq. 4 alone
-  leaves the sign of each sample's depth open; ``--config=configs/paper.py:unguided``
-  trains by Eq. 4 alone, as the paper does;
+* the depth that an EM estimates guides the teacher (``teacher.em``), because Eq. 4
+  alone does not determine the sign of each sample's depth;
+  ``--config=configs/paper.py:unguided`` trains by Eq. 4 alone, as the paper does;
 * the weights of the codes in Eqs. 4 and 14 are .005 and .15, not .01 and .3: here the
   columns of the dictionary have norm 1.
 """

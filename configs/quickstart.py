@@ -2,7 +2,9 @@
 
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Two CPU cores, no download; what to expect: configs/README.md.
+8 minutes and 2.4 GB on two CPU cores, without a download. Expected on validation, in
+mm, PA-MPJPE / depth error: teacher 65.1 / 73.1, Weaksup-bs 115.9 / 101.9, distilled
+119.1 / 110.7 (configs/README.md, table 1).
 """
 
 from ml_collections import ConfigDict
