@@ -14,7 +14,7 @@ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = [sys.executable, "-W", "error::UserWarning:__main__", "main.py"]
-# Not the workers' eight virtual devices: as a user starts it, on one.
+# Not the workers' virtual devices: as a user starts it, on one.
 ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
 
 

@@ -256,4 +256,4 @@ def test_the_package_stays_light_until_an_estimator_is_asked_for():
         "from pose_jax import PoseEstimator, Poses\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
