@@ -6,6 +6,7 @@ by name; what is exported here is mathematics and the teacher's files.
 
 from nrsfm_jax.camera import estimate_camera, orthonormal_projection
 from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, posterior_of
+from nrsfm_jax.handedness import Handedness, synchronise_signs
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.model import (
     estimate_code,
@@ -25,6 +26,7 @@ from nrsfm_jax.teacher import (
 
 __all__ = [
     "GaussianMixture",
+    "Handedness",
     "Objective",
     "Reconstruction",
     "Teacher",
@@ -44,5 +46,6 @@ __all__ = [
     "reconstruct",
     "save",
     "shrink",
+    "synchronise_signs",
     "unit_norm_gauge",
 ]

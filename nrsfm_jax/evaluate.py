@@ -73,6 +73,8 @@ def _evaluate(config: Any, folder: Path, data: Dataset) -> None:
             error = metrics.dai_error(pose, true.positions_mm)
             results[split]["dai_error"] = error
     results["teacher"] = about
+    if (folder / "verdict.json").exists():  # without the EM there is none
+        results["verdict"] = read_json(folder / "verdict.json")
     write_json(path, results)
 
 

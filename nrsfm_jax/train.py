@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,29 @@ from input_pipeline.sources.memory_mapped import is_mapped, parts
 from nrsfm_jax import evaluate, loop
 from nrsfm_jax import teacher as teachers
 from nrsfm_jax.em import (
+    FitReport,
     GaussianMixture,
     em_options,
+    expected_pose,
     mirror_of,
     pose_or_flat,
     posterior_of,
     read_or_fit,
 )
+from nrsfm_jax.handedness import synchronise_signs
 from nrsfm_jax.loss import Objective
+from nrsfm_jax.verdict import judge
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch, sharing
-from runtime.files import plain, replacing, write_rows
+from runtime.files import plain, replacing, write_json, write_rows
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.workdir import check_same_run, mark_finished
 
 SPLITS = ("train", "val")
 EM_POOL = 40_000  # samples that the EM chooses from where not all are in memory
+JUDGED = 5000  # samples whose handedness is measured at the end
 
 
 def train_and_evaluate(
@@ -91,8 +97,10 @@ def _train(config: Any, folder: Path, data: Dataset, settings: dict[str, Any]) -
         print(note, flush=True)
     loop.check_labelled(train.labelled, skeleton.joints)
     em_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    shapes = _shapes(config.teacher.em, folder, em_key, train)
+    shapes, report = _shapes(config.teacher.em, folder, em_key, train)
     pose = {split: _pose(shapes, folder, split, each) for split, each in marks.items()}
+    if report is not None and report.after.applied and not is_mapped(train):
+        pose = _synchronised(pose, skeleton.edges)
     state = _fit(config, folder, fit_key, pose["train"], train, shapes, size)
     teacher = teachers.Teacher(
         params=jax.tree.map(np.asarray, state.params),
@@ -101,36 +109,40 @@ def _train(config: Any, folder: Path, data: Dataset, settings: dict[str, Any]) -
         config=settings,
     )
     processes.on_first(lambda: _save(folder, teacher, shapes, pose, marks), "teacher")
+    if shapes is not None and report is not None:
+        given = folder, shapes, report, marks
+        processes.on_first(lambda: _judge(*given), "verdict")
     if processes.is_first():
         shutil.rmtree(folder / "em_pose", ignore_errors=True)
 
 
 def _shapes(
     settings: Any, folder: Path, key: Key[Array, ""], train: Landmarks
-) -> GaussianMixture | None:
-    """The EM's shapes; None where it does not guide."""
+) -> tuple[GaussianMixture, FitReport] | tuple[None, None]:
+    """The EM's shapes and what they say of themselves; None where it does not guide."""
     if settings.guide_fraction <= 0:
-        return None
+        return None, None
     if is_mapped(train):
         every = -(-len(train) // EM_POOL)
         train = train.take(slice(None, None, every))
     W, labelled = _centred(train)
 
-    def shapes() -> GaussianMixture:
+    def shapes() -> tuple[GaussianMixture, FitReport]:
         return read_or_fit(
             folder / "em.safetensors",
             W,
             labelled,
             key=key,
             mirror=mirror_of(train.skeleton),
+            edges=train.skeleton.edges,
             **em_options(settings),
         )
 
     with progress("teacher: EM", total=1, shown=processes.is_first()) as bar:
         processes.on_first(shapes, "em")
-        shape = shapes()  # as it was kept: the same for all processes
+        shape, report = shapes()  # as kept: the same for all processes
         bar.update(1, log_likelihood=float(shape.log_likelihood))
-    return shape
+    return shape, report
 
 
 def _centred(marks: Landmarks) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +171,19 @@ def _pose(
     if not all(path.exists() for path in paths):
         processes.on_first(write, f"em pose {split}")
     return tuple(np.load(path, mmap_mode="r") for path in paths)
+
+
+def _synchronised(
+    pose: Mapping[str, tuple[np.ndarray, np.ndarray]], edges: Sequence[tuple[int, int]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The EM's depths with the signs that all splits together agree on."""
+    W, depth = (np.concatenate(arrays) for arrays in zip(*pose.values(), strict=True))
+    signs, _ = synchronise_signs(np.concatenate([W, depth[..., None]], -1), edges)
+    tied, start = {}, 0
+    for split, (W, depth) in pose.items():
+        own = signs[start : start + len(W), None].astype(np.float32)
+        tied[split], start = (W, depth * own), start + len(W)
+    return tied
 
 
 def _fit(
@@ -249,10 +274,9 @@ def _save(
             continue
         splits[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
         if shapes is not None:
-            found = posterior_of(shapes, *_centred(each))
             posteriors[split] = {
-                "depth": found.pose[..., 2],
-                "covariance": found.covariance,
+                "depth": pose[split][1],
+                "covariance": posterior_of(shapes, *_centred(each)).covariance,
             }
     teachers.save(folder, teacher, splits, posteriors)
 
@@ -272,3 +296,26 @@ def _save_by_parts(
             path = teacher_file.split_file(folder, split, name)
             write_rows(path, rows.start, values, count=len(marks))
     return len(marks)
+
+
+def _judge(
+    folder: Path,
+    shapes: GaussianMixture,
+    report: FitReport,
+    marks: Mapping[str, Landmarks],
+) -> None:
+    """Writes ``verdict.json``: whether the depth can be trusted, and why."""
+    file = teacher_file.read(folder)
+    some = {name: values[:JUDGED] for name, values in file.split("train").items()}
+    said = teachers.Reconstruction(**some)
+    edges = marks["train"].skeleton.edges
+    _, teacher = synchronise_signs(said.poses(file.dictionary), edges)
+    held_out = expected_pose(shapes, *_centred(marks["val"].take(slice(JUDGED))))[1]
+    verdict = judge(
+        report,
+        teacher,
+        training_nats=float(shapes.log_likelihood),
+        held_out_nats=float(np.mean(held_out)) if len(held_out) else None,
+    )
+    write_json(folder / "verdict.json", dataclasses.asdict(verdict))
+    print(f"teacher: {verdict.text}", flush=True)

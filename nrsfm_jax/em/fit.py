@@ -8,10 +8,7 @@ then it is split into several, narrower ones.
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +37,7 @@ from nrsfm_jax.em.samples import (
     choose_samples,
     most_gaps,
 )
-from nrsfm_jax.em.views import rotation_views, upright_views
-from runtime.files import read_arrays, write_arrays
+from nrsfm_jax.em.views import LEVEL, ViewPrior, upright_views
 
 # Noise of the landmarks at the start and on the first depths, patch units.
 _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
@@ -56,8 +52,6 @@ _EXACT_STEPS, _EXACT_REFRESH = 30, 15
 # random starts so many steps are made before the likeliest goes on.
 _MORE_INCOMPLETE = 2
 _STARTS, _TRIAL_STEPS = 6, 10
-# Below it, rounding in float32 is seen in the likelihood (`gaussians.log_joints`).
-_LEAST_SIGMA = 0.001
 
 
 # --- steps ------------------------------------------------------------------------
@@ -242,10 +236,8 @@ def fit_gaussian(
     labelled: Bool[Array | np.ndarray, "n p"] | None = None,
     *,
     key: Key[Array, ""],
+    prior: ViewPrior = LEVEL,
     num_samples: int = 4000,
-    elevations_deg: Sequence[float] = (-10.0, 0.0, 10.0, 20.0, 30.0),
-    num_yaws: int = 24,
-    views: Float[Array | np.ndarray, "g 3 3"] | None = None,
     level_steps: int = 60,
     grid_steps: int = 40,
     last_sigma: float = 0.005,
@@ -259,11 +251,9 @@ def fit_gaussian(
         labelled: True where a landmark is known. With ``num_samples`` complete ones,
             only these are used; else missing landmarks are latent as well.
         key: chooses the samples and the noise on the first depths.
+        prior: the views. With any rotation the first stage runs on them and the second
+            is left out; the sign of depth is arbitrary.
         num_samples: size of the random subset that is used.
-        elevations_deg: elevations of the camera, positive: looks down.
-        num_yaws: even rotations about the vertical axis.
-        views: a grid to use instead, such as `rotation_views`: the first stage then
-            runs on it and the second is left out; the sign of depth is arbitrary.
         level_steps: steps of the first stage.
         grid_steps: steps of the second stage.
         last_sigma: noise at the end and in the second stage, patch units. Exact
@@ -280,10 +270,11 @@ def fit_gaussian(
     samples = choose_samples(landmarks, mask, key=choose, num_samples=num_samples)
     jitter = _DEPTH_NOISE * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
     starts = [upright_start(samples)]
-    if views is not None:
+    upright = prior.elevations_deg is not None
+    if not upright:
         # Which one is near depends on how the object turns: about one axis or all.
         starts.append(free_start(samples))
-    first = upright_views((0.0,), num_yaws) if views is None else np.asarray(views)
+    first = upright_views((0.0,), prior.count) if upright else prior.grid()
 
     def from_start(S):
         S = S - S.mean(0) + jitter[:, None] * (0, 0, 1)
@@ -292,10 +283,9 @@ def fit_gaussian(
         return run_em(start, samples, steps=level_steps, first_sigma=_FIRST_SIGMA)
 
     fitted = likeliest(from_start(S) for S in starts)
-    if views is not None:
+    if not upright:
         return fitted
-    grid = upright_views(elevations_deg, num_yaws)
-    fitted = single_gaussian(fitted.mu[0], fitted.Sigma[0], last_sigma, grid)
+    fitted = single_gaussian(fitted.mu[0], fitted.Sigma[0], last_sigma, prior.grid())
     return refit(fitted, samples, steps=grid_steps)
 
 
@@ -363,7 +353,7 @@ def fit_mixture(
     start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
     fitted = run(start, steps=steps)
     # The caller may then leave the mirror images out.
-    if not _is_finite(fitted):
+    if not is_finite(fitted):
         return fitted
     return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=_POOLING)
 
@@ -408,118 +398,6 @@ def _posterior_shapes(
     return jax.vmap(one)(w)
 
 
-# --- all of it --------------------------------------------------------------------
-
-
-def fit_shapes(
-    W: Float[Array | np.ndarray, "n p 2"],
-    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
-    *,
-    key: Key[Array, ""],
-    components: int = 10,
-    num_samples: int = 4000,
-    last_sigma: float = 0.005,
-    mirror: Int[np.ndarray, " p"] | None = None,
-    **options: Any,
-) -> GaussianMixture:
-    """One Gaussian, then several: :func:`fit_gaussian` and :func:`fit_mixture`.
-
-    Mirror images that the single Gaussian cannot explain at all are left out.
-
-    Args:
-        W: landmarks centred over the labelled joints, patch units, y down.
-        labelled: True where a landmark is known.
-        key: for all that is random.
-        components: K.
-        num_samples: see :func:`fit_gaussian`, like ``last_sigma``.
-        last_sigma: noise of the landmarks, patch units.
-        mirror: see :func:`fit_mixture`.
-        options: further ones of :func:`fit_gaussian`, such as the views.
-
-    Raises:
-        ValueError: also where a fit did not end in finite numbers.
-    """
-    if last_sigma < _LEAST_SIGMA:
-        warnings.warn(
-            f"noise {last_sigma} of the landmarks: below {_LEAST_SIGMA} rounding in "
-            "float32 is seen in the likelihood of the EM",
-            stacklevel=2,
-        )
-    first, second = jax.random.split(key)
-    options = {"last_sigma": last_sigma, "num_samples": num_samples, **options}
-    single = fit_gaussian(W, labelled, key=first, **options)
-    _check_finite(single, W)
-    fit = functools.partial(
-        fit_mixture,
-        single,
-        W,
-        labelled,
-        key=second,
-        components=components,
-        num_samples=num_samples,
-    )
-    mixture = fit(mirror=mirror)
-    if mirror is not None and not _is_finite(mixture):
-        mixture = fit()
-    _check_finite(mixture, W)
-    return mixture
-
-
-def _is_finite(fitted: GaussianMixture) -> bool:
+def is_finite(fitted: GaussianMixture) -> bool:
+    """Whether all its numbers are."""
     return all(bool(np.isfinite(x).all()) for x in fitted)
-
-
-def _check_finite(
-    fitted: GaussianMixture, W: Float[Array | np.ndarray, "n p 2"]
-) -> None:
-    if _is_finite(fitted):
-        return
-    n, P, _ = W.shape
-    raise ValueError(
-        f"the EM on {n} samples of {P} landmarks ended in numbers that are not finite: "
-        "too few samples, or too few views (config.teacher.em.num_yaws, elevations_deg)"
-        " for landmarks that are missing; give more, or train without it "
-        "(config.teacher.em.guide_fraction=0)"
-    )
-
-
-def read_or_fit(
-    path: Path,
-    W: Float[np.ndarray, "n p 2"],
-    labelled: Bool[np.ndarray, "n p"],
-    *,
-    key: Key[Array, ""],
-    **options: Any,
-) -> GaussianMixture:
-    """:func:`fit_shapes`, kept on disk so that a resumed run need not fit again."""
-    if path.exists():
-        arrays = read_arrays(path)
-        return GaussianMixture(**{k: jnp.asarray(v) for k, v in arrays.items()})
-    shapes = fit_shapes(W, labelled, key=key, **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(path, shapes._asdict())
-    return shapes
-
-
-def em_options(settings: Any) -> dict[str, Any]:
-    """What :func:`fit_shapes` takes, from ``config.teacher.em``.
-
-    Raises:
-        ValueError: views of an unknown kind.
-    """
-    if settings.views not in ("upright", "free"):
-        raise ValueError(
-            f"config.teacher.em.views = {settings.views!r}; it must be 'upright' "
-            "(elevations_deg with num_yaws each) or 'free' (num_rotations)"
-        )
-    options: dict[str, Any] = {
-        "components": settings.components,
-        "num_samples": settings.num_samples,
-        "last_sigma": settings.noise,
-    }
-    if settings.views == "free":
-        return options | {"views": rotation_views(settings.num_rotations)}
-    return options | {
-        "elevations_deg": tuple(settings.elevations_deg),
-        "num_yaws": settings.num_yaws,
-    }

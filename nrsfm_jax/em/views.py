@@ -8,6 +8,7 @@ above the body that looks down on it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,3 +69,36 @@ def rotation_views(num_views: int) -> Float[np.ndarray, "g 3 3"]:
     K = np.cross(v[:, None], np.eye(3)).swapaxes(1, 2)
     w = (q * np.cos(beta))[:, None, None]
     return (np.eye(3) + 2 * (w * K + K @ K)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewPrior:
+    """From where a camera may look: evenly likely views.
+
+    Attributes:
+        name: for reports.
+        elevations_deg: elevations of the camera above an upright object, each with
+            ``count`` even yaws; None: any rotation.
+        count: number of yaws, or of rotations.
+        sizes: factors of the object's size, each with ``count`` rotations. A body seen
+            end-on fills its box with less of its length than one seen from the side.
+    """
+
+    name: str
+    elevations_deg: tuple[float, ...] | None
+    count: int
+    sizes: tuple[float, ...] = (1.0,)
+
+    def grid(self) -> Float[np.ndarray, "g 3 3"]:
+        """R_g, times the size where there are several."""
+        if self.elevations_deg is not None:
+            return upright_views(self.elevations_deg, self.count)
+        rotations = rotation_views(self.count)
+        return np.concatenate([rotations * np.float32(size) for size in self.sizes])
+
+
+LEVEL = ViewPrior("level", (-10.0, 0.0, 10.0, 20.0, 30.0), 24)
+# Mirrored in depth, these two are the views from below.
+RAISED = ViewPrior("raised", (20.0, 30.0, 40.0, 50.0, 60.0), 24)
+ABOVE = ViewPrior("above", (50.0, 60.0, 70.0, 80.0, 90.0), 24)
+FREE = ViewPrior("any rotation", None, 350, (1.0, 1.3, 1.7))
