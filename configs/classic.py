@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     # A few hundred frames allow one Gaussian. The camera turns about the vertical; an
     # object that turns in any way needs em.views = "free".
     em.components = 1
+    em.views = "upright"
     em.elevations_deg = (0.0,)
     em.num_yaws = 72
     em.noise = 0.002

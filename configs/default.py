@@ -80,12 +80,11 @@ def _teacher() -> ConfigDict:
     teacher.em.guide_floor = 0.5
     teacher.em.components = 10  # Gaussians; 1: a single one
     teacher.em.num_samples = 4000
-    # 'upright': every elevation with even yaws; 'free': rotations of any kind, for
-    # objects that have no upright position (the sign of depth is then left to chance).
-    teacher.em.views = "upright"
+    # 'auto': the likeliest of level, raised, above and any rotation; 'upright': these
+    # elevations with even yaws; 'free': any rotation (the sign of depth stays open).
+    teacher.em.views = "auto"
     teacher.em.num_yaws = 24
     teacher.em.elevations_deg = (-10.0, 0.0, 10.0, 20.0, 30.0)
-    teacher.em.num_rotations = 1000
     teacher.em.noise = 0.005  # of the landmarks, patch units; exact ones allow less
     teacher.checkpoint_every = 1000
     teacher.log_every = 100

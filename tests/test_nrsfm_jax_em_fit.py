@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
 from nrsfm_jax import em
 from nrsfm_jax.em import fit
 from nrsfm_jax.em.gaussians import mirrored
 
 P, COUNT = bodies.P, 600
-VIEWS = {"elevations_deg": (-10.0, 20.0, 35.0), "num_yaws": 8}
+VIEWS = em.ViewPrior("test", (-10.0, 20.0, 35.0), 8)
 # The same sizes everywhere, so that few programs are compiled.
 gaussian = functools.partial(
-    em.fit_gaussian, num_samples=COUNT, last_sigma=0.03, level_steps=40, **VIEWS
+    em.fit_gaussian, num_samples=COUNT, last_sigma=0.03, level_steps=40, prior=VIEWS
 )
 
 
@@ -147,15 +146,16 @@ def test_the_value_at_a_missing_joint_does_not_change_the_fit(mixture):
     rubbish = np.resize(np.array([np.nan, 7.0], np.float32), samples.W.shape)
     noise = np.where(samples.labelled[..., None], samples.W, rubbish)
     clean, other = (
-        em.fit_shapes(
+        em.fit_mixture(
+            gaussian(
+                W, samples.labelled, key=jax.random.key(1), level_steps=5, grid_steps=5
+            ),
             W,
             samples.labelled,
-            key=jax.random.key(1),
+            key=jax.random.key(2),
             components=2,
-            last_sigma=0.03,
-            level_steps=5,
-            grid_steps=5,
-            **VIEWS,
+            num_samples=COUNT,
+            steps=5,
         )
         for W in (samples.W, noise)
     )
@@ -174,50 +174,10 @@ def test_samples_without_landmarks_are_refused(seen):
         gaussian(seen[0][:5], labelled, key=jax.random.key(0))
 
 
-def test_noise_that_rounding_would_hide_is_warned_of(monkeypatch, single, seen):
-    monkeypatch.setattr(fit, "fit_gaussian", lambda *_, **__: single)
-    monkeypatch.setattr(fit, "fit_mixture", lambda *_, **__: single)
-    with pytest.warns(UserWarning, match=r"noise 0.0005 .* below 0.001"):
-        em.fit_shapes(seen[0], key=jax.random.key(0), last_sigma=0.0005)
-
-
-def test_a_fit_that_is_not_finite_says_so(monkeypatch, single, seen):
-    broken = single._replace(Sigma=jnp.full_like(single.Sigma, jnp.nan))
-    monkeypatch.setattr(fit, "fit_gaussian", lambda *_, **__: broken)
-    with pytest.raises(ValueError, match=r"600 samples of 6 landmarks.*not finite"):
-        em.fit_shapes(seen[0], key=jax.random.key(0), components=2)
-
-
-def test_mirror_images_that_cannot_be_explained_are_left_out(monkeypatch, single, seen):
-    broken = single._replace(Sigma=jnp.full_like(single.Sigma, jnp.nan))
-    monkeypatch.setattr(fit, "fit_gaussian", lambda *_, **__: single)
-    monkeypatch.setattr(
-        fit,
-        "fit_mixture",
-        lambda *_, mirror=None, **__: single if mirror is None else broken,
-    )
-    fitted = em.fit_shapes(seen[0], key=jax.random.key(0), mirror=np.arange(P))
-    assert fitted is single
-
-
 def test_the_likeliest_is_never_one_that_is_not_a_number(single):
     scores = (np.nan, -3.0, -2.0)
     fits = [single._replace(log_likelihood=jnp.float32(x)) for x in scores]
     assert fit.likeliest(fits).log_likelihood == -2
-
-
-def test_a_fit_is_kept_on_disk(tmp_path, monkeypatch, mixture, seen):
-    monkeypatch.setattr(fit, "fit_shapes", lambda *_, **__: mixture)
-    read = functools.partial(
-        em.read_or_fit,
-        tmp_path / "new" / "em.safetensors",
-        seen[0],
-        np.ones((COUNT, P), bool),
-    )
-    assert read(key=jax.random.key(0)) is mixture
-    monkeypatch.undo()
-    for kept, given in zip(read(key=jax.random.key(0)), mixture, strict=True):
-        np.testing.assert_array_equal(kept, given)
 
 
 def tumbling_body(count, *, points=10, bend=0.25, seed=0):
@@ -236,31 +196,12 @@ def tumbling_body(count, *, points=10, bend=0.25, seed=0):
 
 def test_a_body_that_tumbles_has_one_sign_of_depth():
     X = tumbling_body(800)
-    shapes = em.fit_shapes(
-        X[..., :2],
-        key=jax.random.key(0),
-        components=2,
-        num_samples=800,
-        last_sigma=0.02,
-        views=em.rotation_views(300),
-    )
+    any_rotation = em.ViewPrior("test", None, 300)
+    options = {"key": jax.random.key(0), "num_samples": 800}
+    single = em.fit_gaussian(X[..., :2], prior=any_rotation, last_sigma=0.02, **options)
+    shapes = em.fit_mixture(single, X[..., :2], components=2, **options)
     pose, _ = em.expected_pose(shapes, X[..., :2], chunk=500)
     flip = flips(pose, X[..., 2])
     assert min(flip, 1 - flip) < 0.05  # which of the two signs is left to chance
     z = X[..., 2] if flip < 0.5 else -X[..., 2]
     assert depth_error(pose, z) < 0.2 * np.abs(z).mean()
-
-
-def test_views_are_config():
-    config: Any = default.get_config()
-    settings = config.teacher.em
-    upright = em.em_options(settings)
-    assert upright["elevations_deg"] == tuple(settings.elevations_deg)
-    assert "views" not in upright
-    settings.views, settings.num_rotations = "free", 30
-    free = em.em_options(settings)
-    np.testing.assert_array_equal(free["views"], em.rotation_views(30))
-    assert "elevations_deg" not in free
-    settings.views = "sideways"
-    with pytest.raises(ValueError, match="'sideways'"):
-        em.em_options(settings)

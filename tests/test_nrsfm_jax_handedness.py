@@ -16,7 +16,7 @@ def _rotations(random, n):
     return Q * np.linalg.det(Q)[:, None, None]
 
 
-def bodies(n, *, seed=0):
+def bodies(n, *, seed=0, turned=True):
     """A rigid trunk of four points and two limbs whose knees bend one way only."""
     random = np.random.default_rng(seed)
     trunk = np.array([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0.2, 2, 0.5]], float)
@@ -29,7 +29,7 @@ def bodies(n, *, seed=0):
         knee = np.array([side, 0, 0]) + 1.5 * upper
         joints.append(np.stack([knee, knee + 1.5 * lower], 1))
     poses = np.concatenate(joints, 1)
-    return poses @ _rotations(random, n)
+    return poses @ _rotations(random, n) if turned else poses
 
 
 def randomly_flipped(poses, *, share=0.5, seed=1):

@@ -333,10 +333,10 @@ def in_body_frame(
     sees it; the others turn freely, without reflection.
     """
     body = np.asarray(poses - poses.mean(axis=1, keepdims=True), np.float64)
-    upright = prior.elevations_deg is not None
-    if upright:
+    turned, axes = body, [0, 1, 2]
+    if prior.elevations_deg is not None:
         body = body @ upright_views((float(np.mean(prior.elevations_deg)),), 1)[0].T
-    turned, axes = body, [0, 2] if upright else [0, 1, 2]
+        axes = [0, 2]
     mean = body[np.argmax((body**2).sum((1, 2)))]
     for _ in range(rounds):
         U, _, Vt = np.linalg.svd(np.swapaxes(body[..., axes], 1, 2) @ mean[:, axes])
