@@ -340,7 +340,7 @@ def em_pose(problem: Problem, seed: int, **changed: Any) -> np.ndarray:
     em.update(changed)
     options = em_options(em) | {"mirror": mirror_of(marks.skeleton)}
     W, _ = marks.centred
-    shapes = fit_shapes(W, marks.labelled, key=keys_of(seed)[0], **options)
+    shapes, _ = fit_shapes(W, marks.labelled, key=keys_of(seed)[0], **options)
     return expected_pose(shapes, W, marks.labelled)[0]
 
 
