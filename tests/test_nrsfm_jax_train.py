@@ -290,8 +290,10 @@ def test_procrustes_mean_undoes_rotation_scale_and_shift():
 
 
 def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
+    whole = Dataset.landmarks
+
     def hidden(data, split):
-        marks = open_dataset(data.settings).landmarks(split)
+        marks = whole(data, split)
         labelled = marks.labelled.copy()
         labelled[:, 4] = False
         return dataclasses.replace(marks, labelled=labelled)

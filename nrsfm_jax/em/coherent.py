@@ -247,7 +247,8 @@ def _one_view(seen: Samples, last_sigma: float) -> GaussianMixture:
     """A Gaussian of the landmarks themselves."""
     W, labelled = map(np.asarray, seen)
     mean = W.sum(0) / np.maximum(labelled.sum(0), 1)[:, None]
-    front = upright_views((0.0,), 1)
+    # Repeated, so that the programs of the other trials serve; still one view.
+    front = np.tile(upright_views((0.0,), 1), (len(LEVEL.grid()), 1, 1))
     S = np.stack([mean[:, 0], -mean[:, 1], 0 * mean[:, 0]], axis=1)
     mu = (S - S.mean(0)).reshape(-1)
     start = single_gaussian(mu, 0.05 * centring(len(S)), last_sigma, front)
