@@ -1,16 +1,16 @@
-"""Augmentation: a turn, a change of size and a mirror image, composed with the crop.
+"""Augmentation: rotation, scale and flip, composed with the crop.
 
-Crop and augmentation are one affine map, so that a picture is resampled once. With
-F = diag(-1, 1) for a mirrored sample (else the identity), R the rotation by an angle
+Crop and augmentation are one affine map, so that a picture is resampled once. With F =
+diag(-1, 1) for a mirrored sample (else the identity), R the rotation by an angle
 (positive turns x towards y, clockwise on the screen) and s the scale,
 
     patch' = s R F patch,      pixel = centre + (half_side / s) F R^T patch'.
 
-A mirrored joint p is what was joint ``perm[p]``. Depth changes by s alone, so with
-the depth ``z'`` of the augmented picture that of the plain crop is
-``where(flip, z'[perm], z') / s``. All random numbers follow from (seed, sample
-counter). Landmarks are worked on by the batch, pictures one by one, in OpenCV, which
-leaves the interpreter to other threads meanwhile.
+Joint p of a flipped picture was joint ``perm[p]``. Only s changes the depth, so that
+for a depth ``z'`` in the augmented picture the depth in the plain crop is
+``where(flip, z'[perm], z') / s``. All random numbers are functions of (seed, sample
+counter). Landmarks are augmented by batches, pictures one by one in OpenCV, which
+releases the interpreter to other threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A data set, resolved once by ``open_dataset`` and passed on to whatever needs it."""
+"""A data set, resolved once by ``open_dataset`` and passed to all that needs it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""JPEG and PNG bytes to the part of a picture that a crop needs, no more.
+"""Decodes only that part of a JPEG or PNG picture that a crop needs.
 
-A JPEG that is shrunk at least twofold is decoded at a half, a quarter or an eighth of
-its size: it is stored so that this costs less than decoding all of it, and each pixel
-is then the mean of those that it stands for. Of a JPEG that is much larger than the
-crop only the crop is decoded.
+A JPEG that is reduced by a factor of two or more is decoded at a half, a quarter or an
+eighth of its size, which costs less than decoding all of it; each pixel is then the
+mean of those that it replaces. Of a JPEG that is much larger than the crop, only the
+crop is decoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The 2D landmarks of a split: what the teacher learns from, without a picture."""
+"""The 2D landmarks of a split: the data of the teacher, without pictures."""
 
 from __future__ import annotations
 

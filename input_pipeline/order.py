@@ -2,9 +2,9 @@
 
 The rows of the training set are those of the main source, then those of each extra
 source in turn. Of every ``BLOCK`` draws each source has its share, always in the same
-places, and epoch e of a source is the e-th permutation drawn from the seed. So a run
-resumes at any step without reading what came before, and N hosts together see what one
-would.
+places, and epoch e of a source is the e-th permutation drawn from the seed. A run can
+therefore resume at any step without reading the steps before, and N hosts together read
+what one host would.
 """
 
 from __future__ import annotations

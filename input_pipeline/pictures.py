@@ -1,4 +1,4 @@
-"""Whole pictures and videos from outside, and patches cut out of them."""
+"""Whole pictures and videos of users, and crops from them."""
 
 from __future__ import annotations
 

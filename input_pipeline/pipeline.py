@@ -1,4 +1,4 @@
-"""Batches of pictures and landmarks by tf.data, from what TFDS has prepared."""
+"""Batches of pictures and landmarks by tf.data, from data that TFDS has prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorFlow and TFDS, brought in late, quietly, and kept off the accelerators."""
+"""TensorFlow and TFDS, imported late, without messages and without accelerators."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What can be wrong with a data set, as records that name the place and the remedy.
+"""Problems of a data set, as records that name the place and the remedy.
 
-The checks are written once and report what they find to a callable. A reader
-passes :func:`raise_problem` and stops at the first; ``validate`` collects them all.
+The checks are written once and report problems to a callable. A reader passes
+:func:`raise_problem` and stops at the first; ``validate`` collects them all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a labelled data set looks like: counts, sizes, and what is odd about it.
+"""A survey of a labelled data set: counts, sizes and unusual samples.
 
-Nothing here stops a training; the oddities are reported as notes.
+Nothing here stops a training; unusual samples are reported as notes.
 """
 
 from __future__ import annotations

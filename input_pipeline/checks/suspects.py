@@ -1,18 +1,19 @@
-"""Labels that may have left and right exchanged, told from the set's own poses.
+"""Labels in which left and right may be exchanged, found from the poses of the set.
 
 One Gaussian is fitted to all centred poses of unit size, mirrored ones included,
 without the worst tenth. For a pose w with the labels of one limb exchanged to w',
 
     gain = log p(w') - log p(w)
 
-is how much more probable it would be the other way round. Only labelled joints count.
-A limb is exchanged against the rest of the body: where all joints of a body are
-exchanged, it looks like one seen from behind, and no 2D statistic can tell. So arms
-that are exchanged may be told as legs that are, of a body that faces the other way.
+is the log of the factor by which the exchange makes it more probable. Only labelled
+joints count. A limb is exchanged relative to the rest of the body: a body whose joints
+are all exchanged looks like one seen from behind, which no 2D statistic can
+distinguish. Exchanged arms may therefore be reported as exchanged legs of a body that
+faces the other way.
 
-On 4,000 rendered people (``mh_mocap``) with one in fifty spoiled by one such exchange,
-it finds three in four, beside one in 200 of the others; with three joints in ten
-unlabelled, one in three, beside one in 800 (measured once).
+On 4,000 rendered people (``mh_mocap``), one in fifty with one such exchange, it finds
+three quarters of the exchanges and reports one in 200 of the others; with three joints
+in ten unlabelled, one third and one in 800 (measured once).
 """
 
 from __future__ import annotations

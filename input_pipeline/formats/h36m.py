@@ -2,9 +2,9 @@
 
 * The ``.npz`` that mmpose's preprocessing writes: ``imgname`` (N,), ``part``
   (N, 17, 3) x, y, labelled; ``center`` (N, 2) and ``scale`` (N,) of 200 pixels. Its
-  ``S`` is 3D and is left alone.
+  ``S`` is 3D and is not read.
 * The folder of the ECCV 2018 challenge: ``Train`` and ``Val`` with ``IMG/00001.jpg``
-  and ``POSE/00001.csv``, which is 3D and is left alone. The challenge has no 2D
+  and ``POSE/00001.csv``, which is 3D and is not read. The challenge has no 2D
   landmarks; they come from the ``*_keypoint_jnt_bbox_db.pkl`` that Sun et al. (2018)
   publish, in a folder beside ``Train`` (or in ``../msra_cache``): x and y of
   ``joints_3d``.

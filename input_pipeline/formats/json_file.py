@@ -1,4 +1,4 @@
-"""JSON from outside: whatever stands in it, a message and no traceback."""
+"""JSON of users: whatever it contains, an error is a message and no traceback."""
 
 from __future__ import annotations
 

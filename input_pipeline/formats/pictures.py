@@ -1,4 +1,4 @@
-"""Pictures from outside: decoded once, turned as EXIF says, stored as JPEG or PNG."""
+"""Pictures of users: decoded once, rotated as EXIF says, stored as JPEG or PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Landmarks from a folder of NumPy files, mapped into memory and read by the row.
+"""Landmarks from a folder of NumPy files, mapped into memory and read row by row.
 
 For sets that need not fit in memory (``config.data.name = "landmarks"``)::
 
@@ -8,7 +8,7 @@ For sets that need not fit in memory (``config.data.name = "landmarks"``)::
     train/sample_ids.npy              (N,) int64; without it 0, 1, 2, ...
     val/...                           likewise
 
-``np.save`` writes them; what does not fit in memory is filled piece by piece::
+``np.save`` writes them. Arrays that do not fit in memory are filled piece by piece::
 
     keypoints = np.lib.format.open_memmap(
         "train/keypoints.npy", mode="w+", dtype=np.float32, shape=(1_000_000, 17, 2)

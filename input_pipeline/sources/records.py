@@ -1,4 +1,4 @@
-"""What a source of pictures gives: a record for each sample, and tables of them."""
+"""Records of the samples of a source of pictures, and tables of them."""
 
 from __future__ import annotations
 

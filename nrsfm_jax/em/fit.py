@@ -1,8 +1,8 @@
 """The fit of the mixture: starts, stages, choice.
 
-A single Gaussian is fitted first, with level views and falling noise; then on the grid
-of elevations, from that fit and from its mirror image, of which the likelier is kept;
-then it is split into several, narrower ones.
+A single Gaussian is fitted first, with level views and decreasing noise; then on the
+grid of elevations, from that fit and from its mirror image, of which the likelier is
+kept; then it is split into several, narrower ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Missing landmarks in the EM: latent like the view, at the price of complete ones.
+"""Missing landmarks in the EM: latent like the view, at the cost of complete ones.
 
 In most of the fit the missing coordinates of a sample are independent of the pair of
 component and view (:func:`complete`), in the last steps and afterwards they are not

@@ -1,4 +1,4 @@
-"""What the mixture says of one sample: pose, covariance of the depth, evidence.
+"""The posterior of one sample: pose, covariance of the depth, evidence.
 
 For a pair c of component and view the depth is normal; over the pairs it is a mixture,
 of which the first two moments are kept:
@@ -7,7 +7,7 @@ of which the first two moments are kept:
     z_c = mu_z + K_z (w - A mu),   V_c = Sigma_zz - K_z A Sigma_z^T
 
 The second part of C is large where two views, or two kinds of pose, explain a sample:
-their depths are averaged instead of one being believed.
+their depths are averaged, and none of them is selected.
 """
 
 # Paper: no such thing; here: it guides the teacher, fills in missing landmarks, and is

@@ -1,4 +1,4 @@
-"""Which samples a fit takes, their mirror images, and the order of their gaps."""
+"""The samples of a fit, their mirror images, and the order of missing landmarks."""
 
 from __future__ import annotations
 
