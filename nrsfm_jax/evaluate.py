@@ -87,8 +87,10 @@ def _evaluate_split(
 ) -> dict[str, Any]:
     """Predictions in the patch, their fit to the landmarks and their scores."""
     said = teachers.Reconstruction(**file.split(split, np.asarray(marks.sample_ids)))
+    # Of a large file mapped anew for each part: pages that were read count as memory.
     active = sum(
-        np.count_nonzero(said.code[i : i + ROWS] > 0) for i in range(0, len(said), ROWS)
+        np.count_nonzero(file.split(split)["code"][i : i + ROWS])  # codes are >= 0
+        for i in range(0, len(said), ROWS)
     )
     fit = {
         "count": len(said),
