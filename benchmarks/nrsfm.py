@@ -210,6 +210,7 @@ def config_of(args: argparse.Namespace) -> Any:
     config.teacher.steps = args.steps or (min(steps, 1500) if args.quick else steps)
     if args.elevations:
         grid = tuple(float(e) for e in args.elevations.split(","))
+        config.teacher.em.views = "upright"
         config.teacher.em.elevations_deg = grid
     data.num_train = 3000 if args.quick else args.samples
     if args.dataset == "classic":
