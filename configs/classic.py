@@ -21,12 +21,8 @@ def get_config() -> ConfigDict:
     config.data.name = "sequence"
     config.data.sequence = "yoga"
     em = config.teacher.em
-    # A few hundred frames allow one Gaussian. The camera turns about the vertical; an
-    # object that turns in any way needs em.views = "free".
+    # A few hundred frames allow one Gaussian.
     em.components = 1
-    em.views = "upright"
-    em.elevations_deg = (0.0,)
-    em.num_yaws = 72
     em.noise = 0.002
     config.teacher.steps = 1500
     return config
