@@ -213,3 +213,17 @@ def _own_mentions():
     import plotly.offline
 
     return plotly.offline.get_plotlyjs().count("Plotly.newPlot(")
+
+
+def test_the_verdict_stands_at_the_top(tmp_path):
+    text = "Depth: NOT TRUSTED. A single view explains <them> better."
+    teacher = RESULTS["teacher"] | {"verdict": {"trusted": False, "text": text}}
+    path = write_report(
+        tmp_path / "a.html",
+        title="A",
+        skeleton=H36M_17,
+        results=RESULTS | {"teacher": teacher},
+    )
+    page = path.read_text("utf-8")
+    assert "<b>Depth: NOT TRUSTED.</b> A single view explains &lt;them&gt;" in page
+    assert page.index("NOT TRUSTED") < page.index("PA-MPJPE")

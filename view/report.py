@@ -89,7 +89,8 @@ def write_report(
         skeleton: of all landmarks and poses.
         results: method -> ``{"train": metrics, "val": metrics}``, as in
             results.json; ``seconds`` (stage -> seconds) and ``environment``
-            (versions, device, git revision) are shown as well.
+            (versions, device, git revision) are shown as well, and the
+            ``"verdict"`` of the teacher.
         curves: the lines of metrics.jsonl.
         samples: each with ``image`` (H, W, 3), ``keypoints_2d`` (P, 2) pixels of
             that image, optionally ``labelled`` (P,), ``poses`` (name of
@@ -145,8 +146,17 @@ def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
     return (
         f"<h1>{html.escape(title)}</h1>"
         f'<p class="soft">{html.escape(description)}</p>'
-        f'<div class="facts">{shown}</div>{glance(results)}'
+        f'<div class="facts">{shown}</div>{_verdict(results)}{glance(results)}'
     )
+
+
+def _verdict(results: Mapping[str, Any]) -> str:
+    """Whether the depth can be trusted, in the teacher's own words."""
+    verdict = (results.get("teacher") or {}).get("verdict")
+    if not verdict:
+        return ""
+    head, _, rest = verdict["text"].partition(". ")
+    return f"<p><b>{html.escape(head)}.</b> {html.escape(rest)}</p>"
 
 
 def _device_text(device: Mapping[str, Any] | str) -> str:

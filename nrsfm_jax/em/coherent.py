@@ -132,45 +132,39 @@ def fit_shapes(
     Raises:
         ValueError: landmarks that cannot be used, a fit that is not finite.
     """
-    if last_sigma < _LEAST_SIGMA:
-        warnings.warn(
-            f"noise {last_sigma} of the landmarks: below {_LEAST_SIGMA} rounding in "
-            "float32 is seen in the likelihood of the EM",
-            stacklevel=2,
-        )
+    _warn_of_rounding(last_sigma)
     W, labelled = check_landmarks(W, labelled)
     first, second = jax.random.split(key)
     nats, likely = trials(
         W, labelled, key=jax.random.fold_in(key, 2), given=prior, last_sigma=last_sigma
     )
     prior = prior or likely
-    single = fit_gaussian(
-        W,
-        labelled,
-        key=first,
-        prior=prior,
-        num_samples=num_samples,
-        last_sigma=last_sigma,
-    )
+    options = {"key": first, "num_samples": num_samples, "last_sigma": last_sigma}
+    single = fit_gaussian(W, labelled, prior=prior, **options)
     _check_finite(single, W)
-    # The samples of that fit: its key chooses them so.
-    samples = choose_samples(
-        W, labelled, key=jax.random.split(first)[0], num_samples=num_samples
-    )
+    options = {"key": jax.random.split(first)[0], "num_samples": num_samples}
+    samples = choose_samples(W, labelled, **options)  # those of that fit
     rows = np.asarray(jax.random.permutation(jax.random.fold_in(key, 3), len(W)))
     some = W[rows[:_TIED_SAMPLES]], labelled[rows[:_TIED_SAMPLES]]
     single, before, refitted = tied(single, samples, some, prior, edges)
-    fit = functools.partial(
-        fit_mixture, single, W, labelled, key=second, num_samples=num_samples
-    )
-    mixture = fit(components=components, mirror=mirror)
+    options = {"key": second, "components": components, "num_samples": num_samples}
+    mixture = fit_mixture(single, W, labelled, mirror=mirror, **options)
     if mirror is not None and not is_finite(mixture):
         # The single Gaussian cannot explain the mirror images at all.
-        mixture = fit(components=components)
+        mixture = fit_mixture(single, W, labelled, **options)
     _check_finite(mixture, W)
     _, after = synchronise_signs(expected_pose(mixture, *some)[0], edges)
     sign_nats = _sign_nats(single, samples, prior)
     return mixture, FitReport(prior.name, nats, sign_nats, before, refitted, after)
+
+
+def _warn_of_rounding(sigma: float) -> None:
+    if sigma < _LEAST_SIGMA:
+        warnings.warn(
+            f"noise {sigma} of the landmarks: below {_LEAST_SIGMA} rounding in float32 "
+            "is seen in the likelihood of the EM",
+            stacklevel=3,
+        )
 
 
 def _check_finite(fitted: GaussianMixture, W: Float[np.ndarray, "n p 2"]) -> None:

@@ -348,14 +348,13 @@ def fit_mixture(
     # Where landmarks are missing the outcome depends more on the random first means:
     # the likeliest of several starts goes on, and the last steps are exact.
     keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
-    starts = [split(single, w, key=k, components=components) for k in keys]
-    starts = [start, *starts] if components > 1 else [start]
+    others = [split(single, w, key=k, components=components) for k in keys]
+    starts = (start, *(others if components > 1 else ()))
     start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
     fitted = run(start, steps=steps)
-    # The caller may then leave the mirror images out.
-    if not is_finite(fitted):
-        return fitted
-    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=_POOLING)
+    exact = functools.partial(run_exact, steps=_EXACT_STEPS, pooling=_POOLING)
+    # The caller may leave the mirror images out where the numbers are not finite.
+    return exact(fitted, samples) if is_finite(fitted) else fitted
 
 
 def split(
