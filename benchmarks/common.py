@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 DATA = Path(os.environ.get("NRSFM_DATA", "../shared/data"))
@@ -289,3 +290,20 @@ def limit_threads(count: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("torch"):
         importlib.import_module("torch").set_num_threads(count)
+
+
+def peak_flops(dtype: str = "float32") -> float:
+    """Operations per second of a large square product: NumPy's, on a GPU JAX's."""
+    on_cpu = jax.default_backend() == "cpu"
+    side = 2048 if on_cpu else 8192
+    matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+    a, product = jnp.asarray(matrix, dtype), jax.jit(jnp.matmul)
+
+    def call() -> Any:
+        return matrix @ matrix if on_cpu else product(a, a).block_until_ready()
+
+    call()
+    clock, processor = in_turns({"": call}, rounds=10)[""]
+    best = 2 * side**3 / float(np.median(processor if on_cpu else clock))
+    print(f"a product of {side}^3 reaches {best / 1e9:.1f} GFLOP/s")
+    return best

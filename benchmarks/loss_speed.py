@@ -11,16 +11,12 @@ All run in one process on the same threads, in turns. Values are medians with qu
 The ratio to ``gram`` is computed for each round, in processor time, which other
 programs disturb less than wall time. ``memory`` is what the compiled program allocates
 besides its arguments and results, per sample, for 256 and for 1024 atoms.
-
-Eq. 10, the exact minimum that Eq. 14 bounds, is timed on a few samples with cvxpy and
-Clarabel (``solver`` is Clarabel's own time) and with ``losses.min_code_cost``.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -181,44 +177,6 @@ def memory_rows(batch_size: int) -> list[Row]:
     ]
 
 
-def exact_rows(count: int) -> list[Row]:
-    """Milliseconds a sample of the exact minimum of Eq. 10."""
-    samples = make_samples(count, seed=1)
-    B_xy, B_z = jax.vmap(losses.split_dictionary, (None, 0))(samples.D, samples.M)
-    given = samples.z_hyp, samples.phi, B_xy, B_z, samples.w
-    minimum = jax.jit(functools.partial(losses.min_code_cost, code_l1_weight=WEIGHT))
-    jax.block_until_ready(minimum(*(x[0] for x in given)))
-    times: dict[str, list[float]] = {"cvxpy": [], "solver": [], "min_code_cost": []}
-    for one in zip(*given, strict=True):
-        start = time.perf_counter()
-        cost, gap = jax.block_until_ready(minimum(*one))
-        times["min_code_cost"].append(time.perf_counter() - start)
-        value, whole, solver = solve_exactly(*(np.asarray(x, np.float64) for x in one))
-        times["cvxpy"].append(whole)
-        times["solver"].append(solver)
-        if not cost - gap - 1e-3 <= value <= cost + 1e-3:
-            raise ValueError(f"Clarabel finds {value}, min_code_cost {cost} (-{gap})")
-    row = functools.partial(row_of, "Eq. 10, one sample")
-    return [row(n, "exact minimum", "ms", 1e3 * np.array(t)) for n, t in times.items()]
-
-
-def solve_exactly(
-    z: np.ndarray, phi: np.ndarray, B_xy: np.ndarray, B_z: np.ndarray, w: np.ndarray
-) -> tuple[float, float, float]:
-    """Eq. 10 by a generic solver: the minimum, its seconds, and Clarabel's own."""
-    import cvxpy as cp
-
-    start = time.perf_counter()
-    code = cp.Variable(len(phi))
-    cost = cp.norm2(B_xy @ code - w) + WEIGHT * cp.norm1(code)
-    problem = cp.Problem(cp.Minimize(cost), [B_z @ code == z])
-    problem.solve(solver=cp.CLARABEL)
-    seconds = time.perf_counter() - start
-    stats: Any = problem.solver_stats
-    value: Any = problem.value
-    return float(value), seconds, float(stats.solve_time)
-
-
 def main() -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--threads", type=int, default=1)
@@ -229,7 +187,7 @@ def main() -> None:
     rows = []
     for batch_size in (32, 1024) if args.quick else (32, 1024, 4096):
         rows += speed_rows(batch_size, rounds=5 if args.quick else args.rounds)
-    rows += memory_rows(1024) + exact_rows(3 if args.quick else 8)
+    rows += memory_rows(1024)
     finish(rows, args.json, spread="median [quartiles]")
 
 

@@ -17,12 +17,11 @@ Every method is a process of its own with the same cores and environment. On a C
 of them are ready at the same time and measure in turns, in a random order each round,
 so that other work on the machine affects all of them equally. On a GPU, whose memory
 they could not share, they run one after the other, in two passes. Values are medians
-with quartiles. ``CPU time`` counts only the method's own processor time. ``share of
-peak`` is the arithmetic of convolutions and products over the time (on a CPU the CPU
-time), against the best large square product of the same dtype in either library.
-``memory`` is the peak while measuring above what the process had before the network (on
-a GPU what its allocator held). ``ours against it`` is the ratio of images per second,
-round by round.
+with quartiles. ``cpu time`` counts only the method's own processor time. ``share of
+peak`` is the arithmetic of the network over the time (on a CPU the cpu time), against a
+large square product. ``memory`` is the peak while measuring above what the process had
+before the network (on a GPU what its allocator held). ``time over ours`` is taken round
+by round.
 """
 
 from __future__ import annotations
@@ -50,6 +49,7 @@ from benchmarks.common import (
     installed,
     median_row,
     parse_args,
+    peak_flops,
 )
 from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
@@ -83,7 +83,6 @@ METHODS: dict[str, dict[str, bool]] = {
     "compiled, channels last": {"compiled": True, "channels_last": True},
     "eager, channels last, autocast": {"channels_last": True, "autocast": True},
 }
-SQUARE = {"cpu": 2048, "cuda": 8192}
 
 
 # --- one process, one method -------------------------------------------------------
@@ -160,23 +159,6 @@ def torch_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
     return peers.train_step(module, images, target, device=spec["device"], **options)
 
 
-def product_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
-    """A large square product, in JAX or in PyTorch."""
-    side = side_of(spec)
-    matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
-    if spec["method"] == "ours":
-        a = jnp.asarray(matrix, spec["dtype"])
-        product = jax.jit(lambda a: a @ a)
-        return lambda: product(a).block_until_ready()
-    torch: Any = importlib.import_module("torch")
-    b = torch.tensor(matrix, device=spec["device"], dtype=getattr(torch, spec["dtype"]))
-    return lambda: (b @ b)[0, 0].item()
-
-
-def side_of(spec: Mapping[str, Any]) -> int:
-    return 64 if spec["net"] == "tiny" else SQUARE[spec["device"]]
-
-
 def work(spec: Mapping[str, Any]) -> None:
     """Answers every line of the input with a measurement; the end with the memory."""
     ours = spec["method"] == "ours"
@@ -189,10 +171,7 @@ def work(spec: Mapping[str, Any]) -> None:
     if not ours:
         importlib.import_module("torch").set_num_threads(spec["threads"])
     before = memory_of_process("VmRSS")
-    make = (
-        product_call if spec["task"] == "product" else our_call if ours else torch_call
-    )
-    call = make(spec)
+    call = (our_call if ours else torch_call)(spec)
     call()
     call()
     # What compilers took before the measurements does not count.
@@ -323,53 +302,30 @@ def task_flops(spec: Mapping[str, Any]) -> float:
     return cost["flops"] * (1 if spec["task"] == "predict" else 3)
 
 
-def peak_flops(spec: Mapping[str, Any], names: Sequence[str], *, rounds: int) -> float:
-    """Operations per second of the best large product."""
-    side = side_of(spec)
-    libraries = [m for m in methods(names) if m in ("ours", "eager")]
-    specs = [spec | {"task": "product", "method": m} for m in libraries]
-    timed = run_all(specs, rounds=rounds, together=spec["device"] == "cpu")
-    best = min(float(np.median(t[clock(spec)])) for t in timed.values())
-    print(f"a {spec['dtype']} product of {side}^3: {2e-9 * side**3 / best:.1f} GFLOP/s")
-    return 2 * side**3 / best
-
-
-def clock(spec: Mapping[str, Any]) -> str:
-    """What tells the share of the peak: on a CPU the time other programs leave us."""
-    return "cpu" if spec["device"] == "cpu" else "wall"
-
-
 def task_rows(
     spec: Mapping[str, Any], names: Sequence[str], *, rounds: int, peak: float
 ) -> list[Row]:
     """All figures of one task and batch size."""
-    timed = run_all(
-        [spec | {"method": name} for name in methods(names)],
-        rounds=rounds,
-        together=spec["device"] == "cpu",
-    )
+    on_cpu = spec["device"] == "cpu"
+    specs = [spec | {"method": name} for name in methods(names)]
+    timed = run_all(specs, rounds=rounds, together=on_cpu)
     case = f"{spec['task']}, batch {spec['batch']}"
     flops, batch = task_flops(spec), spec["batch"]
     rows = []
     for name, found in timed.items():
         wall = found["wall"]
-        row = functools.partial(
-            median_row,
-            "student_speed",
-            case,
-            name if name == "ours" else f"torch {name}",
-        )
+        title = name if name == "ours" else f"torch {name}"
+        row = functools.partial(median_row, "student_speed", case, title)
         rows.append(row("speed", "images/s", batch / wall))
-        share = 100 * flops / found[clock(spec)] / peak
+        # On a CPU the time that other programs leave us.
+        share = 100 * flops / found["cpu" if on_cpu else "wall"] / peak
         rows.append(row("share of peak", "%", share))
-        if spec["device"] == "cpu":
-            rows.append(row("CPU time", "ms/image", 1e3 * found["cpu"] / batch))
         rows.append(row("memory", "MB", found["memory"] / 1e6))
-        if "ours" in timed:
-            rows.append(row("ours against it", "x", wall / timed["ours"]["wall"]))
-            if spec["device"] == "cpu":
-                ratio = found["cpu"] / timed["ours"]["cpu"]
-                rows.append(row("the same in CPU time", "x", ratio))
+        for kind in ("wall", "cpu") if on_cpu else ("wall",):
+            rows.append(row(f"{kind} time", "ms/image", 1e3 * found[kind] / batch))
+            if "ours" in timed:
+                ratio = found[kind] / timed["ours"][kind]
+                rows.append(row(f"{kind} time over ours", "x", ratio))
     return rows
 
 
@@ -402,7 +358,7 @@ def main() -> None:
     spec = {name: getattr(args, name) for name in fields} | {"device": device}
     names = [name for name in args.methods.split(";") if name]
     sizes = args.batch or ("8" if device == "cpu" else "32,256")
-    peak = peak_flops(spec, names, rounds=max(rounds, 4))
+    peak = peak_flops(args.dtype)
     rows = []
     for batch in map(int, sizes.split(",")):
         for task in args.tasks.split(","):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import flax.traverse_util
 import numpy as np
 
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD, PoseNet
-from pose_jax.resnet import STAGE_SIZES, scaled_width, torchvision_key
+from pose_jax.resnet import STAGE_SIZES, scaled_width
 
 # Does one step, or one prediction, and returns when it is done.
 Step = Callable[[], Any]
@@ -105,39 +104,6 @@ def make_net(net: PoseNet) -> Any:
             return torch.stack(axes, -1)
 
     return Pose()
-
-
-def load_variables(module: Any, variables: Mapping[str, Any]) -> Any:
-    """``module`` with our weights and statistics."""
-    torch: Any = importlib.import_module("torch")
-    state = {
-        name: torch.tensor(np.array(value))
-        for name, value in torch_arrays(variables).items()
-    }
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    missing = [name for name in missing if "num_batches_tracked" not in name]
-    if missing or unexpected:
-        raise ValueError(f"the networks differ: {missing}, {unexpected}")
-    return module
-
-
-def torch_arrays(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Our variables under PyTorch's names, axes in PyTorch's order."""
-    found = {}
-    for path, value in flax.traverse_util.flatten_dict(dict(variables)).items():
-        collection, part, *rest = path
-        name = torchvision_key((collection, *rest))
-        if part == "head" and not name.startswith("final"):
-            layer, leaf = name.split(".")  # deconv1.weight, bn1.running_mean
-            index = 3 * (int(layer[-1]) - 1) + layer.startswith("bn")
-            name = f"head.{index}.{leaf}"
-        array = np.asarray(value)
-        if path[-1] == "kernel":
-            # A transposed convolution keeps its inputs first.
-            axes = (2, 3, 0, 1) if "deconv" in path[-2] else (3, 2, 0, 1)
-            array = array.transpose(axes)
-        found[name] = array
-    return found
 
 
 def train_step(
