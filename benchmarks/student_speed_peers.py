@@ -8,6 +8,7 @@ gradients with ours.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -25,9 +26,46 @@ def make_net(net: PoseNet) -> Any:
     """A ``torch.nn.Module`` like ``net``; its parameters are PyTorch's first ones."""
     torch: Any = importlib.import_module("torch")
     nn: Any = torch.nn
+    make_block = _block_class(nn)
 
-    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> Any:
-        return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    class Pose(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            wide, imagenet = net.resnet_layers >= 50, net.stem == "imagenet"
+            inputs = scaled_width(64, net.width)
+            self.conv1 = _conv(nn, 3, inputs, 7 if imagenet else 3, 2)
+            self.bn1 = nn.BatchNorm2d(inputs)
+            self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
+            for stage, count in enumerate(STAGE_SIZES[net.resnet_layers]):
+                channels = scaled_width(64 * 2**stage, net.width)
+                blocks = []
+                for i in range(count):
+                    stride = 2 if stage > 0 and i == 0 else 1
+                    blocks.append(make_block(inputs, channels, stride, wide))
+                    inputs = channels * 4 if wide else channels
+                setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.head, inputs = _head(nn, inputs, net)
+            self.final = nn.Conv2d(inputs, net.num_joints * net.depth_bins, 1)
+            for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+                colours = torch.tensor(values).reshape(1, 3, 1, 1)
+                self.register_buffer(name, colours, persistent=False)
+
+        def forward(self, images: Any) -> Any:
+            x = (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+            x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+            return _soft_argmax(torch, self.final(self.head(x)), net)
+
+    return Pose()
+
+
+def _conv(nn: Any, inputs: int, outputs: int, size: int, stride: int = 1) -> Any:
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+
+
+def _block_class(nn: Any) -> Any:
+    """Basic block or, where ``wide``, bottleneck."""
+    conv = functools.partial(_conv, nn)
 
     class Block(nn.Module):
         def __init__(self, inputs: int, channels: int, stride: int, wide: bool) -> None:
@@ -41,11 +79,10 @@ def make_net(net: PoseNet) -> Any:
             if wide:
                 self.conv3 = conv(channels, outputs, 1)
                 self.bn3 = nn.BatchNorm2d(outputs)
+            self.downsample = nn.Identity()
             if stride != 1 or inputs != outputs:
                 shortcut = (conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
                 self.downsample = nn.Sequential(*shortcut)
-            else:
-                self.downsample = nn.Identity()
             self.relu = nn.ReLU(inplace=True)
 
         def forward(self, x: Any) -> Any:
@@ -55,55 +92,28 @@ def make_net(net: PoseNet) -> Any:
                 y = self.bn3(self.conv3(self.relu(y)))
             return self.relu(y + self.downsample(x))
 
-    class Pose(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            wide = net.resnet_layers >= 50
-            inputs = scaled_width(64, net.width)
-            imagenet = net.stem == "imagenet"
-            self.conv1 = conv(3, inputs, 7 if imagenet else 3, 2)
-            self.bn1 = nn.BatchNorm2d(inputs)
-            self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
-            for stage, count in enumerate(STAGE_SIZES[net.resnet_layers]):
-                channels = scaled_width(64 * 2**stage, net.width)
-                blocks = []
-                for i in range(count):
-                    stride = 2 if stage > 0 and i == 0 else 1
-                    blocks.append(Block(inputs, channels, stride, wide))
-                    inputs = channels * 4 if wide else channels
-                setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-            head = []
-            for _ in range(net.num_deconv):
-                up = nn.ConvTranspose2d(
-                    inputs, net.deconv_channels, 4, 2, 1, bias=False
-                )
-                norm = nn.BatchNorm2d(net.deconv_channels)
-                head += [up, norm, nn.ReLU(inplace=True)]
-                inputs = net.deconv_channels
-            self.head = nn.Sequential(*head)
-            self.final = nn.Conv2d(inputs, net.num_joints * net.depth_bins, 1)
-            for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-                colours = torch.tensor(values).reshape(1, 3, 1, 1)
-                self.register_buffer(name, colours, persistent=False)
+    return Block
 
-        def forward(self, images: Any) -> Any:
-            x = (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
-            x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-            return self.soft_argmax(self.final(self.head(x)))
 
-        def soft_argmax(self, logits: Any) -> Any:
-            b, _, h, w = logits.shape
-            shape = (b, net.num_joints, net.depth_bins, h, w)
-            heat = logits.float().reshape(b, net.num_joints, -1).softmax(-1)
-            heat = heat.reshape(shape)
-            axes = []
-            for others, count in (((2, 3), w), ((2, 4), h), ((3, 4), net.depth_bins)):
-                cells = torch.arange(count, device=heat.device) + 0.5
-                axes.append(heat.sum(others) @ (cells * (2.0 / count) - 1.0))
-            return torch.stack(axes, -1)
+def _head(nn: Any, inputs: int, net: PoseNet) -> tuple[Any, int]:
+    """The deconvolutions, and their channels."""
+    layers, outputs = [], net.deconv_channels
+    for _ in range(net.num_deconv):
+        up = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)
+        layers += [up, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        inputs = outputs
+    return nn.Sequential(*layers), inputs
 
-    return Pose()
+
+def _soft_argmax(torch: Any, logits: Any, net: PoseNet) -> Any:
+    b, _, h, w = logits.shape
+    heat = logits.float().reshape(b, net.num_joints, -1).softmax(-1)
+    heat = heat.reshape(b, net.num_joints, net.depth_bins, h, w)
+    axes = []
+    for others, count in (((2, 3), w), ((2, 4), h), ((3, 4), net.depth_bins)):
+        cells = torch.arange(count, device=heat.device) + 0.5
+        axes.append(heat.sum(others) @ (cells * (2.0 / count) - 1.0))
+    return torch.stack(axes, -1)
 
 
 def train_step(
