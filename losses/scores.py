@@ -54,9 +54,7 @@ def score_poses(
     """
     if truth_mm is None:
         return {"message": NO_TRUTH}
-    bones = np.asarray(edges, np.int64).reshape(-1, 2)
-    rows = (labelled[:, bones[:, 0]] & labelled[:, bones[:, 1]]).any(axis=1)
-    rows = rows if len(bones) else np.ones(len(pose), bool)  # no edges: metrics say so
+    rows = _with_a_bone(labelled, edges)
     pose, truth, mask = pose[rows], truth_mm[rows], labelled[rows]
     given = np.where(mask[..., None], annotated_xy[rows], pose[..., :2])
     annotated = np.concatenate([given, pose[..., 2:]], axis=-1)
@@ -81,5 +79,13 @@ def score_poses(
         scores["per_action"] = metrics.per_action_table(
             pose, truth, names, sign=sign, **how
         )
-    left_out = int(np.sum(~rows))
-    return scores | ({"left_out": left_out} if left_out else {})
+    return scores if rows.all() else scores | {"left_out": int(np.sum(~rows))}
+
+
+def _with_a_bone(
+    labelled: Bool[np.ndarray, "n p"], edges: metrics.Edges
+) -> Bool[np.ndarray, " n"]:
+    bones = np.asarray(edges, np.int64).reshape(-1, 2)
+    if not len(bones):  # which the metrics refuse
+        return np.ones(len(labelled), bool)
+    return np.any(labelled[:, bones[:, 0]] & labelled[:, bones[:, 1]], axis=1)

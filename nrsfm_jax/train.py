@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from input_pipeline.dataset import Dataset
 from input_pipeline.landmarks import Landmarks
@@ -41,7 +41,7 @@ from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch, sharing
 from runtime.files import plain, replacing, write_json, write_rows
 from runtime.metric_writer import MetricWriter
-from runtime.progress import progress
+from runtime.progress import Tracker, progress
 from runtime.workdir import check_same_run, mark_finished
 
 SPLITS = ("train", "val")
@@ -101,7 +101,11 @@ def _train(config: Any, folder: Path, data: Dataset, settings: dict[str, Any]) -
     pose = {split: _pose(shapes, folder, split, each) for split, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
         pose = _synchronised(pose, skeleton.edges)
-    state = _fit(config, folder, fit_key, pose["train"], train, shapes, size)
+    W, em_depth = pose["train"]
+    if shapes is None:
+        em_depth = None
+    given = W, train.labelled, em_depth
+    state = _fit(config.teacher, folder, *given, key=fit_key, batch_size=size)
     teacher = teachers.Teacher(
         params=jax.tree.map(np.asarray, state.params),
         skeleton=skeleton.to_dict(),
@@ -187,28 +191,20 @@ def _synchronised(
 
 
 def _fit(
-    config: Any,
+    teacher: Any,
     folder: Path,
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    em_depth: Float[np.ndarray, "n p"] | None,
+    *,
     key: Key[Array, ""],
-    pose: tuple[np.ndarray, np.ndarray],
-    train: Landmarks,
-    shapes: GaussianMixture | None,
     batch_size: int,
 ) -> loop.TrainState:
     """:func:`loop.fit` from the last checkpoint, with metrics and a bar."""
-    teacher, shown = config.teacher, processes.is_first()
-    objective = Objective(
-        sparsity_weight=teacher.sparsity_weight,
-        guide_fraction=teacher.em.guide_fraction,
-        guide_floor=teacher.em.guide_floor,
-        learning_rate=teacher.learning_rate,
-        steps=teacher.steps,
-        batch_size=batch_size,
-        ista_steps=teacher.ista_steps,
-    )
+    objective, shown = _objective(teacher, batch_size), processes.is_first()
     start = loop.init_state(
         jax.random.split(key)[0],
-        num_landmarks=train.labelled.shape[1],
+        num_landmarks=labelled.shape[1],
         dictionary_sizes=teacher.dictionary_sizes,
         objective=objective,
     )
@@ -218,34 +214,49 @@ def _fit(
         first, state = checkpoints.restore_latest(start) or (0, start)
         writer = enter(MetricWriter(folder.parent, first, active=shown))
         bar = enter(progress("teacher", total=teacher.steps, start=first, shown=shown))
-
-        def after_chunk(state: loop.TrainState, metrics: dict[str, float]) -> None:
-            step, every = int(state.step), teacher.checkpoint_every
-            writer.write("teacher", step, metrics)
-            bar.update(step, loss=metrics["loss"])
-            passed = step // every > (step - teacher.log_every) // every
-            if passed or step == teacher.steps:
-                checkpoints.save(step, state)
-
         try:
             return loop.fit(
-                pose[0],
-                train.labelled,
+                W,
+                labelled,
                 key=key,
-                em_depth=None if shapes is None else pose[1],
+                em_depth=em_depth,
                 objective=objective,
                 chunk=teacher.log_every,
                 state=state,
-                after_chunk=after_chunk,
+                after_chunk=_note_progress(teacher, checkpoints, writer, bar),
                 **devices_for(batch_size),
             )
         except loop.NonFiniteLoss as error:
             checkpoints.wait()
             kept = checkpoints.latest_step()
-            which = "no checkpoint was written before"
-            if kept is not None:
-                which = f"the last good checkpoint is step {kept} in {folder}"
+            which = f"the last good checkpoint is step {kept or 'none'}, in {folder}"
             raise ValueError(f"{error}; {which}") from error
+
+
+def _note_progress(
+    teacher: Any, checkpoints: Checkpoints, writer: MetricWriter, bar: Tracker
+) -> loop.AfterChunk:
+    def after_chunk(state: loop.TrainState, metrics: dict[str, float]) -> None:
+        step, every = int(state.step), teacher.checkpoint_every
+        writer.write("teacher", step, metrics)
+        bar.update(step, loss=metrics["loss"])
+        passed = step // every > (step - teacher.log_every) // every
+        if passed or step == teacher.steps:
+            checkpoints.save(step, state)
+
+    return after_chunk
+
+
+def _objective(teacher: Any, batch_size: int) -> Objective:
+    return Objective(
+        sparsity_weight=teacher.sparsity_weight,
+        guide_fraction=teacher.em.guide_fraction,
+        guide_floor=teacher.em.guide_floor,
+        learning_rate=teacher.learning_rate,
+        steps=teacher.steps,
+        batch_size=batch_size,
+        ista_steps=teacher.ista_steps,
+    )
 
 
 def devices_for(batch_size: int) -> dict[str, Any]:

@@ -71,19 +71,9 @@ def read_folder(folder: str | Path, split: str, *, padding: float) -> Landmarks:
     count, shape = len(keypoints), (len(keypoints), skeleton.num_joints)
     labelled = _mapped(folder / split / "labelled.npy", np.broadcast_to(True, shape))
     ids = _mapped(folder / split / "sample_ids.npy", np.arange(count))
-    found = {"keypoints": keypoints, "labelled": labelled, "sample_ids": ids}
-    wanted = {
-        "keypoints": ((*shape, 2), np.float32),
-        "labelled": (shape, np.bool_),
-        "sample_ids": ((count,), np.int64),
-    }
-    for name, (of_shape, dtype) in wanted.items():
-        if found[name].shape != of_shape or found[name].dtype != dtype or not count:
-            raise ValueError(
-                f"{folder / split / name}.npy: {found[name].dtype} {found[name].shape},"
-                f" but {count} samples of the {skeleton.num_joints} joints of "
-                f"{skeleton.name!r} need {np.dtype(dtype)} {of_shape}"
-            )
+    _check_array(folder / split / "keypoints.npy", keypoints, (*shape, 2), np.float32)
+    _check_array(folder / split / "labelled.npy", labelled, shape, np.bool_)
+    _check_array(folder / split / "sample_ids.npy", ids, (count,), np.int64)
     marks = Landmarks(
         skeleton=skeleton,
         sample_ids=ids,
@@ -129,6 +119,16 @@ def _mapped(path: Path, default: np.ndarray | None = None) -> np.ndarray:
         raise ValueError(f"{path}: missing file; write it by np.save") from error
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a whole .npy file ({error})") from error
+
+
+def _check_array(
+    path: Path, found: np.ndarray, shape: tuple[int, ...], dtype: Any
+) -> None:
+    if found.shape != shape or found.dtype != dtype or not len(found):
+        raise ValueError(
+            f"{path}: {found.dtype} {found.shape}, but the skeleton and keypoints.npy "
+            f"need {np.dtype(dtype)} {shape}, of at least one sample"
+        )
 
 
 def _check(where: Path, part: Landmarks) -> None:
