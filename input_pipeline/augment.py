@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,11 +61,6 @@ class Augmentation:
                 raise ValueError(
                     f"augment.{field} = {getattr(self, field)} must be in [0, 1]"
                 )
-
-
-def read_augmentation(augment: Mapping[str, Any] | None) -> Augmentation:
-    """``config.student.augment`` as a record; None changes nothing."""
-    return Augmentation(**dict(augment.items())) if augment else Augmentation()
 
 
 class Change(NamedTuple):

@@ -76,13 +76,3 @@ def patch_to_pixels(
 ) -> np.ndarray:
     """The inverse of :func:`pixels_to_patch`."""
     return patch * half_side[..., None, None] + centre[..., None, :]
-
-
-def patch_pixel_centres(size: int) -> np.ndarray:
-    """(S,) float32 patch coordinate of the centres of the S pixels of a drawn patch.
-
-    Examples:
-        >>> patch_pixel_centres(4).tolist()
-        [-0.75, -0.25, 0.25, 0.75]
-    """
-    return ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)

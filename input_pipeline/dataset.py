@@ -5,27 +5,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from input_pipeline import augment as augment_lib
+from input_pipeline.augment import Augmentation
 from input_pipeline.checks.problems import no_samples
 from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks, join
 from input_pipeline.order import Order
 from input_pipeline.pipeline import batches
-from input_pipeline.settings import SPLITS, DataSettings, check_split, read_settings
+from input_pipeline.settings import (
+    SPLITS,
+    WITHOUT_PICTURES,
+    DataSettings,
+    check_split,
+    read_settings,
+)
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.labelled_pictures import LabelledPictures
 from input_pipeline.sources.mannequin import Mannequin
 from input_pipeline.sources.memory_mapped import read_folder
-from input_pipeline.sources.mocap import Projection, project
+from input_pipeline.sources.mocap import project
 from input_pipeline.sources.prepared import Prepared
 from input_pipeline.sources.records import digest
+from input_pipeline.sources.rendering import available_cores
 from input_pipeline.sources.sequence import read_sequence
 
 
@@ -36,16 +42,6 @@ def open_dataset(data: Mapping[str, Any] | DataSettings) -> Dataset:
         ValueError: an unknown field of ``config.data`` or a value out of range.
     """
     return Dataset(read_settings(data))
-
-
-class Source(Protocol):
-    """Where landmarks and their 3D come from."""
-
-    def landmarks(self, split: str) -> Landmarks | None:
-        """The landmarks of a split; None where there are none."""
-
-    def truth(self, split: str) -> GroundTruth | None:
-        """Their 3D; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,14 +68,10 @@ class Dataset:
         return self.landmarks("train").skeleton
 
     @functools.cached_property
-    def source(self) -> Source:
+    def source(self) -> Prepared | _Together:
         """Where it all comes from."""
-        if self.settings.name == "mocap":
-            return _Projected(functools.partial(project, self.settings))
-        if self.settings.name == "sequence":
-            return _Projected(functools.partial(read_sequence, self.settings))
-        if self.settings.name == "landmarks":
-            return _Folder(self.settings)
+        if self.settings.name in WITHOUT_PICTURES:
+            return _Together(self.settings)
         make = LabelledPictures if self.settings.labelled else Mannequin
         return Prepared(make(self.settings))
 
@@ -195,20 +187,13 @@ class Dataset:
             ``flip`` (B,) bool; ``scale`` (B,) float32, by which lengths are larger
             than in the plain crop; ``weight`` (B,) float32, 0 for padding.
         """
-        _check_numbers(
-            shard_index,
-            shard_count,
-            batch_size=batch_size,
-            image_size=image_size,
-            start_step=start_step,
-        )
-        parts = [self._stored(split)]
-        if train:
-            parts += [data._stored("train") for data in self.extra.values()]
+        _check_numbers(batch_size, image_size, start_step, shard_index, shard_count)
+        parts = [(self, split)]
+        parts += [(data, "train") for data in self.extra.values() if train]
         marks = self.landmarks(split)
         order = Order(
-            counts=tuple(count for _, count, _ in parts),
-            weights=tuple(weight for _, _, weight in parts),
+            counts=tuple(len(data.landmarks(part)) for data, part in parts),
+            weights=tuple(data.settings.weight for data, _ in parts),
             batch_size=batch_size,
             train=train,
             seed=seed,
@@ -217,52 +202,45 @@ class Dataset:
             chosen=None if rows is None else tuple(rows),
         )
         return batches(
-            [store for store, _, _ in parts],
+            [(data._folder(), part) for data, part in parts],
             join([marks, self.landmarks("extra")]) if len(parts) > 1 else marks,
             order,
             image_size=image_size,
-            augmentation=augment_lib.read_augmentation(augment),
+            augmentation=Augmentation(**(augment or {})),
             start_step=start_step,
-            num_threads=num_threads or len(os.sched_getaffinity(0)),
+            num_threads=num_threads or available_cores(),
         )
 
-    def _stored(self, split: str) -> tuple[tuple[Path, str], int, float]:
-        """Folder and split of the pictures, how many they are, and their weight."""
-        if not isinstance(self.source, Prepared):
-            raise ValueError(
-                f"config.data.name = {self.settings.name!r} has landmarks only; for "
-                "pictures of motion set --config.data.name=mannequin, of your own "
-                "'coco'"
-            )
-        count = len(self.landmarks(split))
-        return (self.source.folder, split), count, self.settings.weight
+    def _folder(self) -> Path:
+        """Where the pictures are prepared."""
+        if isinstance(self.source, Prepared):
+            return self.source.folder
+        raise ValueError(
+            f"config.data.name = {self.settings.name!r} has landmarks only; for "
+            "pictures of motion set --config.data.name=mannequin, of your own 'coco'"
+        )
 
 
-class _Projected:
-    """Landmarks and 3D that are made together, once a split."""
-
-    def __init__(self, read: Callable[[str], Projection]) -> None:
-        self._read = functools.cache(read)
-
-    def landmarks(self, split: str) -> Landmarks:
-        return self._read(split).landmarks
-
-    def truth(self, split: str) -> GroundTruth:
-        return self._read(split).truth
-
-
-class _Folder:
-    """Landmarks alone, mapped into memory."""
+class _Together:
+    """Landmarks without pictures, read together with their 3D, once a split."""
 
     def __init__(self, settings: DataSettings) -> None:
-        self._settings = settings
+        self._read = functools.cache(functools.partial(_read_together, settings))
 
     def landmarks(self, split: str) -> Landmarks:
-        settings = self._settings
-        return read_folder(settings.landmarks, split, padding=settings.padding)
+        return self._read(split)[0]
 
-    def truth(self, split: str) -> None:
-        del split
+    def truth(self, split: str) -> GroundTruth | None:
+        return self._read(split)[1]
+
+
+def _read_together(
+    settings: DataSettings, split: str
+) -> tuple[Landmarks, GroundTruth | None]:
+    if settings.name == "landmarks":
+        folder = settings.landmarks
+        return read_folder(folder, split, padding=settings.padding), None
+    return (project if settings.name == "mocap" else read_sequence)(settings, split)
 
 
 def extra_settings(
@@ -284,10 +262,14 @@ def extra_settings(
     ]
 
 
-def _check_numbers(shard_index: int, shard_count: int, **numbers: int) -> None:
-    for name, value in (numbers | {"shard_count": shard_count}).items():
-        least = 0 if name == "start_step" else 1
+def _check_numbers(
+    batch_size: int, image_size: int, start_step: int, shard: int, shard_count: int
+) -> None:
+    for name, value, least in (
+        *(("batch_size", batch_size, 1), ("image_size", image_size, 1)),
+        *(("start_step", start_step, 0), ("shard_count", shard_count, 1)),
+    ):
         if value < least:
             raise ValueError(f"{name} = {value} must be at least {least}")
-    if not 0 <= shard_index < shard_count:
-        raise ValueError(f"shard_index = {shard_index} must be in 0..{shard_count - 1}")
+    if not 0 <= shard < shard_count:
+        raise ValueError(f"shard_index = {shard} must be in 0..{shard_count - 1}")

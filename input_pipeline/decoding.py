@@ -9,10 +9,12 @@ crop is decoded.
 from __future__ import annotations
 
 import functools
+import io
 import math
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from input_pipeline.tensorflow_setup import load_tensorflow
 
@@ -20,9 +22,6 @@ from input_pipeline.tensorflow_setup import load_tensorflow
 # faster. They are equally fast where the crop is about this part of the picture.
 _PART = 1 / 3
 Pair = tuple[float, float]
-# JPEG markers without a length; and those of a frame header among 0xC0..0xCF.
-_BARE = {0x01, *range(0xD0, 0xD9)}
-_NOT_A_FRAME = {0xC4, 0xC8, 0xCC}
 
 
 class DecodeError(ValueError):
@@ -147,18 +146,11 @@ def _decode_part(
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Width and height in the frame header of a JPEG; None of another file."""
+    """Width and height in the header of a JPEG; None of another file."""
     if encoded[:2] != b"\xff\xd8":
         return None
-    at, end = 2, len(encoded)
-    while at + 9 <= end and encoded[at] == 0xFF:
-        marker = encoded[at + 1]
-        if marker == 0xFF or marker in _BARE:  # a byte of padding; no length
-            at += 1 if marker == 0xFF else 2
-        elif 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME:
-            height = int.from_bytes(encoded[at + 5 : at + 7], "big")
-            width = int.from_bytes(encoded[at + 7 : at + 9], "big")
-            return width, height
-        else:
-            at += 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
-    raise DecodeError(f"{end} bytes begin like a JPEG and have no frame header")
+    try:
+        return Image.open(io.BytesIO(encoded)).size
+    except OSError as error:
+        begins = f"{len(encoded)} bytes begin like a JPEG"
+        raise DecodeError(f"{begins} and have no frame header") from error

@@ -25,7 +25,7 @@ class Landmarks:
         labelled: (N, P) bool, True where a landmark is labelled.
         centre: (N, 2) float32 pixels, middle of the crop.
         half_side: (N,) float32 pixels, half the side of the crop.
-        names: what to call each sample in a message.
+        names: what to call each sample in a message; where empty, by its id.
     """
 
     skeleton: Skeleton
@@ -39,12 +39,16 @@ class Landmarks:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    def name(self, row: int) -> str:
+        """What to call a sample in a message."""
+        return self.names[row] if self.names else f"sample {self.sample_ids[row]}"
+
     def take(self, rows: np.ndarray | slice) -> Landmarks:
         """The samples of some rows."""
         chosen = np.arange(len(self))[rows]
         return dataclasses.replace(
             self,
-            names=tuple(self.names[i] for i in chosen),
+            names=tuple(self.names[i] for i in chosen if self.names),
             sample_ids=self.sample_ids[chosen],
             **{name: getattr(self, name)[chosen] for name in _ARRAYS},
         )
@@ -112,12 +116,3 @@ def join(parts: Sequence[Landmarks]) -> Landmarks:
         names=tuple(name for part in parts for name in part.names),
         **arrays,
     )
-
-
-def is_complete(landmarks: Landmarks) -> np.ndarray:
-    """(N,) bool: samples with all joints labelled.
-
-    Of the extra sources only these get the distillation loss; the others get the 2D
-    loss alone (Wang et al. 2019, Section 5.1).
-    """
-    return np.asarray(landmarks.labelled.all(axis=1))

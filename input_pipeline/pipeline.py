@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import augment as augment_lib
+from input_pipeline.augment import (
+    Augmentation,
+    augment_landmarks,
+    draw_augmentation,
+    draw_patch,
+    patch_matrix,
+)
 from input_pipeline.decoding import DecodeError
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.order import Order
 from input_pipeline.tensorflow_setup import load_tensorflow, load_tfds, quiet
 
 Batch = dict[str, np.ndarray]
+_KINDS = {  # the parts of a batch
+    "image": np.uint8,
+    "keypoints": np.float32,
+    "labelled": np.bool_,
+    "row": np.int32,
+    "flip": np.bool_,
+    "scale": np.float32,
+    "weight": np.float32,
+}
 
 
 def batches(
@@ -26,7 +40,7 @@ def batches(
     order: Order,
     *,
     image_size: int,
-    augmentation: augment_lib.Augmentation,
+    augmentation: Augmentation,
     start_step: int,
     num_threads: int,
 ) -> Iterator[Batch]:
@@ -41,8 +55,8 @@ def batches(
         start_step: the first batch is that of this step.
         num_threads: that prepare batches.
     """
-    store = Store([_Split(folder, split) for folder, split in stored], order.counts)
-    drawer = _Drawer(store, landmarks, order, augmentation, image_size)
+    splits = [_Split(folder, split) for folder, split in stored]
+    drawer = _Drawer(splits, landmarks, order, augmentation, image_size)
     failures: list[Exception] = []
     dataset = _dataset(drawer, failures, start_step=start_step, threads=num_threads)
     return _iterate(dataset, failures)
@@ -85,45 +99,22 @@ def damaged(folder: Path, error: Exception) -> ValueError:
 
 
 @dataclasses.dataclass(frozen=True)
-class Store:
-    """The pictures of all sources, with their rows one after the other."""
-
-    splits: Sequence[_Split]
-    counts: tuple[int, ...]
-
-    def pictures(self, rows: np.ndarray) -> list[tuple[bytes, Path]]:
-        """The encoded picture of each row, and the folder that it is from."""
-        found: list[tuple[bytes, Path]] = [(b"", Path())] * len(rows)
-        start = 0
-        for split, count in zip(self.splits, self.counts, strict=True):
-            mine = np.flatnonzero((rows >= start) & (rows < start + count))
-            if mine.size:
-                pictures = split.pictures((rows[mine] - start).tolist())
-                for place, picture in zip(mine.tolist(), pictures, strict=True):
-                    found[place] = picture, split.folder
-            start += count
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
 class _Drawer:
     """Makes a batch of what is stored; a function of the step alone."""
 
-    store: Store
+    splits: Sequence[_Split]
     landmarks: Landmarks
     order: Order
-    how: augment_lib.Augmentation
+    how: Augmentation
     image_size: int
 
     def draw(self, step: int) -> Batch:
         """The batch of a step."""
         table, (rows, weight) = self.landmarks, self.order.rows(step)
         first = int(self.order.counters(step)[0])
-        change = augment_lib.draw_augmentation(
-            first, len(rows), self.order.seed, self.how
-        )
-        matrix = augment_lib.patch_matrix(change.scale, change.angle, change.flip)
-        keypoints, labelled = augment_lib.augment_landmarks(
+        change = draw_augmentation(first, len(rows), self.order.seed, self.how)
+        matrix = patch_matrix(change.scale, change.angle, change.flip)
+        keypoints, labelled = augment_landmarks(
             table.patch[rows],
             table.labelled[rows],
             matrix,
@@ -131,9 +122,9 @@ class _Drawer:
             table.skeleton.flip_permutation,
         )
         image = np.empty((len(rows), *(self.image_size,) * 2, 3), np.uint8)
-        for i, (encoded, folder) in enumerate(self.store.pictures(rows)):
+        for i, (encoded, folder) in enumerate(self._pictures(rows)):
             try:
-                augment_lib.draw_patch(
+                draw_patch(
                     encoded,
                     table.centre[rows[i]],
                     float(table.half_side[rows[i]]),
@@ -154,20 +145,19 @@ class _Drawer:
             "weight": weight,
         }
 
-    @functools.cached_property
-    def signature(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        """Shape and type of each part of a batch."""
-        batch, size = self.order.batch_size, self.image_size
-        joints = self.landmarks.skeleton.num_joints
-        return {
-            "image": ((batch, size, size, 3), np.uint8),
-            "keypoints": ((batch, joints, 2), np.float32),
-            "labelled": ((batch, joints), np.bool_),
-            "row": ((batch,), np.int32),
-            "flip": ((batch,), np.bool_),
-            "scale": ((batch,), np.float32),
-            "weight": ((batch,), np.float32),
-        }
+    def _pictures(self, rows: np.ndarray) -> list[tuple[bytes, Path]]:
+        """The encoded picture of each row, and the folder that it is from."""
+        found: list[tuple[bytes, Path]] = [(b"", Path())] * len(rows)
+        start = 0
+        for split, count in zip(self.splits, self.order.counts, strict=True):
+            mine = np.flatnonzero((rows >= start) & (rows < start + count))
+            pictures = (
+                split.pictures((rows[mine] - start).tolist()) if mine.size else []
+            )
+            for place, picture in zip(mine.tolist(), pictures, strict=True):
+                found[place] = picture, split.folder
+            start += count
+        return found
 
 
 def _dataset(
@@ -175,7 +165,6 @@ def _dataset(
 ) -> Any:
     """The tf.data pipeline; what Python raises in it is added to ``failures``."""
     tf = load_tensorflow()
-    signature = drawer.signature
 
     def draw(step: np.ndarray) -> list[np.ndarray]:
         try:
@@ -183,14 +172,11 @@ def _dataset(
         except Exception as error:
             failures.append(error)  # TensorFlow passes on no more than its text
             raise
-        return [batch[name] for name in signature]
+        return [batch[name] for name in _KINDS]
 
     def draw_batch(step: Any) -> dict[str, Any]:
-        kinds = [kind for _, kind in signature.values()]
-        parts = tf.numpy_function(draw, [step], kinds)
-        for part, (shape, _) in zip(parts, signature.values(), strict=True):
-            part.set_shape(shape)
-        return dict(zip(signature, parts, strict=True))
+        parts = tf.numpy_function(draw, [step], list(_KINDS.values()))
+        return dict(zip(_KINDS, parts, strict=True))
 
     order = drawer.order
     end = np.iinfo(np.int64).max if order.train else order.num_steps

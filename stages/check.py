@@ -198,7 +198,7 @@ def _draw_depth(data: Dataset, workdir: Path, path: Path) -> list[Path]:
         ]
     points = (landmarks.patch[row] + 1) * len(picture) / 2
     crop = draw_skeleton(picture, points, skeleton, labelled=landmarks.labelled[row])
-    name = landmarks.names[row]
+    name = landmarks.name(row)
     caption = f"sample {sample.sample_id}: {name}"
     image = depth_readings(crop, sample.pose, skeleton, caption=caption)
     nearer, farther = (skeleton.joints[j] for j in sample.joints)

@@ -97,7 +97,7 @@ def samples(data: Dataset, workdir: Path, rows: list[int]) -> list[dict[str, Any
                 "keypoints_2d": (batch["keypoints"][i] + 1) * PICTURE / 2,
                 "labelled": batch["labelled"][i],
                 "poses": poses,
-                "caption": landmarks.names[row],
+                "caption": landmarks.name(row),
             }
         )
     return found

@@ -8,7 +8,6 @@ from PIL import Image
 from tiny_data import dot_picture
 
 from input_pipeline import augment
-from input_pipeline.crops import patch_pixel_centres
 from input_pipeline.skeleton import H36M_17
 
 ALL = augment.Augmentation(0.25, 60.0, 0.6, 0.5, 0.2)
@@ -38,7 +37,7 @@ def _centre_of_light(image: np.ndarray) -> np.ndarray:
     """Patch coordinates of the mean of a bright dot on black."""
     weight = image[..., 0].astype(float)
     weight[weight < 8] = 0
-    grid = patch_pixel_centres(len(image)).astype(float)
+    grid = (np.arange(len(image)) + 0.5) * 2 / len(image) - 1
     return np.array([weight.sum(0) @ grid, weight.sum(1) @ grid]) / weight.sum()
 
 
@@ -280,4 +279,4 @@ def _loss(D, M, phi, w, z) -> float:
 )
 def test_settings_name_the_field(field, value):
     with pytest.raises(ValueError, match=f"augment.{field} = "):
-        augment.read_augmentation({field: value})
+        augment.Augmentation(**{field: value})

@@ -42,10 +42,3 @@ def test_patch_round_trip(seed):
     patch = crops.pixels_to_patch(pixels, centre, half_side)
     again = crops.patch_to_pixels(patch, centre, half_side)
     np.testing.assert_allclose(again, pixels, atol=1e-9)
-
-
-def test_first_pixel_of_a_patch_starts_at_minus_one():
-    centres = crops.patch_pixel_centres(8)
-    assert centres[0] - 1 / 8 == -1.0
-    assert centres[-1] + 1 / 8 == 1.0
-    np.testing.assert_allclose(np.diff(centres), 2 / 8)

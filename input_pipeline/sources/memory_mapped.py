@@ -18,9 +18,9 @@ For sets that need not fit in memory (``config.data.name = "landmarks"``)::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -30,25 +30,6 @@ from input_pipeline.skeleton import Skeleton
 from runtime.files import read_json
 
 ROWS = 65_536  # read at once
-
-
-class SampleNames(Sequence[str]):
-    """``"sample 7"`` for each id, made when asked for."""
-
-    def __init__(self, sample_ids: np.ndarray) -> None:
-        self._ids = sample_ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> SampleNames: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return SampleNames(self._ids[index])
-        return f"sample {self._ids[index]}"
 
 
 def read_folder(folder: str | Path, split: str, *, padding: float) -> Landmarks:
@@ -81,10 +62,15 @@ def read_folder(folder: str | Path, split: str, *, padding: float) -> Landmarks:
         labelled=labelled,
         centre=np.zeros((count, 2), np.float32),
         half_side=np.zeros(count, np.float32),
-        names=SampleNames(ids),
+        names=(),
     )
     for rows, part in parts(marks):
-        _check(folder / split, part)
+        bad = ~np.isfinite(part.keypoints).all(-1) & part.labelled
+        if bad.any():
+            raise ValueError(
+                f"{folder / split}: {part.name(int(bad.any(1).argmax()))}: a landmark "
+                "is not finite; mark it as not labelled or leave the sample out"
+            )
         boxes = crops.landmark_boxes(part.keypoints, part.labelled)
         marks.centre[rows], marks.half_side[rows] = crops.square_crops(
             boxes, padding=padding
@@ -92,7 +78,7 @@ def read_folder(folder: str | Path, split: str, *, padding: float) -> Landmarks:
     flat = np.flatnonzero(~(marks.half_side > 0))
     if flat.size:
         raise ValueError(
-            f"{folder / split}: {marks.names[int(flat[0])]}: its landmarks span no "
+            f"{folder / split}: {marks.name(int(flat[0]))}: its landmarks span no "
             "area; label a second joint elsewhere or leave the sample out"
         )
     return marks
@@ -128,13 +114,4 @@ def _check_array(
         raise ValueError(
             f"{path}: {found.dtype} {found.shape}, but the skeleton and keypoints.npy "
             f"need {np.dtype(dtype)} {shape}, of at least one sample"
-        )
-
-
-def _check(where: Path, part: Landmarks) -> None:
-    bad = np.flatnonzero((~np.isfinite(part.keypoints).all(-1) & part.labelled).any(1))
-    if bad.size:
-        raise ValueError(
-            f"{where}: {part.names[int(bad[0])]}: a landmark is not finite; mark it as "
-            "not labelled or leave the sample out"
         )

@@ -6,8 +6,6 @@ Frames and cameras follow from the seed; the convention of the angles is that of
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from input_pipeline.ground_truth import GroundTruth
@@ -16,7 +14,6 @@ from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.sources.motion import frame_order, load_motion
 from input_pipeline.sources.records import existing_path
-from input_pipeline.synthetic.camera import project as project_points
 from input_pipeline.synthetic.camera import view_rotation
 
 ROLL_DEG = 5.0
@@ -24,15 +21,7 @@ PICTURE_MM = 2200.0  # what the height of a picture shows
 _CAMERA_STREAM = 7
 
 
-@dataclasses.dataclass(frozen=True)
-class Projection:
-    """Landmarks, and apart from them the 3D they come from, for evaluation."""
-
-    landmarks: Landmarks
-    truth: GroundTruth
-
-
-def project(settings: DataSettings, split: str) -> Projection:
+def project(settings: DataSettings, split: str) -> tuple[Landmarks, GroundTruth]:
     """Draws frames without replacement and a camera for each, and projects.
 
     The first ``num_train`` or ``num_val`` frames of ``motion.frame_order`` are taken
@@ -48,12 +37,17 @@ def project(settings: DataSettings, split: str) -> Projection:
     rng = np.random.default_rng(
         (settings.seed, SPLITS.index(split) + 1, _CAMERA_STREAM)
     )
-    rotation = random_rotations(len(frames), settings.elevation_deg, rng)
+    # Cameras all around.
+    azimuth = rng.uniform(0.0, 360.0, len(frames))
+    elevation = rng.uniform(*settings.elevation_deg, len(frames))
+    roll = rng.uniform(-ROLL_DEG, ROLL_DEG, len(frames))
+    views = zip(azimuth, elevation, roll, strict=True)
+    rotation = np.stack([view_rotation(*view) for view in views])
     # About the root, so that a walk across the room stays in the picture.
     positions = (world - world[:, :1]) @ rotation.transpose(0, 2, 1)
     size = settings.render_size
     middle = np.array((size / 2, size / 2))
-    keypoints = project_points(positions, scale=size / PICTURE_MM, translation=middle)
+    keypoints = size / PICTURE_MM * positions[..., :2] + middle
     landmarks = make_landmarks(
         skeleton=H36M_17,
         sample_ids=frames,
@@ -64,7 +58,7 @@ def project(settings: DataSettings, split: str) -> Projection:
         padding=settings.padding,
     )
     found = positions.astype(np.float32), motion.action[frames], motion.subject[frames]
-    return Projection(landmarks, GroundTruth(frames, *found))
+    return landmarks, GroundTruth(frames, *found)
 
 
 def split_frames(settings: DataSettings, split: str) -> np.ndarray:
@@ -82,18 +76,3 @@ def split_frames(settings: DataSettings, split: str) -> np.ndarray:
             "frames; set no more than that"
         )
     return order[: count or len(order)].astype(np.int64)
-
-
-def random_rotations(
-    count: int, elevation_deg: tuple[float, float], rng: np.random.Generator
-) -> np.ndarray:
-    """(count, 3, 3) rotations from the world to cameras all around.
-
-    Azimuth is uniform over the circle, elevation over its range, roll over +-5
-    degrees.
-    """
-    azimuth = rng.uniform(0.0, 360.0, count)
-    elevation = rng.uniform(*elevation_deg, count)
-    roll = rng.uniform(-ROLL_DEG, ROLL_DEG, count)
-    views = zip(azimuth, elevation, roll, strict=True)
-    return np.stack([view_rotation(*view) for view in views])

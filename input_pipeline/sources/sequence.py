@@ -13,11 +13,10 @@ from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.mocap import Projection
 from input_pipeline.sources.records import existing_path, read_npz
 
 
-def read_sequence(settings: DataSettings, split: str) -> Projection:
+def read_sequence(settings: DataSettings, split: str) -> tuple[Landmarks, GroundTruth]:
     """All frames; nothing is held out of a sequence, so both splits are the same.
 
     Raises:
@@ -58,5 +57,4 @@ def read_sequence(settings: DataSettings, split: str) -> Projection:
         names=tuple(f"{name} frame {frame}" for frame in range(frames)),
     )
     unknown = np.full(frames, ""), np.full(frames, -1)
-    truth = GroundTruth(landmarks.sample_ids, X.astype(np.float32), *unknown)
-    return Projection(landmarks, truth)
+    return landmarks, GroundTruth(landmarks.sample_ids, X.astype(np.float32), *unknown)
