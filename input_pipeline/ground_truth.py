@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.records import read_npz
+from runtime.files import read_npz
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.default import get_config
 
-# Own pictures, by the format of their labels; see input_pipeline.formats.readers.
+# Own pictures, by the format of their labels; see input_pipeline.formats.splits.
 FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
 WITHOUT_PICTURES = ("mocap", "sequence", "landmarks")
 NAMES = ("mannequin", *WITHOUT_PICTURES, *FORMATS)

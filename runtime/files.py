@@ -122,6 +122,24 @@ def read_arrays(
         raise ValueError(f"{path} is not a safetensors file ({error})") from error
 
 
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file; never unpickles.
+
+    Raises:
+        ValueError: the file is missing or is not an ``.npz`` of plain arrays.
+    """
+    try:
+        # Opened here: numpy leaves a file open that is no zip after all.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: missing file; correct its path") from error
+    except Exception as error:
+        raise ValueError(
+            f"{path}: not a readable .npz of plain arrays ({error}); write it again"
+        ) from error
+
+
 def plain(value: Any) -> Any:
     """``value`` in terms that JSON knows."""
     if hasattr(value, "to_dict"):  # ConfigDict

@@ -21,7 +21,7 @@ from input_pipeline import crops
 from input_pipeline.checks.problems import Problem
 from input_pipeline.checks.validate import Report, left_out, problem_lines, validate
 from input_pipeline.dataset import Dataset, open_dataset
-from input_pipeline.formats.annotations import Index
+from input_pipeline.formats.annotations import Labels
 from input_pipeline.formats.pictures import check_picture
 from input_pipeline.pictures import as_rgb, cut_patch
 from input_pipeline.settings import DataSettings
@@ -137,7 +137,7 @@ def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
 
 
 def _tiles(
-    settings: DataSettings, index: Index, rows: Sequence[int], split: str
+    settings: DataSettings, index: Labels, rows: Sequence[int], split: str
 ) -> list[np.ndarray]:
     """Crops with skeletons; a picture that does not decode is left out."""
     tiles = []

@@ -14,8 +14,8 @@ from input_pipeline.checks.problems import Problem, raise_problem
 from input_pipeline.checks.validate import validate
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats import mat_file
-from input_pipeline.formats.annotations import Index, Source
-from input_pipeline.formats.readers import read_index
+from input_pipeline.formats.annotations import Labels, Source
+from input_pipeline.formats.splits import read_index
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.settings import read_settings
 from input_pipeline.skeleton import (
@@ -31,7 +31,7 @@ from input_pipeline.sources.labelled_pictures import LabelledPictures
 VIDEO = "labeled-data/video/"
 
 
-def _index(data, split="train") -> Index:
+def _index(data, split="train") -> Labels:
     index = read_index(read_settings(data), split, report=raise_problem)
     assert index is not None
     return index

@@ -5,25 +5,23 @@ Nothing here stops a training; unusual samples are reported as notes.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.checks.suspects import Swap, suspected_swaps
 from input_pipeline.crops import landmark_boxes
-from input_pipeline.formats.annotations import Index, Person
+from input_pipeline.formats.annotations import Labels, Person
 
 SMALL_PX = 16.0  # bodies below show a network next to nothing
 OUTSIDE_PART = 0.1  # of the box's longer side that landmarks may lie beyond it
 
 
-@dataclasses.dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What decoding a picture told: (width, height) and a digest of the file."""
 
     size: tuple[int, int]
@@ -53,33 +51,22 @@ class Survey:
     body_px: tuple[float, ...]
     swaps: tuple[Swap, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
 
-
-def survey(index: Index, looks: Mapping[Path, Look]) -> Survey:
+def survey(index: Labels, looks: Mapping[Path, Look]) -> Survey:
     """Counts and sizes of one split, and the suspected exchanges of its labels."""
-    keypoints, labelled = landmark_arrays(index.persons)
+    keypoints = np.stack([person.keypoints for person in index.persons])
+    labelled = np.stack([person.labelled for person in index.persons])
     boxes = landmark_boxes(keypoints, labelled)
     sizes = [max(look.size) for look in looks.values()]
+    counts = labelled.sum(axis=0).tolist()
     return Survey(
         persons=len(index.persons),
         pictures=len({person.file for person in index.persons}),
-        joints=dict(
-            zip(index.skeleton.joints, labelled.sum(axis=0).tolist(), strict=True)
-        ),
+        joints=dict(zip(index.skeleton.joints, counts, strict=True)),
         complete=int(labelled.all(axis=1).sum()),
         picture_px=_three(sizes),
         body_px=_three(boxes[:, 2:].max(axis=1).tolist()),
         swaps=tuple(suspected_swaps(keypoints, labelled, index.skeleton)),
-    )
-
-
-def landmark_arrays(persons: Sequence[Person]) -> tuple[np.ndarray, np.ndarray]:
-    """keypoints (N, P, 2) and labelled (N, P)."""
-    return np.stack([p.keypoints for p in persons]), np.stack(
-        [p.labelled for p in persons]
     )
 
 
@@ -90,7 +77,7 @@ def _three(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def note_oddities(
-    index: Index,
+    index: Labels,
     found: Survey,
     looks: Mapping[Path, Look],
     where: str,
@@ -103,10 +90,8 @@ def note_oddities(
 
     for swap in found.swaps:
         person = index.persons[swap.row]
-        sides = ", ".join(
-            f"{index.skeleton.joints[a]}/{index.skeleton.joints[b]}"
-            for a, b in swap.pairs
-        )
+        joints = index.skeleton.joints
+        sides = ", ".join(f"{joints[a]}/{joints[b]}" for a, b in swap.pairs)
         value = f"{sides} in {person.name} (gain {swap.gain:.0f})"
         remedy = "look at it in sheet_suspects.png"
         note("left and right exchanged?", person.at, value, remedy)
@@ -120,9 +105,15 @@ def note_oddities(
         if beyond > OUTSIDE_PART:
             value = f"landmarks up to {beyond:.0%} of its side outside the box"
             note("box does not fit", person.at, value, "correct the box or landmarks")
-    for one, other in _repeated(index.persons, looks):
-        value = f"the same picture and landmarks as {one.at} ({one.name})"
-        note("duplicate sample", other.at, value, "remove one of the two")
+    first: dict[tuple[Any, ...], Person] = {}  # by the picture's bytes and landmarks
+    for person in index.persons:
+        look = looks.get(person.file)
+        picture = look.digest if look else str(person.file)
+        key = (picture, person.keypoints.tobytes(), person.labelled.tobytes())
+        one = first.setdefault(key, person)
+        if one is not person:
+            value = f"the same picture and landmarks as {one.at} ({one.name})"
+            note("duplicate sample", person.at, value, "remove one of the two")
 
 
 def _beyond_box(points: np.ndarray, box: np.ndarray) -> float:
@@ -132,16 +123,3 @@ def _beyond_box(points: np.ndarray, box: np.ndarray) -> float:
         return 0.0
     outside = np.maximum(box[:2] - points, points - (box[:2] + box[2:]))
     return float(outside.max()) / side
-
-
-def _repeated(
-    persons: Sequence[Person], looks: Mapping[Path, Look]
-) -> list[tuple[Person, Person]]:
-    """(first, later) persons with the same picture, by its bytes, and landmarks."""
-    groups: dict[tuple[Any, ...], list[Person]] = collections.defaultdict(list)
-    for person in persons:
-        look = looks.get(person.file)
-        picture = look.digest if look else str(person.file)
-        key = (picture, person.keypoints.tobytes(), person.labelled.tobytes())
-        groups[key].append(person)
-    return [(some[0], other) for some in groups.values() for other in some[1:]]

@@ -9,26 +9,24 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from input_pipeline.checks.problems import (
-    Problem,
-    Reporter,
-    no_samples,
-)
+from input_pipeline.checks.problems import Problem, Reporter, no_samples
 from input_pipeline.checks.survey import Look, Survey, note_oddities, survey
 from input_pipeline.dataset import Dataset, extra_settings
-from input_pipeline.formats.annotations import Index, Person
+from input_pipeline.formats.annotations import Labels, Person
 from input_pipeline.formats.pictures import check_picture
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
 from input_pipeline.settings import SPLITS, DataSettings
-from input_pipeline.skeleton import H36M_17, Skeleton
+from input_pipeline.skeleton import H36M_17
 from input_pipeline.sources.prepared import Prepared
 
 T = TypeVar("T")
@@ -51,7 +49,7 @@ class Report:
     samples: dict[str, int]
     skipped: dict[str, dict[str, int]]
     surveys: dict[str, Survey] = dataclasses.field(default_factory=dict)
-    splits: dict[str, Index] = dataclasses.field(default_factory=dict, repr=False)
+    splits: dict[str, Labels] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -79,7 +77,7 @@ class Report:
             "ok": self.ok,
             "samples": self.samples,
             "left_out": self.skipped,
-            "splits": {name: found.to_dict() for name, found in self.surveys.items()},
+            "splits": {k: dataclasses.asdict(v) for k, v in self.surveys.items()},
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
         }
 
@@ -124,8 +122,8 @@ def validate(data: Dataset) -> Report:
     report = problems.append
     if data.settings.labelled:
         found = _check_labelled(data.settings, report)
-        if "train" in found.splits:
-            _check_joints(found.splits["train"], data.settings.annotations, report)
+        if "train" in found.surveys:
+            _check_joints(found.surveys["train"], data.settings.annotations, report)
     else:
         found = Report((), _count_generated(data, report), {})
     if found.samples:
@@ -161,21 +159,16 @@ def _count_generated(data: Dataset, report: Reporter) -> dict[str, int]:
     kind = "motion" if settings.name == "mocap" else settings.name
     found = {}
     for split in SPLITS:
-        marks = _attempt(lambda split=split: data.landmarks(split), kind, where, report)
-        if marks is not None:
+        read = functools.partial(data.landmarks, split)
+        if (marks := _attempt(read, kind, where, report)) is not None:
             found[split] = len(marks)
     return found
 
 
 def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
     """Labels, pictures, 3D files and oddities of labelled data; its numbers."""
-    splits = _attempt(
-        lambda: read_splits(settings, report=report),
-        "cannot be read",
-        settings.annotations,
-        report,
-    )
-    splits = splits or {}
+    read = functools.partial(read_splits, settings, report=report)
+    splits = _attempt(read, "cannot be read", settings.annotations, report) or {}
     skipped = {split: index.skipped for split, index in splits.items()}
     if not settings.separate_val:
         skipped.pop("val", None)  # held out of the same file: counted once
@@ -186,8 +179,11 @@ def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
         surveys[split] = survey(index, looks[split])
         note_oddities(index, surveys[split], looks[split], str(path), report)
         _check_truth(settings, split, index, report)
-    if "train" in splits:
-        _note_sides(splits["train"].skeleton, settings.annotations, report)
+    if "train" in splits and not splits["train"].skeleton.left_right:
+        remedy = "name pairs left_x and right_x, or set student.augment.flip_prob=0"
+        value = f"no left-right pairs among {list(splits['train'].skeleton.joints)}"
+        where = settings.annotations
+        report(Problem("no sides", where, "categories", value, remedy, fatal=False))
     if len(splits) == 2:
         _note_shared_pictures(settings, looks, report)
     samples = {split: len(index.persons) for split, index in splits.items()}
@@ -203,11 +199,9 @@ def _check_extra(data: Dataset, found: Report, report: Reporter) -> None:
             found.samples[key] = source.num_train
             continue
         checked = _check_labelled(source, report)
-        if "train" in checked.samples:
-            found.samples[key] = checked.samples["train"]
-            found.skipped[key] = checked.skipped["train"]
-            found.surveys[key] = checked.surveys["train"]
-            found.splits[key] = checked.splits["train"]
+        for field in ("samples", "skipped", "surveys", "splits"):
+            if "train" in getattr(checked, field):
+                getattr(found, field)[key] = getattr(checked, field)["train"]
 
 
 def _check_pictures(
@@ -227,53 +221,35 @@ def _check_pictures(
     first = {person.file: person for person in persons}
     alone = [p for p in persons if first[p.file] is p or p.size is None]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for _ in pool.map(check, alone, found):
-            pass
-    for problems in found:
-        for problem in problems:
-            report(problem)
+        list(pool.map(check, alone, found))
+    for problem in itertools.chain(*found):
+        report(problem)
     return looks
 
 
 def _check_truth(
-    settings: DataSettings, split: str, index: Index, report: Reporter
+    settings: DataSettings, split: str, index: Labels, report: Reporter
 ) -> None:
     """Only whether the 3D file fits; its numbers are looked at by evaluation."""
     file = settings.ground_truth_file(split)
     if not file:
         return
-    ids = np.array([person.sample_id for person in index.persons], np.int64)
-    images = np.array([person.image_id for person in index.persons], np.int64)
-    _attempt(
-        lambda: load_ground_truth(
-            Path(file).expanduser(),
-            skeleton=index.skeleton,
-            sample_ids=ids,
-            image_ids=images,
-        ),
-        "ground truth",
-        file,
-        report,
+    load = functools.partial(
+        load_ground_truth,
+        Path(file).expanduser(),
+        skeleton=index.skeleton,
+        sample_ids=np.array([person.sample_id for person in index.persons], np.int64),
+        image_ids=np.array([person.image_id for person in index.persons], np.int64),
     )
+    _attempt(load, "ground truth", file, report)
 
 
-def _check_joints(index: Index, where: str, report: Reporter) -> None:
+def _check_joints(found: Survey, where: str, report: Reporter) -> None:
     """Joints without a single landmark: nothing can be learned about them."""
-    seen = np.zeros(len(index.skeleton.joints), bool)
-    for person in index.persons:
-        seen |= np.asarray(person.labelled, bool)
-    for joint in np.flatnonzero(~seen) if index.persons else ():
-        name = index.skeleton.joints[joint]
-        value = f"labelled in none of the {len(index.persons)} training samples"
+    for name in [name for name, count in found.joints.items() if not count]:
+        value = f"labelled in none of the {found.persons} training samples"
         remedy = "label it in some of them or leave it out of the skeleton"
         report(Problem("joint never seen", where, f"joint {name}", value, remedy))
-
-
-def _note_sides(skeleton: Skeleton, where: str, report: Reporter) -> None:
-    if not skeleton.left_right:
-        remedy = "name pairs left_x and right_x, or set student.augment.flip_prob=0"
-        value = f"no left-right pairs among {list(skeleton.joints)}"
-        report(Problem("no sides", where, "categories", value, remedy, fatal=False))
 
 
 def _note_shared_pictures(

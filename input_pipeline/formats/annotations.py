@@ -8,7 +8,7 @@ the wanted joints by name, checks every person and says what is wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +60,13 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """One file: its joints and bones, its persons, and what the reader left out."""
+    """One file: its joints and bones, its persons, and what was left out."""
 
     skeleton: Skeleton
-    persons: Iterable[Person]
+    persons: Sequence[Person] = ()
     skipped: dict[str, int] = dataclasses.field(
         default_factory=lambda: dict.fromkeys(SKIPPED, 0)
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Index:
-    """What a file holds: its skeleton, its usable persons, and what was left out."""
-
-    skeleton: Skeleton
-    persons: tuple[Person, ...]
-    skipped: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +106,14 @@ class Source:
         self.report(Problem(kind, str(self.path), index, text, remedy, fatal))
 
 
-def index_labels(source: Source, labels: Labels) -> Index | None:
+def index_labels(source: Source, labels: Labels) -> Labels | None:
     """The usable persons of a file, with the joints that are wanted.
 
     Persons without a labelled joint of the skeleton or with fewer than
     ``min_joints`` are left out and counted.
 
     Returns:
-        The index, or None where nobody can be used.
+        The labels, or None where nobody can be used.
     """
     try:
         skeleton = source.skeleton or well_known(labels.skeleton)
@@ -131,7 +122,12 @@ def index_labels(source: Source, labels: Labels) -> Index | None:
         remedy = f"name the pairs by {JOINT_NAMES}, or change the skeleton"
         source.problem("skeleton mismatch", "joints", error, remedy)
         return None
-    _note_joints(source, labels.skeleton, skeleton, places)
+    absent = [skeleton.joints[p] for p in np.flatnonzero(places < 0)]
+    unused = [j for i, j in enumerate(labels.skeleton.joints) if i not in {*places}]
+    for kind, names in (("joints not in file", absent), ("joints not used", unused)):
+        if names:
+            remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
+            source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
     skipped = dict(labels.skipped)
     persons: dict[int, Person] = {}
     for found in labels.persons:
@@ -147,18 +143,7 @@ def index_labels(source: Source, labels: Labels) -> Index | None:
         remedy = "label the landmarks of at least one person"
         source.problem("no labelled person", "annotations", skipped, remedy)
         return None
-    return Index(skeleton, tuple(persons.values()), skipped)
-
-
-def _note_joints(
-    source: Source, own: Skeleton, wanted: Skeleton, places: np.ndarray
-) -> None:
-    absent = [wanted.joints[p] for p in np.flatnonzero(places < 0)]
-    unused = [j for i, j in enumerate(own.joints) if i not in set(places.tolist())]
-    for kind, names in (("joints not in file", absent), ("joints not used", unused)):
-        if names:
-            remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
-            source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
+    return Labels(skeleton, tuple(persons.values()), skipped)
 
 
 def _usable(

@@ -7,6 +7,7 @@ unlabelled, 1 labelled but hidden, 2 labelled and seen.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +25,13 @@ def read(source: Source) -> Labels | None:
     out and counted. Categories without keypoints are passed over.
     """
     record = read_json(source)
-    if record is None or not _is_coco(source, record):
+    if record is None:
         return None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(record, dict) or not isinstance(record.get(key), list):
+            remedy = "use the COCO keypoints format: images, annotations, categories"
+            source.problem("not a COCO file", "", f"no list {key!r}", remedy)
+            return None
     category = _category(source, record)
     if category is None:
         return None
@@ -36,19 +42,10 @@ def read(source: Source) -> Labels | None:
         source.problem("bad skeleton", "categories", error, remedy)
         return None
     pictures = read_pictures(source, record["images"])
-    labels = Labels(skeleton, ())
+    labels = Labels(skeleton)
     found = _marks(source, record, skeleton, category, pictures, labels.skipped)
     # Read to the end here: what is left out is counted on the way.
-    return Labels(skeleton, tuple(found), labels.skipped)
-
-
-def _is_coco(source: Source, record: Any) -> bool:
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(record, dict) or not isinstance(record.get(key), list):
-            remedy = "use the COCO keypoints format: images, annotations, categories"
-            source.problem("not a COCO file", "", f"no list {key!r}", remedy)
-            return False
-    return True
+    return dataclasses.replace(labels, persons=tuple(found))
 
 
 def _category(source: Source, record: dict[str, Any]) -> Mapping[str, Any] | None:
@@ -103,63 +100,44 @@ def _marks(
     skipped: dict[str, int],
 ) -> Iterator[Person]:
     for i, annotation in enumerate(record["annotations"]):
-        at = _at(i, annotation)
-        sample_id = whole_number(_get(annotation, "id"))
+        entry = annotation if isinstance(annotation, Mapping) else {}
+        at = f"annotations[{i}]" + (f" (id {entry['id']})" if "id" in entry else "")
+        sample_id = whole_number(entry.get("id"))
         if sample_id is None:
             remedy = "give every annotation a whole number as its id"
             source.problem("bad annotation", at, annotation, remedy)
-        elif annotation.get("iscrowd"):
+        elif entry.get("iscrowd"):
             skipped["crowd"] += 1
-        elif _unlabelled(annotation):
+        elif entry.get("num_keypoints", 1) == 0 or not entry.get("keypoints"):
             skipped["unlabelled"] += 1
-        elif annotation.get("category_id", category.get("id")) != category.get("id"):
+        elif entry.get("category_id", category.get("id")) != category.get("id"):
             remedy = "name its keypoints in 'categories', or remove the annotation"
-            source.problem("unknown category", at, annotation["category_id"], remedy)
+            source.problem("unknown category", at, entry["category_id"], remedy)
         else:
-            landmarks = _landmarks(source, at, annotation, skeleton)
-            image_id = whole_number(annotation.get("image_id"))
+            landmarks = _landmarks(source, at, entry["keypoints"], skeleton)
+            image_id = whole_number(entry.get("image_id"))
             if landmarks is None:
                 continue
             if image_id is None or image_id not in pictures:
                 remedy = "add the image to 'images' or remove the annotation"
-                value = annotation.get("image_id")
-                source.problem("unknown image", at, value, remedy)
+                source.problem("unknown image", at, entry.get("image_id"), remedy)
                 continue
             name, size = pictures[image_id]
-            box = read_box(annotation.get("bbox"))
+            box = read_box(entry.get("bbox"))
             yield Person(at, sample_id, image_id, name, *landmarks, size, box)
 
 
-def _get(annotation: Any, key: str) -> Any:
-    return annotation.get(key) if isinstance(annotation, Mapping) else None
-
-
-def _unlabelled(annotation: Mapping[str, Any]) -> bool:
-    return annotation.get("num_keypoints", 1) == 0 or not annotation.get("keypoints")
-
-
-def _at(i: int, annotation: Any) -> str:
-    has_id = isinstance(annotation, Mapping) and "id" in annotation
-    return f"annotations[{i}]" + (f" (id {annotation['id']})" if has_id else "")
-
-
 def _landmarks(
-    source: Source, at: str, annotation: Mapping[str, Any], skeleton: Skeleton
+    source: Source, at: str, values: Any, skeleton: Skeleton
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """xy (J, 2) with zeros where unlabelled, and labelled (J,)."""
-    values = annotation["keypoints"]
     expected = 3 * skeleton.num_joints
     if not isinstance(values, list) or len(values) != expected:
         found = len(values) if isinstance(values, list) else type(values).__name__
         remedy = f"the skeleton {skeleton.name!r} needs {expected} (x, y, v a joint)"
         source.problem("skeleton mismatch", at, f"{found} keypoint numbers", remedy)
         return None
-    # Text is no number, even where Python could read one from it.
-    numbers = [v if type(v) in (int, float) else np.nan for v in values]
-    try:
-        array = np.array(numbers, np.float64).reshape(-1, 3)
-    except OverflowError:
-        array = np.full((skeleton.num_joints, 3), np.nan)
+    array = _numbers(values).reshape(-1, 3)
     labelled = np.nan_to_num(array[:, 2], nan=1.0) > 0
     bad = np.flatnonzero(labelled & ~np.isfinite(array).all(axis=1))
     if bad.size:
@@ -175,10 +153,14 @@ def read_box(box: Any) -> np.ndarray:
     """(4,) of a ``bbox``; zeros where there is none, NaN where it is no numbers."""
     if box is None:
         return np.zeros(4)
-    if not isinstance(box, list) or len(box) != 4:
-        return np.full(4, np.nan)
-    numbers = [v if type(v) in (int, float) else np.nan for v in box]
+    whole = isinstance(box, list) and len(box) == 4
+    return _numbers(box) if whole else np.full(4, np.nan)
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    # Text is no number, even where Python could read one from it.
+    numbers = [v if type(v) in (int, float) else np.nan for v in values]
     try:
         return np.array(numbers, np.float64)
     except OverflowError:
-        return np.full(4, np.nan)
+        return np.full(len(values), np.nan)

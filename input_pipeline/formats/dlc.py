@@ -15,7 +15,7 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,48 +30,41 @@ HEADER = ("scorer", "individuals", "bodyparts", "coords")
 LABELS = "labeled-data/*/CollectedData_*"
 
 
-# The columns, the names of the pictures and the values of a file.
-Parts = tuple[tuple[tuple[str, str, str], ...], Sequence[str], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """One file as text and numbers.
 
     Args:
-        file: where it was read.
         columns: (individual, bodypart, coordinate) of each column of ``values``.
         pictures: name of the picture of each row.
         values: (rows, columns) float64, NaN where empty.
     """
 
-    file: Path
-    columns: tuple[tuple[str, str, str], ...]
-    pictures: tuple[str, ...]
+    columns: Sequence[tuple[str, str, str]]
+    pictures: Sequence[str]
     values: np.ndarray
 
 
 def read(source: Source) -> Labels | None:
     """The animals of all pictures, by file, row and individual, numbered from 0."""
-    tables = [_read_table(source, file) for file in label_files(source.path)]
-    if not tables:
+    files = label_files(source.path)
+    if not files:
         remedy = "give a CollectedData csv, or the folder of the project"
         source.problem("missing file", "", f"no {LABELS}.csv or .h5", remedy)
-    good = [table for table in tables if table is not None]
+    tables = {file: _read_table(source, file) for file in files}
+    good = {file: table for file, table in tables.items() if table is not None}
     if len(good) < max(len(tables), 1):
         return None
-    joints = tuple(dict.fromkeys(c[1] for table in good for c in table.columns))
-    skeleton = _skeleton(source, joints)
-    labels = Labels(skeleton, ())
+    joints = tuple(dict.fromkeys(c[1] for t in good.values() for c in t.columns))
+    labels = Labels(_skeleton(source, joints))
     found: list[Person] = []
     image_ids: dict[str, int] = {}
-    for table in good:
-        for person in _persons(table, joints, image_ids):
+    for file, table in good.items():
+        for person in _persons(file.name, table, joints, image_ids):
             if person.labelled.any():
                 found.append(dataclasses.replace(person, sample_id=len(found)))
             else:
                 labels.skipped["unlabelled"] += 1
-    return Labels(skeleton, tuple(found), labels.skipped)
+    return dataclasses.replace(labels, persons=tuple(found))
 
 
 def label_files(path: Path) -> list[Path]:
@@ -103,7 +96,7 @@ def _skeleton(source: Source, joints: tuple[str, ...]) -> Skeleton:
 
 
 def _persons(
-    table: Table, joints: Sequence[str], image_ids: dict[str, int]
+    file: str, table: Table, joints: Sequence[str], image_ids: dict[str, int]
 ) -> Iterator[Person]:
     individuals = tuple(dict.fromkeys(c[0] for c in table.columns))
     place = {column: i for i, column in enumerate(table.columns)}
@@ -121,7 +114,7 @@ def _persons(
             given = ~np.isnan(array[:, :2]).all(axis=1)
             labelled = given & (np.nan_to_num(array[:, 2], nan=1.0) >= LIKELY)
             xy = np.where(labelled[:, None], array[:, :2] + CENTRE_PX, 0.0)
-            at = f"{table.file.name} row {row}"
+            at = f"{file} row {row}"
             at += f" {individual}" if len(individuals) > 1 else ""
             yield Person(at, 0, image_id, name, xy, labelled)
 
@@ -133,8 +126,7 @@ def _read_table(source: Source, file: Path) -> Table | None:
     found = (_read_hdf if hdf else _read_csv)(here)
     if found is None:
         return None
-    columns, names, values = found
-    pictures = tuple(name.replace("\\", "/") for name in names)
+    pictures = tuple(name.replace("\\", "/") for name in found.pictures)
     if not pictures:
         here.problem("no labelled person", "", "no rows", "label some pictures")
         return None
@@ -145,10 +137,10 @@ def _read_table(source: Source, file: Path) -> Table | None:
         )
         here.problem("no pictures", "row 0", pictures[0], remedy)
         return None
-    return Table(file, columns, pictures, np.asarray(values, np.float64))
+    return found._replace(pictures=pictures)
 
 
-def _read_csv(source: Source) -> Parts | None:
+def _read_csv(source: Source) -> Table | None:
     data = read_bytes(source)
     if data is None:
         return None
@@ -173,14 +165,17 @@ def _read_csv(source: Source) -> Parts | None:
         return None
     names, values = [], []
     for i, row in enumerate(rows[len([key for key in head if key in HEADER]) :]):
-        numbers = _floats(row[first:])
-        if len(row) != width or numbers is None:
+        try:
+            numbers = [float(cell) if cell.strip() else np.nan for cell in row[first:]]
+        except ValueError:
+            numbers = []
+        if len(row) != width or not numbers:
             remedy = "every cell is a number or empty, every row as long as 'coords'"
             source.problem("bad row", f"row {i}", ",".join(row), remedy)
             return None
         names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
         values.append(numbers)
-    return columns, names, values
+    return Table(columns, names, np.array(values, np.float64))
 
 
 def _columns(
@@ -196,14 +191,7 @@ def _columns(
     return columns if good else None
 
 
-def _floats(cells: Sequence[str]) -> list[float] | None:
-    try:
-        return [float(cell) if cell.strip() else np.nan for cell in cells]
-    except ValueError:
-        return None
-
-
-def _read_hdf(source: Source) -> Parts | None:
+def _read_hdf(source: Source) -> Table | None:
     try:
         import pandas as pd
         import tables  # noqa: F401 (what pandas reads HDF5 by)
@@ -223,7 +211,7 @@ def _read_hdf(source: Source) -> Parts | None:
             for c in named
         )
         names = ["/".join(map(str, np.atleast_1d(key))) for key in frame.index]
-        return columns, names, frame.to_numpy(np.float64)
+        return Table(columns, names, frame.to_numpy(np.float64))
     except Exception as error:  # HDF5, PyTables and pandas fail in many ways
         remedy = "use the .csv beside it, or write it again with DeepLabCut"
         source.problem("not a DeepLabCut file", "", repr(error), remedy)

@@ -25,7 +25,7 @@ from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.formats.mpii import SCALE_PX
 from input_pipeline.skeleton import H36M_17
-from input_pipeline.sources.records import read_npz
+from runtime.files import read_npz
 
 JOINTS = H36M_17.num_joints
 CACHE = "*_keypoint_jnt_bbox_db.pkl"
@@ -83,14 +83,9 @@ def _boxes(arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
 # --- the folder of the ECCV 2018 challenge -------------------------------------------
 
 
-def split_folder(split: str) -> str:
-    """How the challenge calls a split."""
-    return "Train" if split == "train" else "Val"
-
-
 def cache_file(folder: Path, split: str) -> Path | None:
     """The file with the 2D landmarks of a split; None where there is none."""
-    word = split_folder(split).lower()
+    word = "train" if split == "train" else "val"
     places = (folder, *sorted(folder.glob("*/")), *folder.parent.glob("msra_cache/*"))
     found = [
         path

@@ -29,10 +29,8 @@ def read(source: Source) -> Labels | None:
     if array.ndim == 2:  # one picture: SciPy drops the last axis
         array = array[..., None]
     original = array.shape[:2] == (3, JOINTS)
-    if array.dtype.kind not in "iuf" or array.shape[:2] not in {
-        (3, JOINTS),
-        (JOINTS, 3),
-    }:
+    shapes = {(3, JOINTS), (JOINTS, 3)}
+    if array.dtype.kind not in "iuf" or array.shape[:2] not in shapes:
         value = f"joints has shape {array.shape} of {array.dtype}"
         remedy = f"LSP has (3, {JOINTS}, N), LSP-extended ({JOINTS}, 3, N)"
         source.problem("skeleton mismatch", "joints", value, remedy)
@@ -43,7 +41,10 @@ def read(source: Source) -> Labels | None:
 
 
 def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Person]:
-    pattern = _pattern(original, images)
+    stem = "im{:04d}" if original else "im{:05d}"
+    # The re-labelled extension has PNG files.
+    jpg, png = (is_file(images / f"{stem.format(1)}.{s}") for s in ("jpg", "png"))
+    pattern = f"{stem}.{'png' if png and not jpg else 'jpg'}"
     for i, row in enumerate(table):
         # Left of or above the picture: what the annotator could only guess.
         guessed = (row[:, :2] < 1).any(axis=1) & (row[:, 2] > 0)
@@ -51,12 +52,3 @@ def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Person]:
         xy = np.where(labelled[:, None], row[:, :2] + MATLAB_PX, 0.0)
         at = f"joints(:, :, {i + 1})"
         yield Person(at, i + 1, i + 1, pattern.format(i + 1), xy, labelled)
-
-
-def _pattern(original: bool, images: Path) -> str:
-    """How the pictures are called; the re-labelled extension has PNG files."""
-    stem = "im{:04d}" if original else "im{:05d}"
-    png = not is_file(images / f"{stem.format(1)}.jpg") and is_file(
-        images / f"{stem.format(1)}.png"
-    )
-    return f"{stem}.{'png' if png else 'jpg'}"

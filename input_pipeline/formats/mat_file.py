@@ -66,13 +66,9 @@ def field(record: Any, name: str) -> Any:
 
 def as_list(value: Any) -> list[Any]:
     """The elements of a struct array; none of anything else."""
-    return [value] if isinstance(value, dict) else list(value) if _many(value) else []
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, list) or (
-        isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
-    )
+    array = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+    many = array or isinstance(value, list)
+    return [value] if isinstance(value, dict) else list(value) if many else []
 
 
 def number(value: Any) -> float | None:

@@ -10,6 +10,7 @@ https://human-pose.mpi-inf.mpg.de
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,11 @@ def read(source: Source) -> Labels | None:
     """The persons of a JSON or ``.mat`` file, numbered in its order."""
     if source.path.suffix.lower() == ".mat":
         release = read_mat(source, "RELEASE")
-        return None if release is None else _read_release(source, release)
+        if release is None:
+            return None
+        labels = Labels(MPII_16)
+        found = tuple(_from_release(source, release, labels.skipped))
+        return dataclasses.replace(labels, persons=found)
     record = read_json(source)
     if record is None:
         return None
@@ -53,21 +58,18 @@ def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Person]:
             remedy = "give every person an image"
             source.problem("bad image entry", at, person, remedy)
         elif xy is None or vis is None:
-            value = (
-                f"joints {entry.get('joints')}, joints_vis {entry.get('joints_vis')}"
-            )
+            value = ", ".join(f"{k} {entry.get(k)}" for k in ("joints", "joints_vis"))
             remedy = f"MPII has {JOINTS} joints: x and y, and whether it is labelled"
             source.problem("skeleton mismatch", at, value, remedy)
         else:
             image_id = image_ids.setdefault(name, len(image_ids))
-            centre = _numbers(entry.get("center"), (2,))
-            scale = _numbers(entry.get("scale"), ())
-            box = _box(centre, scale)
+            box = _box(entry.get("center"), entry.get("scale"))
             labelled = np.nan_to_num(vis, nan=1.0) > 0
             yield Person(at, i, image_id, name, xy + MATLAB_PX, labelled, None, box)
 
 
-def _box(centre: np.ndarray | None, scale: np.ndarray | None) -> np.ndarray:
+def _box(at: Any, size: Any) -> np.ndarray:
+    centre, scale = _numbers(at, (2,)), _numbers(size, ())
     if centre is None or scale is None:
         return np.zeros(4)
     side = SCALE_PX * float(scale)
@@ -82,12 +84,6 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         return array.astype(np.float64) if plain else None
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _read_release(source: Source, release: Any) -> Labels:
-    labels = Labels(MPII_16, ())
-    found = tuple(_from_release(source, release, labels.skipped))
-    return Labels(MPII_16, found, labels.skipped)
 
 
 def _from_release(
@@ -110,7 +106,9 @@ def _from_release(
                 remedy = "give the picture an image.name"
                 source.problem("bad image entry", at, "no image.name", remedy)
                 continue
-            box = _rect_box(rect)
+            position = field(rect, "objpos")
+            centre = [number(field(position, axis)) for axis in ("x", "y")]
+            box = _box(centre, number(field(rect, "scale")))
             yield Person(at, count, i, name, *landmarks, None, box)
             count += 1
 
@@ -130,15 +128,3 @@ def _points(
         xy[int(joint)] = [np.nan if v is None else v for v in values]
         labelled[int(joint)] = True
     return np.where(labelled[:, None], xy + MATLAB_PX, 0.0), labelled
-
-
-def _rect_box(rect: Any) -> np.ndarray:
-    position = field(rect, "objpos")
-    values = [
-        number(v)
-        for v in (field(position, "x"), field(position, "y"), field(rect, "scale"))
-    ]
-    given = [v for v in values if v is not None]
-    if len(given) < 3:
-        return np.zeros(4)
-    return _box(np.array(given[:2]), np.array(given[2]))

@@ -58,7 +58,7 @@ def read(source: Source) -> Labels | None:
         remedy = "correct the skeleton in SLEAP, or set --config.data.skeleton"
         source.problem("bad skeleton", "skeleton", error, remedy)
         return None
-    skipped = Labels(skeleton, ()).skipped | {PREDICTED: 0}
+    skipped = Labels(skeleton).skipped | {PREDICTED: 0}
     marks = tuple(_marks(source, frames, skeleton, skipped))
     return Labels(skeleton, marks, skipped)
 
@@ -77,7 +77,9 @@ def _marks(
             source.problem("no pictures", at, value, remedy)
             continue
         image_id = image_ids.setdefault(name, len(image_ids))
-        by_hand = [x for x in frame.instances if not _is_predicted(x)]
+        by_hand = [
+            x for x in frame.instances if not type(x).__name__.startswith("Predicted")
+        ]
         chosen = by_hand or list(frame.instances)
         skipped[PREDICTED] += len(frame.instances) - len(chosen)
         for k, instance in enumerate(chosen):
@@ -94,10 +96,6 @@ def _marks(
             where = f"{at}.instances[{k}]"
             yield Person(where, count, image_id, name, xy, labelled)
             count += 1
-
-
-def _is_predicted(instance: Any) -> bool:
-    return type(instance).__name__.startswith("Predicted")
 
 
 def _picture(images: Path, frame: Any) -> str:

@@ -1,4 +1,4 @@
-"""The training and validation persons of a labelled data set. No TensorFlow here."""
+"""From ``config.data`` to the labelled persons of either split. No TensorFlow here."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.checks.problems import Problem, Reporter
-from input_pipeline.formats.annotations import Index
-from input_pipeline.formats.readers import read_index
+from input_pipeline.formats import coco, dlc, h36m, lsp, mpii, sleap
+from input_pipeline.formats.annotations import Labels, Source, index_labels
 from input_pipeline.settings import DataSettings
-from input_pipeline.skeleton import Skeleton
+from input_pipeline.skeleton import read_skeleton
 
 HELD_OUT = 0.1  # the largest part of the pictures that validation takes
+READ = {
+    "coco": coco.read,
+    "mpii": mpii.read,
+    "h36m": h36m.read,
+    "lsp": lsp.read,
+    "dlc": dlc.read,
+    "sleap": sleap.read,
+}
 
 
-def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, Index]:
+def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, Labels]:
     """Reads ``train`` and, where there is one, ``val``.
 
     Without labels of its own for validation, up to ``num_val`` pictures, at most a
@@ -24,8 +32,12 @@ def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, Index]
     train = read_index(settings, "train", report=report)
     if settings.separate_val:
         val = read_index(settings, "val", report=report)
-        if train and val:
-            _check_same_skeleton(settings, train.skeleton, val.skeleton, report)
+        if train and val and train.skeleton.joints != val.skeleton.joints:
+            where, kind = str(settings.annotation_file("val")[0]), "skeleton mismatch"
+            theirs, ours = val.skeleton.joints, train.skeleton.joints
+            value = f"joints {theirs} but training has {ours}"
+            remedy = "label both with the same joints in the same order"
+            report(Problem(kind, where, "categories", value, remedy))
         found = {"train": train, "val": val}
     elif train is None:
         found = {}
@@ -34,22 +46,7 @@ def read_splits(settings: DataSettings, *, report: Reporter) -> dict[str, Index]
     return {split: index for split, index in found.items() if index is not None}
 
 
-def _check_same_skeleton(
-    settings: DataSettings, train: Skeleton, val: Skeleton, report: Reporter
-) -> None:
-    if train.joints != val.joints:
-        report(
-            Problem(
-                "skeleton mismatch",
-                str(settings.annotation_file("val")[0]),
-                "categories",
-                f"joints {val.joints} but training has {train.joints}",
-                "label both with the same joints in the same order",
-            )
-        )
-
-
-def _hold_out(index: Index, settings: DataSettings) -> dict[str, Index]:
+def _hold_out(index: Labels, settings: DataSettings) -> dict[str, Labels]:
     images = sorted({person.image_id for person in index.persons})
     count = min(settings.num_val, int(len(images) * HELD_OUT))
     if count == 0:
@@ -62,3 +59,36 @@ def _hold_out(index: Index, settings: DataSettings) -> dict[str, Index]:
         "train": dataclasses.replace(index, persons=train),
         "val": dataclasses.replace(index, persons=val),
     }
+
+
+def read_index(
+    settings: DataSettings, split: str, *, report: Reporter
+) -> Labels | None:
+    """The usable persons of one annotation file, in the joints that are wanted.
+
+    Returns:
+        The labels, or None where the file as a whole cannot be used.
+
+    Raises:
+        ValueError: a package that the format needs is not installed.
+    """
+    path, images = settings.annotation_file(split)
+    try:
+        skeleton = read_skeleton(settings.skeleton) if settings.skeleton else None
+    except ValueError as error:
+        remedy = "name a built-in skeleton or correct the file"
+        report(Problem("bad skeleton", "config.data.skeleton", "", str(error), remedy))
+        return None
+    source = Source(
+        path=path,
+        images=images,
+        split=split,
+        box=settings.box,
+        min_joints=settings.min_joints,
+        report=report,
+        skeleton=skeleton,
+        joint_names=dict(settings.joint_names),
+        reach=1.0 if settings.outside == "keep" else 0.0,
+    )
+    labels = READ[settings.name](source)
+    return None if labels is None else index_labels(source, labels)

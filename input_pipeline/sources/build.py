@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.sources.records import (
-    PictureSource,
-    landmark_table,
-    truth_table,
-    write_npz,
-)
+from input_pipeline.sources.records import PictureSource
 from input_pipeline.tensorflow_setup import load_tfds, quiet
+from runtime.files import write_npz
+
+# Arrays of the landmark table, and of which field of a person each is.
+TABLE = {
+    "sample_ids": "sample_id",
+    "image_ids": "image_id",
+    "keypoints": "keypoints",
+    "labelled": "labelled",
+    "boxes": "box",
+    "names": "name",
+}
 
 
-def build(
-    source: PictureSource,
-    *,
-    root: Path,
-    config: str,
-    version: str,
-    on_progress: Callable[[int], None],
-) -> None:
-    """Prepares one data set under ``root/pictures/config/version``.
-
-    Args:
-        source: of the records.
-        root: the ``data_dir`` of TFDS.
-        config: name of the builder's configuration.
-        version: of the layout.
-        on_progress: called with the number of pictures done.
-    """
-    tfds = load_tfds()
+def build(source: PictureSource, *, config: str, version: str) -> None:
+    """Prepares one data set under ``pictures/config/version`` of the settings' root."""
+    tfds, root = load_tfds(), source.settings.root
     with quiet():
         builder = _builder_class(tfds, version)(
             source=source,
-            on_progress=on_progress,
             config=tfds.core.BuilderConfig(name=config, version=version),
             data_dir=str(root),
             # Random access, so that shuffling is exact and resuming costs nothing.
@@ -62,8 +51,8 @@ def _builder_class(tfds: Any, version: str) -> Any:
 
         VERSION = tfds.core.Version(version)
 
-        def __init__(self, *, source: PictureSource, on_progress: Any, **how: Any):
-            self._source, self._on_progress, self._done = source, on_progress, 0
+        def __init__(self, *, source: PictureSource, **how: Any):
+            self._source = source
             super().__init__(**how)
 
         def _log_download_bytes(self) -> None:
@@ -87,8 +76,6 @@ def _builder_class(tfds: Any, version: str) -> Any:
             # Within this generator data_path is the folder that is not finished.
             for example in _examples(self._source, split, Path(str(self.data_path))):
                 yield example["row"], example
-                self._done += 1
-                self._on_progress(self._done)
 
     return Pictures
 
@@ -109,13 +96,16 @@ def _features(tfds: Any, joints: int) -> Any:
 
 def _examples(source: PictureSource, split: str, folder: Path) -> Iterator[Any]:
     """What is stored of each record; the tables of the split once all are out."""
-    table = []
+    persons, truths = [], []
+    stored = ("keypoints", "labelled", "box", "sample_id", "name")
     for row, record in enumerate(source.records(split)):
         # Without the picture: only landmarks and 3D wait for the end of the split.
-        table.append(dataclasses.replace(record, encoded=b""))
-        stored = ("keypoints", "labelled", "box", "sample_id", "name")
-        example = {name: getattr(record, name) for name in stored}
+        persons.append(record.person)
+        truths += [record.truth] if record.truth else []
+        example = {name: getattr(record.person, name) for name in stored}
         yield example | {"image": io.BytesIO(record.encoded), "row": row}
-    write_npz(folder / f"landmarks_{split}.npz", landmark_table(table, source.skeleton))
-    if truth := truth_table(table):
-        write_npz(folder / f"ground_truth_{split}.npz", truth)
+    table = {k: np.array([getattr(p, v) for p in persons]) for k, v in TABLE.items()}
+    write_npz(folder / f"landmarks_{split}.npz", **table)
+    if truths:
+        truth = {name: np.array([t[name] for t in truths]) for name in truths[0]}
+        write_npz(folder / f"ground_truth_{split}.npz", **truth)

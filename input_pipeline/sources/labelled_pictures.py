@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.checks.problems import raise_problem
-from input_pipeline.formats.annotations import Index, Person
+from input_pipeline.formats.annotations import Labels, Person
 from input_pipeline.formats.pictures import check_picture, storable
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.skeleton import Skeleton
@@ -30,7 +30,7 @@ class LabelledPictures(PictureSource):
     """
 
     @functools.cached_property
-    def index(self) -> dict[str, Index]:
+    def index(self) -> dict[str, Labels]:
         """The persons of each split, read once."""
         return read_splits(self.settings, report=raise_problem)
 
@@ -90,12 +90,4 @@ def _record(person: Person, annotations: Path) -> Record:
     checked = check_picture(person, annotations, report=raise_problem)
     if checked is None:
         raise AssertionError("raise_problem returned on a fatal problem")
-    return Record(
-        encoded=storable(checked),
-        keypoints=person.keypoints,
-        labelled=person.labelled,
-        box=person.box,
-        sample_id=person.sample_id,
-        image_id=person.image_id,
-        name=person.name,
-    )
+    return Record(storable(checked), person)

@@ -10,6 +10,7 @@ import numpy as np
 
 from input_pipeline import synthetic
 from input_pipeline.crops import landmark_boxes
+from input_pipeline.formats.annotations import Person
 from input_pipeline.settings import SPLITS
 from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.mocap import split_frames
@@ -50,16 +51,11 @@ class Mannequin(PictureSource):
         drawn = map_on_cores(draw, self._count(split))
         for index, (encoded, sample) in enumerate(drawn):
             truth = {"sample_ids": index, "positions_mm": sample.positions_mm}
-            yield Record(
-                encoded=encoded,
-                keypoints=sample.keypoints,
-                labelled=labelled,
-                box=landmark_boxes(sample.keypoints[None], labelled[None])[0],
-                sample_id=index,
-                image_id=index,
-                name=f"{split} mannequin {index}",
-                truth=truth | {"action": sample.action, "subject": sample.subject},
-            )
+            truth |= {"action": sample.action, "subject": sample.subject}
+            name, points = f"{split} mannequin {index}", sample.keypoints
+            box = landmark_boxes(points[None], labelled[None])[0]
+            person = Person(name, index, index, name, points, labelled, box=box)
+            yield Record(encoded, person, truth)
 
     def _count(self, split: str) -> int:
         return getattr(self.settings, f"num_{split}")

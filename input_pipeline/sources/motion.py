@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.synthetic.body import rotations
+from runtime.files import read_npz
 
 VAL_SHARE = 0.2
 _BVH_UNIT_MM = 10.0  # the files do not say
@@ -197,12 +197,7 @@ def _candidates(joint: str) -> list[str]:
 
 
 def _read_npz(path: Path) -> Motion:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            wanted = ("positions", "joint_names", "subject", "action")
-            data = {key: file[key] for key in wanted if key in file}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable NPZ file ({error})") from error
+    data = read_npz(path)
     for key in ("positions", "joint_names"):
         if key not in data:
             raise ValueError(f"{path}: the array {key!r} is missing")

@@ -10,21 +10,19 @@ found again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import functools
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from input_pipeline.ground_truth import GroundTruth, load_ground_truth
 from input_pipeline.landmarks import Landmarks, make_landmarks
 from input_pipeline.sources.build import build
-from input_pipeline.sources.records import PictureSource, read_npz, read_skeleton
+from input_pipeline.sources.records import PictureSource
+from runtime.files import read_npz
 
 VERSION = "1.0.0"
-Progress = Callable[[int], None]  # called with the number of pictures done
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,11 +31,9 @@ class Prepared:
 
     Args:
         source: of the records.
-        on_progress: called while the folder is made, with the pictures done so far.
     """
 
     source: PictureSource
-    on_progress: Progress = lambda done: None
 
     @functools.cached_property
     def config(self) -> str:
@@ -49,14 +45,9 @@ class Prepared:
         return f"{word[:40] or 'labels'}_{self.source.digest}"
 
     @property
-    def root(self) -> Path:
-        """The ``data_dir`` of TFDS."""
-        return self.source.settings.root
-
-    @property
     def planned(self) -> Path:
         """Where the folder is, or will be."""
-        return self.root / "pictures" / self.config / VERSION
+        return self.source.settings.root / "pictures" / self.config / VERSION
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -71,17 +62,13 @@ class Prepared:
         if not _complete(folder):
             _ = self.source.splits  # a problem is said before anything is written
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(folder.parent / ".lock"):
+            with open(folder.parent / ".lock", "w") as lock:
+                # Of one process at a time; the kernel frees it when the process dies.
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 if not _complete(folder):
                     # TFDS would take what is left of a folder for the whole.
                     shutil.rmtree(folder, ignore_errors=True)
-                    build(
-                        self.source,
-                        root=self.root,
-                        config=self.config,
-                        version=VERSION,
-                        on_progress=self.on_progress,
-                    )
+                    build(self.source, config=self.config, version=VERSION)
         return folder
 
     def landmarks(self, split: str) -> Landmarks | None:
@@ -91,7 +78,7 @@ class Prepared:
         table = read_npz(self.folder / f"landmarks_{split}.npz")
         settings = self.source.settings
         return make_landmarks(
-            skeleton=read_skeleton(table),
+            skeleton=self.source.skeleton,
             sample_ids=table["sample_ids"],
             keypoints=table["keypoints"],
             labelled=table["labelled"],
@@ -110,7 +97,7 @@ class Prepared:
         table = read_npz(self.folder / f"landmarks_{split}.npz")
         return load_ground_truth(
             Path(given).expanduser() if given else own,
-            skeleton=read_skeleton(table),
+            skeleton=self.source.skeleton,
             sample_ids=table["sample_ids"],
             image_ids=table["image_ids"],
         )
@@ -119,11 +106,3 @@ class Prepared:
 def _complete(folder: Path) -> bool:
     # TFDS renames its folder into place as the last step.
     return (folder / "dataset_info.json").is_file()
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel frees it when the process dies."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -13,7 +13,8 @@ from input_pipeline.ground_truth import GroundTruth
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton
-from input_pipeline.sources.records import existing_path, read_npz
+from input_pipeline.sources.records import existing_path
+from runtime.files import read_npz
 
 
 def read_sequence(settings: DataSettings, split: str) -> tuple[Landmarks, GroundTruth]:

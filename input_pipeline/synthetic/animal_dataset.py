@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from input_pipeline.sources.records import write_npz
 from input_pipeline.sources.rendering import map_on_cores
 from input_pipeline.synthetic.animal import (
     JOINTS,
@@ -27,7 +26,8 @@ from input_pipeline.synthetic.animal import (
     AnimalSample,
     draw_animal,
 )
-from input_pipeline.synthetic.sample import SPLITS, truth_arrays
+from input_pipeline.synthetic.sample import SPLITS
+from runtime.files import write_npz
 
 
 def write_animals(
@@ -76,8 +76,14 @@ def write_animals(
         elif surplus > 0:
             rng = np.random.default_rng((seed, count))
             labelled &= rng.random(labelled.shape) >= surplus / labelled.mean()
-        truth = truth_arrays(samples, JOINTS, first_id=1)
-        write_npz(folder / f"gt3d_{split}.npz", truth)
+        write_npz(
+            folder / f"gt3d_{split}.npz",
+            sample_ids=np.arange(1, count + 1),
+            positions_mm=np.stack([sample.positions_mm for sample in samples]),
+            action=np.array([sample.action for sample in samples]),
+            subject=np.array([sample.subject for sample in samples]),
+            joint_names=np.array(JOINTS),
+        )
         # Last: where there is a JSON, the split is whole.
         record = _coco(samples, labelled, size)
         (folder / f"{split}.json").write_text(json.dumps(record))

@@ -8,7 +8,6 @@ the size of the picture, and its landmarks can be had without drawing it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -68,19 +67,6 @@ class View:
         scale, translation = self.scale * size, self.translation * size
         pixels = project(self.posture.joints, scale=scale, translation=translation)
         return pixels.astype(np.float32)
-
-
-def truth_arrays(
-    samples: Sequence[Sample], joint_names: Sequence[str], first_id: int = 0
-) -> dict[str, np.ndarray]:
-    """The arrays of a ground-truth file; ``first_id``: number of the first sample."""
-    return {
-        "sample_ids": np.arange(first_id, first_id + len(samples), dtype=np.int64),
-        "positions_mm": np.stack([sample.positions_mm for sample in samples]),
-        "action": np.array([sample.action for sample in samples]),
-        "subject": np.array([sample.subject for sample in samples], np.int64),
-        "joint_names": np.array(joint_names),
-    }
 
 
 def check_arguments(index: int, split: str, seed: int, size: int) -> None:
