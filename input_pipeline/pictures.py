@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -147,19 +146,16 @@ def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
         with av.open(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
-                    yield number, _upright_frame(frame)
+                    # Degrees, counterclockwise, as Pillow counts them.
+                    angle, picture = frame.rotation, frame.to_image()
+                    turned = picture.rotate(angle, expand=True) if angle else picture
+                    yield number, turned
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(
             f"{file} does not decode as a video after frame {number} ({error})"
         ) from error
     if number < 0:
         raise ValueError(f"{file} is a video without a frame; replace or remove it")
-
-
-def _upright_frame(frame: Any) -> Image.Image:
-    picture = frame.to_image()
-    angle = frame.rotation  # degrees, counterclockwise, as Pillow counts them
-    return picture.rotate(angle, expand=True) if angle else picture
 
 
 def video_length(file: Path) -> int:

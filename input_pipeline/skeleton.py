@@ -150,26 +150,6 @@ class Skeleton:
         except (TypeError, ValueError) as error:
             raise ValueError(f"skeleton {record.get('name', '')!r}: {error}") from error
 
-    @classmethod
-    def from_coco_category(cls, category: Mapping[str, Any]) -> Skeleton:
-        """The skeleton named in one entry of a COCO file's ``categories``.
-
-        COCO counts the joints of ``skeleton`` from 1.
-
-        Raises:
-            ValueError: ``keypoints`` missing or empty, or an edge out of range.
-        """
-        named = category.get("keypoints")
-        if not isinstance(named, list | tuple) or not named:
-            raise ValueError(
-                f"category {category.get('name', '?')!r} names no keypoints; "
-                "add 'keypoints': [names] to the file's categories"
-            )
-        bones = category.get("skeleton") or ()
-        edges = [(int(a) - 1, int(b) - 1) for a, b in bones]
-        name = category.get("name", "coco")
-        return cls.from_names({"name": name, "joints": named, "edges": edges})
-
 
 def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Pairs joints whose names differ only in left/right, l/r or L/R.
@@ -188,23 +168,14 @@ def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
+_LEFT = re.compile(r"[Ll]eft|LEFT|^[Ll]|[Ll]$|(?<=[-_. ])[Ll](?=[-_. ])")
+_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+
+
 def _right_names(name: str) -> list[str]:
     """What the right partner of a left joint called ``name`` could be called."""
-    candidates = [
-        name.replace(left, right)
-        for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
-        if left in name
-    ]
-    for left, right in (("L", "R"), ("l", "r")):
-        if name.startswith(left):
-            candidates.append(right + name[1:])
-        if name.endswith(left):
-            candidates.append(name[:-1] + right)
-        for mark in "_-. ":
-            candidates.append(
-                name.replace(f"{mark}{left}{mark}", f"{mark}{right}{mark}")
-            )
-    return candidates
+    found = list(_LEFT.finditer(name))
+    return [f"{name[: m.start()]}{_RIGHT[m[0]]}{name[m.end() :]}" for m in found]
 
 
 def _find_root(joints: Sequence[str]) -> int:

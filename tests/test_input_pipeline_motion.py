@@ -309,8 +309,6 @@ def test_frame_order_of_a_single_subject_splits_in_time():
     assert sorted(frame_order(motion, "val", 0)) == [8, 9]
     with pytest.raises(ValueError, match="leave none for 'val'"):
         frame_order(_motion([7]), "val", 0)
-    with pytest.raises(ValueError, match="split 'test'"):
-        frame_order(motion, "test", 0)
 
 
 def test_real_motion_capture_reads(shared_data):

@@ -44,14 +44,6 @@ def test_left_right_pairs_are_found_by_name(names, pairs):
     assert skeleton.find_left_right(names) == pairs
 
 
-def test_coco_category_counts_joints_from_one():
-    s = Skeleton.from_coco_category(
-        {"name": "dog", "keypoints": ["nose", "spine", "tail"], "skeleton": [[1, 2]]}
-    )
-    assert s.edges == ((0, 1),)
-    assert s.joints[s.root] == "spine"
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -66,8 +58,3 @@ def test_impossible_skeletons_are_refused(fields, message):
     good = {"name": "x", "joints": ("a", "b", "c"), "edges": ((0, 1),)}
     with pytest.raises(ValueError, match=message):
         Skeleton(**(good | fields))
-
-
-def test_a_category_without_keypoints_is_refused():
-    with pytest.raises(ValueError, match="names no keypoints"):
-        Skeleton.from_coco_category({"name": "cat"})

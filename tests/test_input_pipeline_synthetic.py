@@ -21,7 +21,6 @@ from input_pipeline.synthetic.body import (
 from input_pipeline.synthetic.camera import (
     draw_view,
     frame_person,
-    project,
     view_rotation,
 )
 from input_pipeline.synthetic.cones import Cones, build_cones, parse_parts
@@ -217,11 +216,6 @@ def test_depth_zero_is_a_bad_guess():
     assert high > 430
 
 
-def test_unknown_action_is_named():
-    with pytest.raises(ValueError, match=r"unknown action 'juggling'.*walking"):
-        draw_pose(np.random.default_rng(0), "juggling")
-
-
 def test_posture_from_joints_finds_the_frames_of_a_plain_stance():
     body = draw_body(0, 1)
     truth = forward_kinematics(_pose(Larm=(0, 20), Rarm=(0, 20)), body)
@@ -269,18 +263,12 @@ def test_view_rotation_is_a_rotation_and_roll_turns_the_picture():
     np.testing.assert_allclose(right, (0.0, 1.0, 0.0), atol=1e-12)
 
 
-def test_project_by_hand():
-    points = np.array([(0.0, 0.0, 5.0), (100.0, -200.0, -7.0)])
-    pixels = project(points, scale=0.1, translation=np.array([32.0, 40.0]))
-    np.testing.assert_allclose(pixels, [(32.0, 40.0), (42.0, 20.0)])
-
-
 def test_frame_person_fills_the_picture_and_keeps_landmarks_inside():
     rng = np.random.default_rng(0)
     for _ in range(200):
         points = rng.normal(size=(17, 3)) * rng.uniform(50, 900, 3)
         scale, shift = frame_person(rng, points)
-        xy = project(points, scale=scale, translation=shift)
+        xy = scale * points[:, :2] + shift
         assert 0.63 < np.ptp(xy, axis=0).max() < 0.84
         assert np.all((xy > 0.02) & (xy < 0.98))
 
@@ -293,8 +281,6 @@ def test_views_come_from_all_around_and_inside_the_range_of_elevations():
     assert -10.0 <= elevation.min() < -8.0
     assert 28.0 < elevation.max() <= 30.0
     assert 2.0 < roll.std() < 4.0
-    with pytest.raises(ValueError, match="elevation_deg="):
-        draw_view(rng, (30.0, -10.0))
 
 
 def test_elevation_reaches_the_sample():
@@ -583,7 +569,7 @@ def _person_picture(joints_pose, azimuth, size=96):
         light=Light(np.array([0.0, -0.5, -0.86]), np.full(3, 0.6), np.full(3, 0.5)),
         up=np.array([0.0, -1.0, 0.0]),
     )
-    return picture, project(posture.joints, scale=scale, translation=shift)
+    return picture, scale * posture.joints[:, :2] + shift
 
 
 def test_every_keypoint_lies_on_the_person():
@@ -608,16 +594,6 @@ def test_front_and_back_and_the_two_sides_look_different():
     assert np.abs(front - front[:, ::-1]).max() > 0.2
 
 
-def test_wrong_arguments_are_named():
-    for arguments, words in (
-        ({"split": "test"}, "split 'test'"),
-        ({"size": 4}, "size=4"),
-        ({"seed": -1}, "seed=-1"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            render_sample(0, **{"split": "train", "seed": 0, "size": 32} | arguments)
-
-
 def test_poses_of_a_motion_are_taken_once_and_split_by_subject():
     rng = np.random.default_rng(0)
     joints = np.array(
@@ -640,5 +616,3 @@ def test_poses_of_a_motion_are_taken_once_and_split_by_subject():
     np.testing.assert_allclose(seen, known, rtol=1e-5)
     val = render_sample(0, split="val", seed=0, size=64, motion=motion)
     assert val.subject == 4
-    with pytest.raises(ValueError, match=r"sample 4 of 'val'.*only 4 frames"):
-        render_sample(4, split="val", seed=0, size=64, motion=motion)

@@ -36,7 +36,10 @@ def read(source: Source) -> Labels | None:
     if category is None:
         return None
     try:
-        skeleton = Skeleton.from_coco_category(category)
+        bones = category.get("skeleton") or ()
+        edges = [(int(a) - 1, int(b) - 1) for a, b in bones]  # counted from 1
+        named = {"name": category.get("name", "coco"), "edges": edges}
+        skeleton = Skeleton.from_names(named | {"joints": category["keypoints"]})
     except (ValueError, TypeError, OverflowError) as error:
         remedy = "correct the category's keypoints and skeleton (counted from 1)"
         source.problem("bad skeleton", "categories", error, remedy)

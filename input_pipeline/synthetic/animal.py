@@ -21,7 +21,6 @@ from input_pipeline.synthetic.render import hidden_joints
 from input_pipeline.synthetic.sample import (
     SPLITS,
     Sample,
-    check_arguments,
     draw_subject,
     look_at,
     paint,
@@ -200,7 +199,6 @@ def draw_animal(
     elevation_deg: tuple[float, float] = (-10.0, 30.0),
 ) -> AnimalSample:
     """Draws animal ``index`` of a split, as ``render_sample`` draws a mannequin."""
-    check_arguments(index, split, seed, size)
     rng = np.random.default_rng((seed, SPLITS[split], index, 0xA71A))
     subject = draw_subject(rng, split, NUM_ANIMALS)
     body, colours = _draw_body(seed, subject)

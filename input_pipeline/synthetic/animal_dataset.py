@@ -58,6 +58,8 @@ def write_animals(
     folder = Path(folder)
     if not 0.0 <= hidden <= 0.9:
         raise ValueError(f"hidden={hidden} must be a share in 0..0.9")
+    if size < 8 or seed < 0:
+        raise ValueError(f"size={size} must be at least 8, seed={seed} at least 0")
     if num_train < 1 or num_val < 1:
         raise ValueError(f"{num_train} + {num_val} pictures: both must be at least 1")
     if any((folder / f"{split}.json").exists() for split in SPLITS):

@@ -1,4 +1,4 @@
-"""The weak-perspective camera.
+"""The weak-perspective camera: pixels are ``scale * (x, y) + translation``.
 
 World (= body) frame: x to the person's left, y up, z forward. Camera frame: x
 right, y down, z away from the camera. At azimuth 0 the person faces the camera;
@@ -23,28 +23,11 @@ def view_rotation(
     return roll @ look @ turn
 
 
-def project(
-    positions: np.ndarray, *, scale: float, translation: np.ndarray
-) -> np.ndarray:
-    """Weak perspective ``scale * (x, y) + translation`` of points (..., 3) in mm.
-
-    Returns (..., 2) pixels, x right, y down, (0, 0) the outer corner of the first
-    pixel; ``scale``: pixels per mm, ``translation``: pixel of the frame's origin.
-    """
-    return scale * positions[..., :2] + translation
-
-
 def draw_view(
     rng: np.random.Generator, elevation_deg: tuple[float, float]
 ) -> tuple[float, float, float]:
     """Azimuth, elevation and roll in degrees, azimuth uniform over the circle."""
-    low, high = elevation_deg
-    if not -90.0 <= low <= high <= 90.0:
-        raise ValueError(
-            f"elevation_deg={(low, high)} must be (low, high) with "
-            "-90 <= low <= high <= 90"
-        )
-    azimuth, elevation = rng.uniform(0.0, 360.0), rng.uniform(low, high)
+    azimuth, elevation = rng.uniform(0.0, 360.0), rng.uniform(*elevation_deg)
     roll = np.clip(rng.normal(0.0, 3.0), -10.0, 10.0)
     return float(azimuth), float(elevation), float(roll)
 

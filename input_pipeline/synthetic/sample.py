@@ -19,12 +19,7 @@ from input_pipeline.synthetic.body import (
     forward_kinematics,
     posture_from_joints,
 )
-from input_pipeline.synthetic.camera import (
-    draw_view,
-    frame_person,
-    project,
-    view_rotation,
-)
+from input_pipeline.synthetic.camera import draw_view, frame_person, view_rotation
 from input_pipeline.synthetic.cones import Cones
 from input_pipeline.synthetic.person import build_person
 from input_pipeline.synthetic.poses import draw_pose
@@ -65,19 +60,8 @@ class View:
     def keypoints(self, size: int) -> np.ndarray:
         """(P, 2) float32 pixels of the joints in a picture of that side."""
         scale, translation = self.scale * size, self.translation * size
-        pixels = project(self.posture.joints, scale=scale, translation=translation)
+        pixels = scale * self.posture.joints[:, :2] + translation
         return pixels.astype(np.float32)
-
-
-def check_arguments(index: int, split: str, seed: int, size: int) -> None:
-    """Refuses a sample that does not exist."""
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} must be one of {sorted(SPLITS)}")
-    if index < 0 or seed < 0 or size < 8:
-        raise ValueError(
-            f"index={index} and seed={seed} must not be negative, size={size} must be "
-            "at least 8"
-        )
 
 
 def draw_subject(rng: np.random.Generator, split: str, counts: dict[str, int]) -> int:
@@ -110,23 +94,15 @@ def render_sample(
     """Draws mannequin ``index`` of a split.
 
     Args:
-        index: number of the sample, from 0. With a motion it must be below the
-            number of the split's frames, see :func:`.motion.frame_order`.
+        index: number of the sample, from 0; with a motion that of a frame of the
+            split, see :func:`.motion.frame_order`.
         split: ``"train"`` or ``"val"``; their subjects are disjoint.
         seed: of the whole data set.
         size: side of the square picture in pixels.
         elevation_deg: (low, high) of the camera's elevation, above is positive.
-        motion: motion capture from which to take the poses; by default they are
-            drawn from the repertoire of :mod:`.poses`.
+        motion: takes the poses from it; by default they are drawn by :mod:`.poses`.
         picture: whether to draw it; the rest of the sample is the same without.
-
-    Returns:
-        The sample; it depends on the arguments alone.
-
-    Raises:
-        ValueError: an argument is out of its range.
     """
-    check_arguments(index, split, seed, size)
 
     def generator(stream: int) -> np.random.Generator:
         return np.random.default_rng((seed, SPLITS[split], index, stream))
@@ -138,13 +114,7 @@ def render_sample(
         action, angles = draw_pose(rng)
         posture = forward_kinematics(angles, body)
     else:
-        order = frame_order(motion, split, seed)
-        if index >= len(order):
-            raise ValueError(
-                f"sample {index} of {split!r} was asked for, but the motion has only "
-                f"{len(order)} frames there; ask for at most that many samples"
-            )
-        frame = order[index]
+        frame = frame_order(motion, split, seed)[index]
         subject, action = int(motion.subject[frame]), str(motion.action[frame])
         body = draw_body(seed, abs(subject))
         posture = posture_from_joints(motion.positions[frame].astype(np.float64))
