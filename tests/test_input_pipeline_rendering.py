@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.settings import DataSettings
+from input_pipeline.settings import read_settings
 from input_pipeline.sources import rendering
 from input_pipeline.sources.rendering import map_on_cores, render_jpeg
 from input_pipeline.synthetic.sample import render_sample
@@ -64,7 +64,9 @@ def test_without_processes_drawing_goes_on_in_this_one(monkeypatch, caplog):
 
 def test_a_jpeg_is_the_picture_of_its_sample():
     arguments = {"split": "val", "seed": 3, "size": 32, "elevation_deg": (0.0, 5.0)}
-    settings = DataSettings(seed=3, render_size=32, elevation_deg=(0.0, 5.0))
+    settings = read_settings(
+        {"seed": 3, "render_size": 32, "elevation_deg": (0.0, 5.0)}
+    )
     encoded, bare = render_jpeg(2, settings=settings, split="val")
     sample = render_sample(2, **arguments)
     with Image.open(io.BytesIO(encoded)) as picture:
@@ -76,4 +78,5 @@ def test_a_jpeg_is_the_picture_of_its_sample():
 
 def test_a_missing_motion_is_named_by_the_worker():
     with pytest.raises(ValueError, match="no such motion file"):
-        render_jpeg(0, settings=DataSettings(mocap_file="absent.npz"), split="val")
+        settings = read_settings({"mocap_file": "absent.npz"})
+        render_jpeg(0, settings=settings, split="val")

@@ -42,7 +42,7 @@ READS_TRUTH = {
     *("input_pipeline.checks.validate", "input_pipeline.dataset"),
     # What brings its own 3D hands it on apart from the landmarks.
     *(f"input_pipeline.sources.{m}" for m in ("mocap", "sequence", "prepared")),
-    "input_pipeline.sources.records",
+    "input_pipeline.sources.build",
     *("benchmarks.nrsfm", "benchmarks.table_scores"),
 }
 # Heavy and optional, or of one backend only: imported where they are used.

@@ -35,13 +35,7 @@ _MOST_GROUPS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """One suspicion.
-
-    Args:
-        row: of the sample.
-        pairs: the (left, right) joints that look exchanged.
-        gain: log of how much more probable the exchanged labels are.
-    """
+    """A suspected sample, its (left, right) joints that look exchanged, and the gain."""
 
     row: int
     pairs: tuple[tuple[int, int], ...]
@@ -152,15 +146,11 @@ def _update(
         gone = ~seen
         filled[np.ix_(rows, seen)] = values[:, seen]
         if gone.any():
-            slope = np.linalg.solve(
-                covariance[np.ix_(seen, seen)], covariance[np.ix_(seen, gone)]
-            )
-            filled[np.ix_(rows, gone)] = (
-                mean[gone] + (values[:, seen] - mean[seen]) @ slope
-            )
-            left = (
-                covariance[np.ix_(gone, gone)] - covariance[np.ix_(gone, seen)] @ slope
-            )
+            across = covariance[np.ix_(seen, gone)]
+            slope = np.linalg.solve(covariance[np.ix_(seen, seen)], across)
+            expected = mean[gone] + (values[:, seen] - mean[seen]) @ slope
+            filled[np.ix_(rows, gone)] = expected
+            left = covariance[np.ix_(gone, gone)] - across.T @ slope
             extra[np.ix_(gone, gone)] += len(rows) * left
     mean = filled.mean(axis=0)
     centred = filled - mean

@@ -88,6 +88,5 @@ def _pictures_digest(persons: Sequence[Person], root: Path) -> str:
 
 def _record(person: Person, annotations: Path) -> Record:
     checked = check_picture(person, annotations, report=raise_problem)
-    if checked is None:
-        raise AssertionError("raise_problem returned on a fatal problem")
+    assert checked is not None  # else a problem was raised
     return Record(storable(checked), person)

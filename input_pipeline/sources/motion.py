@@ -44,12 +44,10 @@ class Motion:
                 f"{self.source}: positions have shape {self.positions.shape}, "
                 "expected (frames, 17, 3) with at least one frame"
             )
-        for name, values in (("subject", self.subject), ("action", self.action)):
-            if values.shape != (count,):
-                raise ValueError(
-                    f"{self.source}: {name} has shape {values.shape}, "
-                    f"expected ({count},)"
-                )
+        for name in ("subject", "action"):
+            if (shape := getattr(self, name).shape) != (count,):
+                problem = f"{name} has shape {shape}, expected ({count},)"
+                raise ValueError(f"{self.source}: {problem}")
         bad = np.nonzero(~np.isfinite(self.positions).all(axis=(1, 2)))[0]
         if len(bad):
             raise ValueError(

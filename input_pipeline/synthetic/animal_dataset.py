@@ -107,24 +107,15 @@ def _coco(samples: Sequence[AnimalSample], labelled: np.ndarray, size: int) -> d
         triples = np.where(known[:, None], np.insert(points, 2, 2, axis=1), 0)
         name = f"{i:06d}.jpg"
         images.append({"id": i + 1, "file_name": name, "width": size, "height": size})
-        annotations.append(
-            {
-                "id": i + 1,
-                "image_id": i + 1,
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": [*low, *side],
-                "area": side[0] * side[1],
-                "num_keypoints": int(known.sum()),
-                "keypoints": triples.ravel().tolist(),
-            }
-        )
-    category = {
-        "id": 1,
-        "name": "animal",
-        "keypoints": list(JOINTS),
-        "skeleton": [[a + 1, b + 1] for a, b in SKELETON.edges],
-    }
+        ids = {"id": i + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0}
+        body = {"bbox": [*low, *side], "area": side[0] * side[1]}
+        points = {
+            "num_keypoints": int(known.sum()),
+            "keypoints": triples.ravel().tolist(),
+        }
+        annotations.append(ids | body | points)
+    bones = [[a + 1, b + 1] for a, b in SKELETON.edges]
+    category = {"id": 1, "name": "animal", "keypoints": JOINTS, "skeleton": bones}
     return {"images": images, "annotations": annotations, "categories": [category]}
 
 
