@@ -77,6 +77,6 @@ def test_a_jpeg_is_the_picture_of_its_sample():
 
 
 def test_a_missing_motion_is_named_by_the_worker():
+    settings = read_settings({"mocap_file": "absent.npz"})
     with pytest.raises(ValueError, match="no such motion file"):
-        settings = read_settings({"mocap_file": "absent.npz"})
         render_jpeg(0, settings=settings, split="val")

@@ -35,7 +35,7 @@ _MOST_GROUPS = 64
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """A suspected sample, its (left, right) joints that look exchanged, and the gain."""
+    """A suspected sample: its row, the (left, right) joints exchanged, the gain."""
 
     row: int
     pairs: tuple[tuple[int, int], ...]
