@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_data import changed, coco_record, write_coco, write_motion
 
+from input_pipeline import pipeline
 from input_pipeline.dataset import Dataset, open_dataset
 from input_pipeline.sources.labelled_pictures import LabelledPictures
 from input_pipeline.sources.mannequin import Mannequin
@@ -213,15 +214,14 @@ def test_damaged_store_is_one_clear_error(tmp_path):
 )
 def test_other_errors_keep_their_own_message(tmp_path, monkeypatch, error):
     """Only real damage may advise to delete what was prepared."""
-    from input_pipeline import augment, pipeline
-
     data = _labels(tmp_path, 4)
 
     def fail(*_, **__):
         raise error
 
-    place = (augment, "draw_patch") if isinstance(error, ValueError) else None
-    monkeypatch.setattr(*(place or (pipeline.Store, "pictures")), fail)
+    drawing = isinstance(error, ValueError)
+    place = (pipeline, "draw_patch") if drawing else (pipeline._Drawer, "_pictures")
+    monkeypatch.setattr(*place, fail)
     with pytest.raises(type(error)) as found:
         _take(data)
     assert found.value is error

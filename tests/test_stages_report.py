@@ -19,13 +19,13 @@ def data(tmp_path_factory):
 
 def test_only_the_pictures_that_are_shown_are_decoded(data, tmp_path, monkeypatch):
     decoded = []
-    draw = pipeline.augment_lib.draw_patch
+    draw = pipeline.draw_patch
 
     def counted(*arguments, **more):
         decoded.append(arguments[0])
         return draw(*arguments, **more)
 
-    monkeypatch.setattr(pipeline.augment_lib, "draw_patch", counted)
+    monkeypatch.setattr(pipeline, "draw_patch", counted)
     rows = report.shown_rows(len(data.landmarks("val")))
     found = report.samples(data, tmp_path, rows)
     assert len(found) == len(decoded) == report.SHOWN
