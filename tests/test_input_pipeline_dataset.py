@@ -35,11 +35,11 @@ def test_landmarks_are_read_once(data):
 
 def test_a_data_set_is_resolved_once(data, monkeypatch):
     """No file of labels is opened again for pictures, truth or another pass."""
-    from input_pipeline.formats import readers
+    from input_pipeline.formats import splits
 
     options = {"batch_size": 2, "image_size": 16, "seed": 0, "train": False}
     assert data.landmarks("train").names
-    monkeypatch.setattr(readers, "read_index", None)
+    monkeypatch.setattr(splits, "read_index", None)
     for _ in range(2):
         assert len(list(data.pictures("val", **options))) == 1
     assert data.truth("train") is None
