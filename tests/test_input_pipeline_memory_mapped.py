@@ -40,7 +40,7 @@ def test_parts_are_the_samples_of_the_whole(folder, monkeypatch):
     np.testing.assert_array_equal(patch, marks.patch)
     assert not patch[~marks.labelled].any()
     assert np.abs(patch).max() == pytest.approx(1 / 1.25, rel=1e-6)
-    assert found[1][1].names[0] == f"sample {8 * 7}"
+    assert found[1][1].name(0) == f"sample {8 * 7}"
 
 
 def test_it_is_a_data_set_told_by_its_contents(folder, tmp_path_factory):
