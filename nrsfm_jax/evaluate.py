@@ -136,7 +136,8 @@ def _samples(folder: Path, marks: dict[str, Landmarks]) -> Sequence[depth_sign.S
     for split in SPLITS:
         said = teachers.load_reconstruction(folder, split)
         poses = said.poses(file.dictionary) * flip
-        samples.append(depth_sign.Samples(marks[split].names, said.sample_ids, poses))
+        names = [marks[split].name(row) for row in range(len(marks[split]))]
+        samples.append(depth_sign.Samples(names, said.sample_ids, poses))
     return samples
 
 
