@@ -78,17 +78,17 @@ def write_animals(
         elif surplus > 0:
             rng = np.random.default_rng((seed, count))
             labelled &= rng.random(labelled.shape) >= surplus / labelled.mean()
-        write_npz(
-            folder / f"gt3d_{split}.npz",
-            sample_ids=np.arange(1, count + 1),
-            positions_mm=np.stack([sample.positions_mm for sample in samples]),
-            action=np.array([sample.action for sample in samples]),
-            subject=np.array([sample.subject for sample in samples]),
-            joint_names=np.array(JOINTS),
-        )
+        write_npz(folder / f"gt3d_{split}.npz", **_truth(samples))
         # Last: where there is a JSON, the split is whole.
         record = _coco(samples, labelled, size)
         (folder / f"{split}.json").write_text(json.dumps(record))
+
+
+def _truth(samples: Sequence[AnimalSample]) -> dict[str, np.ndarray]:
+    names = ("positions_mm", "action", "subject")
+    arrays = {name: np.array([getattr(s, name) for s in samples]) for name in names}
+    ids = np.arange(1, len(samples) + 1)
+    return arrays | {"sample_ids": ids, "joint_names": np.array(JOINTS)}
 
 
 def _draw_into(
