@@ -30,10 +30,8 @@ import argparse
 import contextlib
 import functools
 import importlib
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +39,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import student_speed_peers as peers
 from benchmarks.common import (
     Row,
     finish,
@@ -55,6 +52,7 @@ from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
 from pose_jax.state import TrainState, state_shapes
 from pose_jax.step import make_train_step
+from pose_jax.targets import Targets
 from runtime.devices import AXIS, data_parallel, keep_freed_memory
 
 JOINTS = 17
@@ -99,9 +97,9 @@ def make_case(spec: Mapping[str, Any]) -> tuple[PoseNet, np.ndarray, np.ndarray]
     return net, images, rng.uniform(-0.5, 0.5, (batch, JOINTS, 3)).astype(np.float32)
 
 
-def l1_loss(pose: Any, _: Any, target: Any) -> tuple[Any, dict[str, Any]]:
+def l1_loss(pose: Any, keypoints: Any, *_: Any) -> tuple[Any, dict[str, Any]]:
     """What the peers compute too; the real loss costs next to nothing beside this."""
-    return jnp.abs(pose - target).mean((1, 2)), {}
+    return jnp.abs(pose - keypoints).mean(), {}
 
 
 def made_up_state(net: PoseNet, image_size: int) -> TrainState:
@@ -129,17 +127,13 @@ def our_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
         folded, weights = fold_batch_norms(net, state.variables)
         apply = jax.jit(functools.partial(folded.apply, train=False))
         return lambda: np.asarray(apply(weights, images))
-    step = make_train_step(
-        net,
-        l1_loss,
-        schedule="plateau",
-        num_steps=1,
-        learning_rate=1e-3,
-        end_learning_rate=1e-5,
-    )
+    step = make_train_step(net, l1_loss, rate=lambda state: 1e-3, axis_name=AXIS)
     run = data_parallel(step, mode="jit", num_devices=1)
-    placed, batch = run.replicate((state, target)), run.shard({"image": images})
-    holder, wanted = [placed[0]], placed[1]
+    zeros = np.zeros(len(images), np.int32)
+    batch = {"image": images, "keypoints": target}
+    batch |= dict.fromkeys(("labelled", "flip", "scale", "row"), zeros)
+    batch, wanted = run.shard(batch), run.replicate(Targets(jnp.zeros(1)))
+    holder = [run.replicate(state)]
 
     def call() -> float:
         holder[0], metrics = run(holder[0], batch, wanted)
@@ -150,17 +144,28 @@ def our_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
 
 def torch_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
     """The same of PyTorch."""
-    net, images, target = make_case(spec)
-    options = {"channels_last": False, "compiled": False}
-    options |= {"autocast": spec["dtype"] == "bfloat16"} | METHODS[spec["method"]]
-    module = peers.make_net(net)
-    if spec["task"] == "predict":
-        return peers.prediction(module, images, device=spec["device"], **options)
-    return peers.train_step(module, images, target, device=spec["device"], **options)
+    peers: Any = importlib.import_module("benchmarks.student_speed_peers")
+    options = {"autocast": spec["dtype"] == "bfloat16"} | METHODS[spec["method"]]
+    options |= {"task": spec["task"], "device": spec["device"]}
+    return peers.make_call(*make_case(spec), **options)
 
 
-def work(spec: Mapping[str, Any]) -> None:
-    """Answers every line of the input with a measurement; the end with the memory."""
+def work(spec: Mapping[str, Any], pipe: Any) -> None:
+    """Answers ``"go"`` with a measurement, all else with the memory, and ends."""
+    try:
+        call, before = prepared_call(spec)
+    except Exception as error:  # whatever a compiler of another library raises
+        pipe.send(str(error).strip() or repr(error))
+        return
+    pipe.send("")
+    while pipe.recv() == "go":
+        ((wall, cpu),) = in_turns({"": call}, rounds=1)[""].T.tolist()
+        pipe.send({"wall": wall, "cpu": cpu})
+    pipe.send({"memory": peak_memory(spec) or memory_of_process("VmHWM") - before})
+
+
+def prepared_call(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], int]:
+    """What is measured, called twice already, and the memory before it was made."""
     ours = spec["method"] == "ours"
     if spec["device"] == "cpu":
         cores = sorted(os.sched_getaffinity(0))
@@ -177,17 +182,7 @@ def work(spec: Mapping[str, Any]) -> None:
     # What compilers took before the measurements does not count.
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-    answer({"ready": True})
-    for line in sys.stdin:
-        if line.strip() == "end":
-            break
-        ((wall, cpu),) = in_turns({"": call}, rounds=1)[""].T.tolist()
-        answer({"wall": wall, "cpu": cpu})
-    answer({"memory": peak_memory(spec) or memory_of_process("VmHWM") - before})
-
-
-def answer(record: Mapping[str, Any]) -> None:
-    print("@" + json.dumps(record), flush=True)
+    return call, before
 
 
 def memory_of_process(name: str) -> int:
@@ -215,54 +210,22 @@ class Worker:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.spec = spec
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.student_speed", json.dumps(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(spec),
-        )
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=work, args=(spec, other), daemon=True)
+        self._process.start()
+        other.close()
 
     def ready(self) -> bool:
         """Waits for the first two calls; prints why there are none."""
-        if self._read() is not None:
-            return True
-        error = self._process.communicate()[1].strip().splitlines() or ["it ended"]
-        print(f"{self.spec['method']} is left out: {error[-1][:120]}")
-        return False
+        error = self._pipe.recv()
+        if error:
+            print(f"{self.spec['method']} is left out: {error.splitlines()[-1][:120]}")
+        return not error
 
-    def measure(self) -> dict[str, float]:
-        return self._ask("go")
-
-    def end(self) -> dict[str, float]:
-        result = self._ask("end")
-        self._process.communicate()
-        return result
-
-    def _ask(self, line: str) -> dict[str, float]:
-        assert self._process.stdin
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        found = self._read()
-        if found is None:
-            raise ValueError(f"{self.spec} ended: {self._process.communicate()[1]}")
-        return found
-
-    def _read(self) -> dict[str, float] | None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        return None
-
-
-def environment(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The same for all methods."""
-    found = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    if spec["device"] == "cpu":
-        found |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(spec["threads"])}
-    return found
+    def ask(self, word: str) -> dict[str, float]:
+        self._pipe.send(word)
+        return self._pipe.recv()
 
 
 def run_all(
@@ -278,10 +241,10 @@ def run_all(
         for _ in range(share):
             for i in rng.permutation(len(workers)):
                 mine = found.setdefault(workers[i].spec["method"], {})
-                for name, value in workers[i].measure().items():
+                for name, value in workers[i].ask("go").items():
                     mine.setdefault(name, []).append(value)
         for worker in workers:
-            found[worker.spec["method"]]["memory"] = [worker.end()["memory"]]
+            found[worker.spec["method"]]["memory"] = [worker.ask("end")["memory"]]
     order = [s["method"] for s in specs if s["method"] in found]
     return {m: {k: np.array(v) for k, v in found[m].items()} for m in order}
 
@@ -346,13 +309,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
-        work(json.loads(sys.argv[1]))
-        return
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     args = parse_args(__doc__, add_flags)
     found = "cuda" if jax.default_backend() == "gpu" else "cpu"
     device = args.device or found
+    if device == "cpu":  # of the processes that this one starts
+        threads = {"OMP_NUM_THREADS": str(args.threads)}
+        os.environ.update(threads, JAX_PLATFORMS="cpu")
     rounds = 3 if args.quick else args.rounds
     fields = ("net", "dtype", "threads", "keep_freed_memory")
     spec = {name: getattr(args, name) for name in fields} | {"device": device}

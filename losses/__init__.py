@@ -5,6 +5,7 @@ Every function takes one sample without a batch axis; its caller maps it by
 camera.
 """
 
+# ruff: noqa: F401
 from losses.camera_frame import (
     rotate_dictionary,
     rotation_from_camera,
@@ -17,10 +18,8 @@ from losses.distillation import (
     depth_l1_loss,
     distillation_loss,
     keypoint_l1_loss,
-    pose_loss,
     prepare,
     prepared_distillation_loss,
-    residual_weight,
 )
 from losses.exact import min_code_cost
 from losses.gram import dictionary_gram, gram_distillation_loss
@@ -34,7 +33,6 @@ from losses.metrics import (
     auc,
     depth_error,
     evaluate_poses,
-    flip_fraction,
     flipped,
     mpjpe,
     n_mpjpe,
@@ -48,44 +46,3 @@ from losses.metrics import (
 )
 from losses.reprojection import reprojection_loss
 from losses.subspace import match_depth_mean, project_code, right_inverse
-
-__all__ = [
-    "POSTERIOR_NOISE",
-    "PreparedDistillation",
-    "PreparedPosterior",
-    "auc",
-    "code_cost",
-    "depth_error",
-    "depth_gradient_norm",
-    "depth_l1_loss",
-    "dictionary_gram",
-    "distillation_loss",
-    "evaluate_poses",
-    "flip_fraction",
-    "flipped",
-    "gram_distillation_loss",
-    "keypoint_l1_loss",
-    "match_depth_mean",
-    "min_code_cost",
-    "mpjpe",
-    "n_mpjpe",
-    "pa_mpjpe",
-    "pa_mpjpe_reflection",
-    "pa_mpjpe_rigid",
-    "pck3d",
-    "per_action_table",
-    "pose_loss",
-    "posterior_depth_loss",
-    "prepare",
-    "prepare_posterior",
-    "prepared_distillation_loss",
-    "procrustes_align",
-    "project_code",
-    "reprojection_loss",
-    "residual_weight",
-    "right_inverse",
-    "rotate_dictionary",
-    "rotation_from_camera",
-    "scale_by_bone_length",
-    "split_dictionary",
-]

@@ -1,4 +1,4 @@
-"""Wang et al. 2019, Eqs. 9, 14, 15: the cost of a depth, the losses of a student.
+"""Wang et al. 2019, Eqs. 9, 14: the cost of a depth; the terms of Eq. 15.
 
 All L1 weights refer to the gauge in which the dictionary has unit columns: the data
 determine only D phi, so that a weight on phi has a meaning only for a fixed gauge.
@@ -167,54 +167,11 @@ def depth_l1_loss(
     Args:
         pred_z: (P,) the student's depth.
         z_teacher: (P,) the teacher's depth B_z phi, in the same unit.
-        weight: of this sample, or (P,) of each joint; see :func:`residual_weight`.
+        weight: of this sample, or (P,) of each joint.
         labelled: (P,) joints that have a landmark.
     """
     error = match_depth_mean(pred_z, z_teacher, labelled) - z_teacher
     return jnp.sum(weight * jnp.abs(keep_labelled(error, labelled)))
-
-
-def residual_weight(
-    residual: Float[Array, ""], *, softening: Weight
-) -> Float[Array, ""]:
-    """Trust in the teacher's depth of a sample: 1 / (residual + softening).
-
-    Args:
-        residual: ||B_xy phi - w||_2, how badly the teacher fits the landmarks.
-        softening: the weight's bound is 1 / softening; in the unit of w.
-    """
-    return 1.0 / (residual + softening)
-
-
-def pose_loss(
-    pred_xy: Float[Array, " p 2"],
-    pred_z: Float[Array, " p"],
-    keypoints: Float[Array, " p 2"],
-    prepared: PreparedDistillation,
-    *,
-    code_l1_weight: Weight,
-    depth_weight: Weight = 1.0,
-    labelled: Bool[Array, " p"] | None = None,
-) -> Float[Array, ""]:
-    """What the student minimises (Wang et al. 2019, Eq. 15), for one sample.
-
-        ||f_xy - w||_1 + depth_weight L~(f_z)
-
-    Args:
-        pred_xy: (P, 2) predicted landmarks f_xy, in patch coordinates.
-        pred_z: (P,) predicted depth f_z, in the same unit; any common offset.
-        keypoints: (P, 2) annotated landmarks in the frame of pred_xy.
-        prepared: the teacher's view of the sample, from :func:`prepare`.
-        code_l1_weight: weight of the regulariser in Eq. 14.
-        depth_weight: 1 in the paper.
-        labelled: (P,) joints of ``keypoints`` that are annotated; by default those
-            of ``prepared``.
-    """
-    labelled = prepared.labelled if labelled is None else labelled
-    depth = prepared_distillation_loss(pred_z, prepared, code_l1_weight=code_l1_weight)
-    return (
-        keypoint_l1_loss(pred_xy, keypoints, labelled=labelled) + depth_weight * depth
-    )
 
 
 def depth_gradient_norm(

@@ -21,7 +21,7 @@ PerSample = Float[np.ndarray, "*n"] | np.floating
 Edges = Sequence[tuple[int, int]]
 
 PCK_THRESHOLD = 150.0
-AUC_THRESHOLDS = tuple(float(t) for t in range(0, 151, 5))
+AUC = tuple(float(t) for t in range(0, 151, 5))  # thresholds, mm
 ALIGNMENT = (
     "mpjpe: scale by mean bone length, root; n_mpjpe: least-squares scale, root; "
     "pa_mpjpe: similarity without reflection; depth_error: scale by mean bone length, "
@@ -91,11 +91,6 @@ def flipped(
     return np.prod(np.stack(list(depths)), axis=0).sum(-1) < 0
 
 
-def flip_fraction(pred: Poses, truth: Poses, *, labelled: Labelled = None) -> float:
-    """Share of the samples whose depth is turned round; see :func:`flipped`."""
-    return float(np.mean(flipped(pred, truth, labelled=labelled)))
-
-
 def dai_error(
     pred: Float[np.ndarray, "f p 3"] | Float[Array, "f p 3"],
     truth: Float[np.ndarray, "f p 3"] | Float[Array, "f p 3"],
@@ -139,15 +134,11 @@ def auc(
     truth: Poses,
     *,
     root: int,
-    thresholds: Sequence[float] = AUC_THRESHOLDS,
     labelled: Labelled = None,
 ) -> PerSample:
     """Mean of :func:`pck3d` over the thresholds 0, 5, ..., 150 mm."""
-    curves = [
-        pck3d(pred, truth, root=root, threshold=t, labelled=labelled)
-        for t in thresholds
-    ]
-    return np.mean(np.stack(curves), axis=0)
+    how: Any = {"root": root, "labelled": labelled}
+    return np.mean([pck3d(pred, truth, threshold=t, **how) for t in AUC], axis=0)
 
 
 def scale_by_bone_length(

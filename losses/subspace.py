@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from losses.masked import Weight, keep_labelled, labelled_mean, product
+from losses.masked import keep_labelled, labelled_mean, product
 
-RIDGE = 1e-6
+RIDGE = 1e-6  # on the diagonal of B_z B_z^T, relative to its trace
 
 
 def project_code(
@@ -20,7 +20,6 @@ def project_code(
     z_hyp: Float[Array, " p"],
     *,
     labelled: Bool[Array, " p"] | None = None,
-    ridge: Weight = RIDGE,
 ) -> Float[Array, " k"]:
     """The code nearest to phi that has the depth z' (Wang et al. 2019, Eqs. 12, 13).
 
@@ -31,7 +30,6 @@ def project_code(
         B_z: (P, K) depth part of the dictionary.
         z_hyp: (P,) depth hypothesis z', in the unit of the dictionary's shapes.
         labelled: (P,) joints that constrain the code; the others are left free.
-        ridge: added to the diagonal of B_z B_z^T, relative to its trace.
 
     Returns:
         (K,) projected code. Where no code has the depth z' (two joints that the
@@ -47,7 +45,7 @@ def project_code(
         [2.0, 0.0]
     """
     B_z, z_hyp = keep_labelled(B_z, labelled), keep_labelled(z_hyp, labelled)
-    factor, scale = factor_gram(product(B_z, B_z.T), ridge)
+    factor, scale = factor_gram(product(B_z, B_z.T))
     # The ridge makes one step fall short by (ridge * trace / eigenvalue); the second
     # squares that error and measures the rest on B_z itself, not on its square.
     for _ in range(2):
@@ -61,20 +59,13 @@ def right_inverse(
     B_z: Float[Array, " p k"],
     *,
     labelled: Bool[Array, " p"] | None = None,
-    ridge: Weight = RIDGE,
 ) -> Float[Array, " k p"]:
-    """B_z^+ of Eq. 13, as :func:`project_code` applies it, for repeated use.
+    """B_z^+ (K, P) of Eq. 13, as :func:`project_code` applies it, for repeated use.
 
-    Args:
-        B_z: (P, K) depth part of the dictionary.
-        labelled: (P,) joints that constrain the code.
-        ridge: added to the diagonal of B_z B_z^T, relative to its trace.
-
-    Returns:
-        (K, P); columns of joints that are not labelled are 0.
+    Columns of joints that are not labelled are 0.
     """
     B_z = keep_labelled(B_z, labelled)
-    factor, scale = factor_gram(product(B_z, B_z.T), ridge)
+    factor, scale = factor_gram(product(B_z, B_z.T))
     identity = jnp.eye(B_z.shape[0], dtype=B_z.dtype)
     # P right-hand sides, not K: the second step makes up for what that loses.
     once = product(B_z.T, jax.scipy.linalg.cho_solve((factor, True), identity / scale))
@@ -98,15 +89,10 @@ def match_depth_mean(
 
 
 def factor_gram(
-    gram: Float[Array, " p p"], ridge: Weight = RIDGE
+    gram: Float[Array, " p p"],
 ) -> tuple[Float[Array, " p p"], Float[Array, ""]]:
-    """Cholesky factor of gram / trace + ridge I, and the trace (1 where it is 0).
-
-    Args:
-        gram: (P, P) B_z B_z^T.
-        ridge: added to the diagonal, relative to the trace.
-    """
+    """Cholesky factor of gram / trace + RIDGE I, and the trace (1 where it is 0)."""
     trace = jnp.trace(gram)
     scale = jnp.where(trace > 0, trace, 1.0)
-    shifted = gram / scale + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    shifted = gram / scale + RIDGE * jnp.eye(gram.shape[0], dtype=gram.dtype)
     return jnp.linalg.cholesky(shifted, symmetrize_input=False), scale

@@ -16,7 +16,6 @@ depth is compared with it, and how samples or joints are weighted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,11 +40,11 @@ class DepthTarget(NamedTuple):
         depth: (P,) the label; its mean has no influence.
         labelled: (P,) joints whose depth counts.
         weight: of this sample's depth against that of others.
-        joint_weight: (P,) of each joint, in `l1`.
-        M: (3, 2) the teacher's camera, in `eq14` and `eq10`.
+        joint_weight: (P,) of each joint, in l1.
+        M: (3, 2) the teacher's camera, in eq14 and eq10.
         phi: (K,) the teacher's code, likewise.
         W: (P, 2) centred landmarks, likewise.
-        whitener: (P, P) of :class:`losses.PreparedPosterior`, in `mahalanobis`.
+        whitener: (P, P) of :class:`losses.PreparedPosterior`, in mahalanobis.
     """
 
     depth: Float[Array, "*n p"]
@@ -59,57 +58,10 @@ class DepthTarget(NamedTuple):
 
 
 class Dictionary(NamedTuple):
-    """What all samples share in `eq14` and `eq10`: D (3P, K) and D D^T (3P, 3P)."""
+    """What all samples share in eq14 and eq10: D (3P, K) and D D^T (3P, 3P)."""
 
     D: Float[Array, " p3 k"]
     gram: Float[Array, " p3 p3"]
-
-
-# --- the losses of a depth ---------------------------------------------------------
-
-Depth = Float[Array, " p"]
-Scalar = Float[Array, ""]
-DepthLoss = Callable[[Depth, DepthTarget, Any, Weight], Scalar]
-
-
-def l1(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
-    """||joint_weight (z' - depth)||_1 with equal means: Weaksup-bs."""
-    weight = 1.0 if target.joint_weight is None else target.joint_weight
-    how = {"weight": weight, "labelled": target.labelled}
-    return losses.depth_l1_loss(z_hyp, target.depth, **how)
-
-
-def eq14(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
-    """Eq. 14, in the form that needs nothing prepared for a sample."""
-    # Paper: z' as it is; here: moved to the teacher's mean depth, because weak
-    # perspective does not show how far away a shape is.
-    return losses.gram_distillation_loss(
-        losses.match_depth_mean(z_hyp, target.depth, target.labelled),
-        *(target.phi, target.M, target.W.ravel(), *shared),
-        code_l1_weight=c,
-        labelled=target.labelled,
-    )
-
-
-def eq10(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
-    """Eq. 10, solved anew for every sample of a batch; means matched as in `eq14`."""
-    cost, _ = losses.min_code_cost(
-        losses.match_depth_mean(z_hyp, target.depth, target.labelled),
-        target.phi,
-        *losses.split_dictionary(shared.D, target.M),
-        target.W.ravel(),
-        code_l1_weight=c,
-        labelled=target.labelled,
-        tolerance=EXACT_TOLERANCE,
-        max_steps=EXACT_STEPS,
-    )
-    return cost
-
-
-def mahalanobis(z_hyp: Depth, target: DepthTarget, shared: Any, c: Weight) -> Scalar:
-    """Distance from the label under the covariance that the EM gives the depth."""
-    record = losses.PreparedPosterior(target.depth, target.whitener, target.labelled)
-    return losses.posterior_depth_loss(z_hyp, record)
 
 
 class Mode(NamedTuple):
@@ -118,36 +70,35 @@ class Mode(NamedTuple):
     Attributes:
         label: whose depth: the ``"teacher"``'s, that of the ``"em"`` before it, or the
             ``"truth"``, for the upper reference alone.
-        loss: of a depth given the label.
+        loss: of a depth given the label: ``"l1"`` (Weaksup-bs), ``"eq14"``, ``"eq10"``
+            (solved anew for every sample of a batch), or ``"mahalanobis"``, under the
+            covariance that the EM gives the depth.
         weighting: of samples by the teacher's ``"residual"``, of joints by the
             ``"certainty"`` of the EM, or ``""``.
     """
 
     label: str
-    loss: DepthLoss
+    loss: str
     weighting: str = ""
 
     @property
     def needs_posterior(self) -> bool:
         """Whether the EM's mean or covariance of the depth is used."""
-        return self.label == "em" or self.loss is mahalanobis
+        return self.label == "em" or self.loss == "mahalanobis"
 
 
 MODES = {
-    "supervised": Mode("truth", l1),
-    "weaksup_bs": Mode("teacher", l1),
-    "weaksup_residual": Mode("teacher", l1, "residual"),
-    "distill": Mode("teacher", eq14),
-    "distill_exact": Mode("teacher", eq10),
+    "supervised": Mode("truth", "l1"),
+    "weaksup_bs": Mode("teacher", "l1"),
+    "weaksup_residual": Mode("teacher", "l1", "residual"),
+    "distill": Mode("teacher", "eq14"),
+    "distill_exact": Mode("teacher", "eq10"),
     # Ours, from the EM.
-    "weaksup_em": Mode("em", l1),
-    "weaksup_em_weighted": Mode("em", l1, "certainty"),
-    "posterior": Mode("em", mahalanobis),
-    "posterior_teacher": Mode("teacher", mahalanobis),
+    "weaksup_em": Mode("em", "l1"),
+    "weaksup_em_weighted": Mode("em", "l1", "certainty"),
+    "posterior": Mode("em", "mahalanobis"),
+    "posterior_teacher": Mode("teacher", "mahalanobis"),
 }
-
-
-# --- Eq. 15 ------------------------------------------------------------------------
 
 
 def plain_depth(
@@ -166,6 +117,10 @@ def plain_depth(
     return jnp.where(flip, pred_z[permutation], pred_z) / scale
 
 
+# Axes of the first arguments of `student_loss` under jax.vmap.
+PER_SAMPLE = (0, 0, 0, 0, 0, 0, None)
+
+
 def student_loss(
     pose: Float[Array, " p 3"],
     keypoints: Float[Array, " p 2"],
@@ -173,9 +128,9 @@ def student_loss(
     flip: Bool[Array, ""],
     scale: Float[Array, ""],
     target: DepthTarget,
-    *,
     dictionary: Dictionary | None,
-    loss: DepthLoss,
+    *,
+    loss: str,
     permutation: Int[Array, " p"],
     xy_weight: Weight,
     depth_weight: Weight,
@@ -203,8 +158,28 @@ def student_loss(
         The loss and its two terms, unweighted: ``{"xy": ..., "depth": ...}``.
     """
     xy = losses.keypoint_l1_loss(pose[:, :2], keypoints, labelled=labelled)
-    z_hyp = plain_depth(pose[:, 2], flip=flip, scale=scale, permutation=permutation)
-    depth = target.weight * loss(z_hyp, target, dictionary, code_l1_weight)
+    z = plain_depth(pose[:, 2], flip=flip, scale=scale, permutation=permutation)
+    # Paper: z' as it is; here: moved to the teacher's mean depth, because weak
+    # perspective does not show how far away a shape is.
+    z_hyp = losses.match_depth_mean(z, target.depth, target.labelled)
+    how: Any = {"labelled": target.labelled, "code_l1_weight": code_l1_weight}
+    shared: Any = dictionary
+    if loss == "l1":
+        each = 1.0 if target.joint_weight is None else target.joint_weight
+        depth = losses.depth_l1_loss(
+            z, target.depth, weight=each, labelled=target.labelled
+        )
+    elif loss == "eq14":
+        view = target.phi, target.M, target.W.ravel()
+        depth = losses.gram_distillation_loss(z_hyp, *view, *shared, **how)
+    elif loss == "eq10":
+        view = target.phi, *losses.split_dictionary(shared.D, target.M)
+        how |= {"tolerance": EXACT_TOLERANCE, "max_steps": EXACT_STEPS}
+        depth, _ = losses.min_code_cost(z_hyp, *view, target.W.ravel(), **how)
+    else:
+        known = target.depth, target.whitener, target.labelled
+        depth = losses.posterior_depth_loss(z, losses.PreparedPosterior(*known))
+    depth = target.weight * depth
     return xy_weight * xy + depth_weight * depth, {"xy": xy, "depth": depth}
 
 
@@ -213,7 +188,7 @@ def matching_weight(
     dictionary: Dictionary | None,
     key: Key[Array, ""],
     *,
-    loss: DepthLoss,
+    loss: str,
     code_l1_weight: Weight,
 ) -> Float[Array, ""]:
     """Weight at which a depth loss pulls as hard as that of Weaksup-bs does.
@@ -232,29 +207,35 @@ def matching_weight(
         loss: of the mode.
         code_l1_weight: weight of the regulariser in Eqs. 10 and 14.
     """
-
-    def norms(target: DepthTarget, key: Key[Array, ""]) -> Array:
-        compared = (l1, target._replace(joint_weight=UNUSED)), (loss, target)
-        return jnp.stack(
-            [
-                losses.depth_gradient_norm(
-                    lambda z, each=each, judge=judge: each(
-                        z, judge, dictionary, code_l1_weight
-                    ),
-                    target.depth,
-                    key,
-                    sigma=sigma,
-                )
-                for each, judge in compared
-            ]
-        )
-
-    # The spread: root mean square of the depths about their mean in each sample.
     labelled = targets.labelled
     means = jax.vmap(labelled_mean)(targets.depth, labelled)
     centred = jnp.where(labelled, targets.depth - means[:, None], 0.0)
     count = jnp.maximum(jnp.sum(labelled.astype(centred.dtype)), 1.0)
     sigma = 0.5 * jnp.sqrt(jnp.sum(centred**2) / count)
+    joints = labelled.shape[1]
+
+    def of_depth(z: Array, target: DepthTarget, loss: str) -> Array:
+        pose = jnp.zeros((joints, 3), z.dtype).at[:, 2].set(z)
+        return student_loss(
+            *(pose, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
+            *(target._replace(weight=jnp.ones(())), dictionary),
+            loss=loss,
+            permutation=jnp.arange(joints),
+            xy_weight=0.0,
+            depth_weight=1.0,
+            code_l1_weight=code_l1_weight,
+        )[0]
+
+    def norms(target: DepthTarget, key: Key[Array, ""]) -> Array:
+        compared = (target._replace(joint_weight=UNUSED), "l1"), (target, loss)
+
+        def norm(one: Any) -> Array:
+            return losses.depth_gradient_norm(
+                lambda z: of_depth(z, *one), target.depth, key, sigma=sigma
+            )
+
+        return jnp.stack([norm(one) for one in compared])
+
     keys = jax.random.split(key, len(labelled))
     reference, own = jnp.mean(jax.vmap(norms)(targets, keys), axis=0)
     return reference / own

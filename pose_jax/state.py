@@ -26,6 +26,7 @@ NET_FIELDS = (
     *("depth_bins", "deconv_channels", "num_deconv", "dtype"),
 )
 CHECKPOINTS = "checkpoints"
+ADAM = optax.scale_by_adam()  # the direction; the step multiplies it by the rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +170,6 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def make_optimizer() -> optax.GradientTransformation:
-    """Adam's direction; the step multiplies it by the learning rate of its state."""
-    return optax.scale_by_adam()
-
-
 def init_state(
     net: nn.Module, key: jax.Array, *, image_size: int, learning_rate: float
 ) -> TrainState:
@@ -184,7 +180,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=make_optimizer().init(variables["params"]),
+        opt_state=ADAM.init(variables["params"]),
         plateau=Plateau(
             learning_rate=jnp.asarray(learning_rate, jnp.float32),
             best_loss=jnp.asarray(np.inf, jnp.float32),

@@ -13,46 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pose_jax.loss import MODES, student_loss
-from pose_jax.state import Plateau, TrainState, make_optimizer
+from pose_jax.loss import PER_SAMPLE
+from pose_jax.state import ADAM, Plateau, TrainState
 from pose_jax.targets import Targets
 
 Batch = Mapping[str, Any]
 SCHEDULES = ("plateau", "cosine")
 # A validation loss counts as better when it is lower by this share.
 IMPROVEMENT = 1e-3
-
-
-def make_loss(
-    mode: str,
-    permutation: np.ndarray,
-    *,
-    xy_weight: float,
-    depth_weight: float,
-    code_l1_weight: float,
-) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """``loss(pose, batch, targets) -> ((B,) losses, their (B,) terms)`` of a mode.
-
-    The keywords are those of :func:`pose_jax.loss.student_loss`.
-    """
-    weights = {"xy_weight": xy_weight, "depth_weight": depth_weight}
-
-    def loss(pose: Any, batch: Batch, targets: Targets) -> Any:
-        def one(*of_sample: Any) -> Any:
-            return student_loss(
-                *of_sample,
-                dictionary=targets.dictionary,
-                loss=MODES[mode].loss,
-                permutation=jnp.asarray(permutation),
-                code_l1_weight=code_l1_weight,
-                **weights,
-            )
-
-        names = ("keypoints", "labelled", "flip", "scale")
-        rows = targets.rows(batch["row"])
-        return jax.vmap(one)(pose, *(batch[name] for name in names), rows)
-
-    return loss
 
 
 def make_rate(
@@ -96,20 +64,18 @@ def make_train_step(
         net: made with the name of the mapped axis: batch norms average over the whole
             batch; or without: every device normalises its own part, and only the
             running statistics are averaged.
-        loss: of :func:`make_loss`.
+        loss: :func:`pose_jax.loss.student_loss` of a mode.
         rate: of :func:`make_rate`.
         axis_name: the mapped axis.
     """
 
-    def step(
-        state: TrainState, batch: Batch, targets: Targets
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def step(state: TrainState, batch: Batch, targets: Targets) -> Any:
         def mean_loss(params: Any) -> Any:
             variables = {"params": params, "batch_stats": state.batch_stats}
             pose, new = net.apply(
                 variables, batch["image"], train=True, mutable=["batch_stats"]
             )
-            values, terms = loss(pose, batch, targets)
+            values, terms = jax.vmap(loss, PER_SAMPLE)(pose, *targets.of(batch))
             terms = jax.tree.map(jnp.mean, {"loss": values, **terms})
             return terms["loss"], (terms, new["batch_stats"])
 
@@ -120,26 +86,20 @@ def make_train_step(
         )
         metrics["learning_rate"] = rate(state)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-        state = _moved(state, gradients, metrics["learning_rate"])
-        return dataclasses.replace(state, batch_stats=batch_stats), metrics
+        # Optax mixes its integer count with floats, which strict promotion rejects.
+        with jax.numpy_dtype_promotion("standard"):
+            direction, opt_state = ADAM.update(gradients, state.opt_state)
+        down = jax.tree.map(lambda u: -metrics["learning_rate"] * u, direction)
+        state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, down),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, metrics
 
     return step
-
-
-def _moved(state: TrainState, gradients: Any, rate: Any) -> TrainState:
-    """Adam's step."""
-    # Optax mixes its integer count with floats, which strict promotion rejects.
-    with jax.numpy_dtype_promotion("standard"):
-        direction, opt_state = make_optimizer().update(
-            gradients, state.opt_state, state.params
-        )
-    updates = jax.tree.map(lambda u: -rate * u, direction)
-    return dataclasses.replace(
-        state,
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-    )
 
 
 def plateau_update(

@@ -15,16 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 import losses
-from pose_jax.loss import (
-    MODES,
-    DepthTarget,
-    Dictionary,
-    eq10,
-    eq14,
-    l1,
-    mahalanobis,
-    matching_weight,
-)
+from pose_jax.loss import MODES, DepthTarget, Dictionary, matching_weight
 from runtime.teacher_file import TeacherFile
 
 SPLITS = ("train", "val")
@@ -48,6 +39,11 @@ class Targets(NamedTuple):
         """The targets of a batch, gathered on the device."""
         return jax.tree.map(lambda x: x[rows], self.samples)
 
+    def of(self, batch: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What `student_loss` takes after the pose, for a batch."""
+        given = (batch[name] for name in ("keypoints", "labelled", "flip", "scale"))
+        return *given, self.rows(batch["row"]), self.dictionary
+
 
 def teacher_targets(
     mode: str, teacher: TeacherFile, landmarks: Mapping[str, Any], *, softening: float
@@ -68,15 +64,23 @@ def teacher_targets(
         ValueError: the teacher saw other samples or joints, or has no posterior of
             the depth and the mode needs one.
     """
-    _check_skeleton(teacher, landmarks["train"].skeleton)
+    skeleton = landmarks["train"].skeleton
+    if tuple(teacher.skeleton["joints"]) != skeleton.joints:
+        raise ValueError(
+            f"{teacher.folder}: the teacher's joints {teacher.skeleton['joints']} "
+            f"are not those of the data set, {list(skeleton.joints)}; "
+            "train the teacher on this data set"
+        )
     extra = landmarks["extra"]
     names = (*SPLITS, "extra") if len(extra) else SPLITS
     tables = {n: _table(mode, teacher, n, landmarks[n].sample_ids) for n in names}
     if MODES[mode].weighting == "residual":
-        weight = {
-            n: teacher_trust(teacher.split(n)["residual"], softening=softening)
-            for n in names
-        }
+        if not softening > 0:
+            raise ValueError(
+                f"config.student.residual_offset = {softening} must be above 0: it "
+                "bounds the weight of a sample that the teacher fits perfectly"
+            )
+        weight = {n: 1 / (teacher.split(n)["residual"] + softening) for n in names}
         # The training split's mean goes with every split, so that losses compare.
         mean = weight["train"].mean()
         tables = {n: t._replace(weight=weight[n] / mean) for n, t in tables.items()}
@@ -86,7 +90,7 @@ def teacher_targets(
         more = more._replace(weight=np.where(complete, more.weight, np.float32(0)))
         tables["train"] = joined(tables["train"], more)
     dictionary: Any = None
-    if MODES[mode].loss in (eq14, eq10):
+    if MODES[mode].loss in ("eq14", "eq10"):
         D = jnp.asarray(teacher.dictionary)
         dictionary = jax.device_get(Dictionary(D, losses.dictionary_gram(D)))
     return {name: Targets(table, dictionary) for name, table in tables.items()}
@@ -108,11 +112,11 @@ def _table(
             deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
             certainty = 1 / (deviation + losses.POSTERIOR_NOISE)
             table = table._replace(joint_weight=certainty.astype(np.float32))
-        if chosen.loss is mahalanobis:
+        if chosen.loss == "mahalanobis":
             prepare = jax.jit(jax.vmap(losses.prepare_posterior))
             record = prepare(table.depth, covariance, table.labelled)
             table = table._replace(whitener=np.asarray(record.whitener))
-    if chosen.loss in (eq14, eq10):
+    if chosen.loss in ("eq14", "eq10"):
         table = table._replace(M=said["camera"], phi=said["code"], W=said["W"])
     return table
 
@@ -127,23 +131,6 @@ def teacher_depth(
     return np.einsum("npc,nc->np", shape, np.cross(camera[..., 0], camera[..., 1]))
 
 
-def teacher_trust(
-    residual: Float[np.ndarray, " n"], *, softening: float
-) -> Float[np.ndarray, " n"]:
-    """``1 / (residual + softening)``: weights of samples, before their scale.
-
-    Raises:
-        ValueError: a softening that is not above 0.
-    """
-    if not softening > 0:
-        raise ValueError(
-            f"config.student.residual_offset = {softening} must be above 0: it bounds "
-            "the weight of a sample that the teacher fits perfectly"
-        )
-    weight = losses.residual_weight
-    return np.asarray(jax.vmap(lambda r: weight(r, softening=softening))(residual))
-
-
 def matched_depth_weight(
     mode: str, targets: Targets, *, count: int, code_l1_weight: float, seed: int
 ) -> float:
@@ -154,9 +141,9 @@ def matched_depth_weight(
     first ``count`` rows, those of the main source.
     """
     loss, samples = MODES[mode].loss, targets.samples
-    if loss is l1 and samples.joint_weight is None:
+    if loss == "l1" and samples.joint_weight is None:
         return 1.0
-    number = MATCHING_PROBLEMS if loss is eq10 else MATCHING_SAMPLES
+    number = MATCHING_PROBLEMS if loss == "eq10" else MATCHING_SAMPLES
     rows = np.unique(np.linspace(0, count - 1, number).astype(np.int64))
     measure = jax.jit(matching_weight, static_argnames="loss")
     ratio = measure(
@@ -233,12 +220,3 @@ def _counting(depth: Any, labelled: Any) -> DepthTarget:
 def joined(first: DepthTarget, more: DepthTarget) -> DepthTarget:
     """One table after the other."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), first, more)
-
-
-def _check_skeleton(teacher: TeacherFile, skeleton: Any) -> None:
-    if tuple(teacher.skeleton["joints"]) != skeleton.joints:
-        raise ValueError(
-            f"{teacher.folder}: the teacher's joints {teacher.skeleton['joints']} "
-            f"are not those of the data set, {list(skeleton.joints)}; "
-            "train the teacher on this data set"
-        )

@@ -16,6 +16,7 @@ each reads its part of every batch and of the validation split; the first one wr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,11 +25,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.dataset import Dataset
 from pose_jax import evaluate
-from pose_jax.loss import MODES
+from pose_jax.loss import MODES, PER_SAMPLE, student_loss
 from pose_jax.pretrained import with_pretrained
 from pose_jax.state import (
     CHECKPOINTS,
@@ -37,13 +39,7 @@ from pose_jax.state import (
     init_state,
     net_fields,
 )
-from pose_jax.step import (
-    Batch,
-    make_loss,
-    make_rate,
-    make_train_step,
-    plateau_update,
-)
+from pose_jax.step import Batch, make_rate, make_train_step, plateau_update
 from pose_jax.targets import (
     Targets,
     matched_depth_weight,
@@ -90,21 +86,20 @@ def train_and_evaluate(
             record, targets = prepare(config, workdir, data, mode)
             processes.on_first(lambda: record.save(Path(workdir) / stage), stage)
             net = record.make_net(AXIS if student.sync_batch_norm else None)
-            loss = make_loss(
-                mode,
-                record.skeleton.flip_permutation,
+            loss = functools.partial(
+                student_loss,
+                loss=MODES[mode].loss,
+                permutation=jnp.asarray(record.skeleton.flip_permutation),
                 xy_weight=student.xy_weight,
                 depth_weight=record.depth_weight,
                 code_l1_weight=student.code_l1_weight,
             )
-            size = batch_of_process(student, data)
-            step = place_step(student, net, loss, batch_size=size)
+            step, size = place_step(student, net, loss, data)
             state = first_state(config, net, checkpoints)
             start = int(state.step)
             batches, validation = pictures(config, data, start=start, batch_size=size)
             validate = make_validation(step, net, loss, validation, targets["val"])
-            first = processes.is_first()
-            with MetricWriter(workdir, start, active=first) as writer:
+            with MetricWriter(workdir, start, active=processes.is_first()) as writer:
                 fit(
                     state,
                     batches,
@@ -117,9 +112,8 @@ def train_and_evaluate(
                     stage=stage,
                     **{name: student[name] for name in LOOP_FIELDS},
                 )
-            if first:
-                seconds = round(time.monotonic() - began, 1)
-                mark_finished(workdir, stage, seconds=seconds)
+            if processes.is_first():
+                mark_finished(workdir, stage, seconds=time.monotonic() - began)
     evaluate.evaluate(config, workdir, data, mode)
 
 
@@ -183,8 +177,14 @@ def fit(
     with progress(stage, num_steps, start=start, shown=shown) as bar:
         for now in range(start + 1, num_steps + 1):
             with bar.waiting():
-                batch = _next_batch(batches, now)
-            placed, metrics = step(placed, step.shard(batch), targets)
+                batch = next(batches, None)
+            if batch is None:
+                raise ValueError(
+                    f"the batches ended before step {now}: training needs an iterator "
+                    "without end, such as data.pictures(..., train=True)"
+                )
+            arrays = step.shard({name: batch[name] for name in DEVICE_KEYS})
+            placed, metrics = step(placed, arrays, targets)
             pending.append(metrics)
             saving = checkpoints is not None and due(now, checkpoint_every)
             line: dict[str, float] = {}
@@ -208,17 +208,6 @@ def fit(
                 checkpoints.save(now, step.unreplicate(placed))
             bar.update(now, **{n: v for n, v in line.items() if n.endswith("loss")})
     return step.unreplicate(placed)
-
-
-def _next_batch(batches: Iterator[Batch], now: int) -> dict[str, np.ndarray]:
-    try:
-        batch = next(batches)
-    except StopIteration:
-        raise ValueError(
-            f"the batches ended before step {now}: training needs an iterator without "
-            "end, such as data.pictures(..., train=True)"
-        ) from None
-    return {name: batch[name] for name in DEVICE_KEYS}
 
 
 def _means(
@@ -265,7 +254,7 @@ def make_validation(
 
     def losses_of_batch(state: TrainState, batch: Batch, table: Targets) -> Any:
         pose = net.apply(state.variables, batch["image"], train=False)
-        values, terms = loss(pose, batch, table)
+        values, terms = jax.vmap(loss, PER_SAMPLE)(pose, *table.of(batch))
         return {"loss": values, **terms}
 
     score = step.per_sample(losses_of_batch)
@@ -336,30 +325,28 @@ def prepare(
     return record, targets
 
 
-def batch_of_process(student: Any, data: Dataset) -> int:
-    """This process's part of a batch, which is not larger than the data set."""
+def place_step(
+    student: Any, net: nn.Module, loss: Callable[..., Any], data: Dataset
+) -> tuple[DataParallel, int]:
+    """The placed step, and this process's part of a batch, no larger than the data."""
     count = len(data.landmarks("train"))
     size, note = fitting_batch("config.student.batch_size", student.batch_size, count)
     if note and processes.is_first():
         print(f"student: {note}", flush=True)
-    return size // jax.process_count()
-
-
-def place_step(
-    student: Any, net: nn.Module, loss: Callable[..., Any], *, batch_size: int
-) -> DataParallel:
-    """The training step on the devices that ``config.student`` names."""
-    rates = ("learning_rate", "end_learning_rate")
+    size //= jax.process_count()
     rate = make_rate(
-        student.schedule, num_steps=student.steps, **{n: student[n] for n in rates}
+        student.schedule,
+        num_steps=student.steps,
+        learning_rate=student.learning_rate,
+        end_learning_rate=student.end_learning_rate,
     )
-    step = make_train_step(net, loss, rate=rate, axis_name=AXIS)
-    return data_parallel(
-        step,
+    step = data_parallel(
+        make_train_step(net, loss, rate=rate, axis_name=AXIS),
         mode=student.parallel,
         num_devices=student.num_devices,
-        batch_size=batch_size,
+        batch_size=size,
     )
+    return step, size
 
 
 def first_state(config: Any, net: nn.Module, checkpoints: Checkpoints) -> TrainState:

@@ -22,7 +22,8 @@ from pose_jax.state import StudentRecord
 from runtime.files import write_json
 from stages.boxes import Picture
 from view.overlay import draw_skeleton
-from view.viewer import ViewerSample, jpeg_uri, write_viewer
+from view.plot3d import image_uri
+from view.viewer import ViewerSample, write_viewer
 
 THUMBNAIL = 256  # side of a picture in the viewer, pixels
 UNITS = {
@@ -286,7 +287,7 @@ def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSampl
     caption += "" if frame is None else f", frame {frame}"
     patch = cut_patch(view.image, crop.centre, crop.half_side, THUMBNAIL)
     return ViewerSample(
-        image=jpeg_uri(patch),
+        image=image_uri(patch),
         caption=caption + f" · person {person + 1} of {many}" * (many > 1),
         poses={"student": poses.pose[i]},
         spread=poses.spread[i],

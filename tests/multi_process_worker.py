@@ -27,13 +27,7 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
 
     targets, W = tiny.made_up_targets()
     net = tiny.TinyNet(axis_name=devices.AXIS)
-    loss = train.make_loss(
-        "distill",
-        tiny.SKELETON.flip_permutation,
-        xy_weight=1.0,
-        depth_weight=1.0,
-        code_l1_weight=0.15,
-    )
+    loss = tiny.make_loss("distill")
     step = train.make_train_step(
         net,
         loss,

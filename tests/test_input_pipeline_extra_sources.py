@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_formats as formats
+from tiny_student import make_loss
 
 from configs import default
 from input_pipeline.dataset import open_dataset
@@ -58,20 +59,15 @@ def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run)
 )
 def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     """Gradients with respect to depth: of main and of complete samples only."""
-    from pose_jax.step import make_loss
+    from pose_jax.loss import PER_SAMPLE
     from pose_jax.train import prepare
 
     config, workdir = run
     data = open_dataset(config.data)
     extra = data.landmarks("extra")
     record, targets = prepare(config, workdir, data, mode)
-    loss = make_loss(
-        mode,
-        H36M_17.flip_permutation,
-        xy_weight=1.0,
-        depth_weight=record.depth_weight,
-        code_l1_weight=0.15,
-    )
+    one = make_loss(mode, H36M_17.flip_permutation, record.depth_weight)
+    loss = jax.vmap(one, PER_SAMPLE)
     rows = np.arange(48)
     batch = {
         "keypoints": np.concatenate([data.landmarks("train").patch, extra.patch]),
@@ -80,9 +76,9 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
         "scale": np.ones(48, np.float32),
         "row": rows,
     }
-    placed = jax.tree.map(jnp.asarray, (batch, targets["train"]))
+    batch, table = jax.tree.map(jnp.asarray, (batch, targets["train"]))
     pose = jnp.asarray(np.random.default_rng(0).normal(size=(48, 17, 3)), jnp.float32)
-    gradient = jax.grad(lambda p: loss(p, *placed)[0].sum())(pose)
+    gradient = jax.grad(lambda p: loss(p, *table.of(batch))[0].sum())(pose)
     assert np.isfinite(gradient).all()
     depth = np.abs(np.asarray(gradient)[..., 2]).max(axis=1) > 0
     counted = np.ones(24, bool), extra.labelled.all(axis=1) & (mode != "supervised")

@@ -101,12 +101,12 @@ def test_depth_error_by_hand():
     assert losses.depth_error(pred, truth) == pytest.approx(2 / 3)
 
 
-def test_flip_fraction_counts_turned_depths():
+def test_turned_depths_are_flipped():
     _, truth = _poses(6, count=4)
     pred = truth.copy()
     pred[1, :, 2] *= -0.1
     assert losses.flipped(pred, truth).tolist() == [False, True, False, False]
-    assert losses.flip_fraction(pred + 50.0, truth) == 0.25
+    assert losses.flipped(pred + 50.0, truth).mean() == 0.25
 
 
 def test_pck3d_and_auc_by_hand():

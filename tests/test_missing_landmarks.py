@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_formats as formats
+from tiny_student import make_loss
 
 from configs import default
 from input_pipeline.dataset import open_dataset
@@ -112,20 +113,15 @@ def test_the_teacher_has_depth_and_place_for_every_joint(run):
 
 @pytest.mark.parametrize("mode", ["distill", "weaksup_bs"])
 def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
-    from pose_jax.step import make_loss
+    from pose_jax.loss import PER_SAMPLE
     from pose_jax.train import prepare
 
     config, workdir = run
     data = open_dataset(config.data)
     record, targets = prepare(config, workdir, data, mode)
     landmarks = data.landmarks("train")
-    loss = make_loss(
-        mode,
-        LSP_14.flip_permutation,
-        xy_weight=1.0,
-        depth_weight=record.depth_weight,
-        code_l1_weight=0.15,
-    )
+    one = make_loss(mode, LSP_14.flip_permutation, record.depth_weight)
+    loss = jax.vmap(one, PER_SAMPLE)
     count = len(landmarks)
     batch = {
         "keypoints": landmarks.patch,
@@ -134,10 +130,10 @@ def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
         "scale": np.ones(count, np.float32),
         "row": np.arange(count),
     }
-    placed = jax.tree.map(jnp.asarray, (batch, targets["train"]))
+    batch, table = jax.tree.map(jnp.asarray, (batch, targets["train"]))
     rng = np.random.default_rng(0)
     pose = jnp.asarray(rng.normal(size=(count, P, 3)), jnp.float32)
-    gradient = np.asarray(jax.grad(lambda p: loss(p, *placed)[0].sum())(pose))
+    gradient = np.asarray(jax.grad(lambda p: loss(p, *table.of(batch))[0].sum())(pose))
     assert np.isfinite(gradient).all()
     there = landmarks.labelled
     assert (np.abs(gradient[..., :2][~there]) == 0).all()

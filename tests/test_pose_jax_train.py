@@ -21,13 +21,7 @@ BATCH = 8
 @functools.cache  # compiled once for all tests
 def make_step(mode="jit", num_devices=0, schedule="plateau", net=None):
     net = net or tiny.TinyNet(axis_name=AXIS)
-    loss = train.make_loss(
-        "distill",
-        tiny.SKELETON.flip_permutation,
-        xy_weight=1.0,
-        depth_weight=1.0,
-        code_l1_weight=0.15,
-    )
+    loss = tiny.make_loss("distill")
     step = train.make_train_step(
         net,
         loss,

@@ -74,17 +74,9 @@ def test_lines_are_antialiased_and_the_picture_stays_sharp():
     assert len(np.unique(grey[:, 55:75, 0])) > 8
 
 
-def test_floats_and_wide_pictures_are_taken():
-    image = draw_skeleton(np.full((60, 120, 3), 0.5), POINTS[:, ::-1] / 2, CROSS)
-    assert image.shape == (60, 120, 3)
-    assert image.dtype == np.uint8
-
-
 def test_a_wrong_number_of_landmarks_is_refused():
     with pytest.raises(ValueError, match=r"'h36m_17' has 17 joints, .* \(3, 2\)"):
         draw_skeleton(_grey(), POINTS, H36M_17)
-    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
-        draw_skeleton(np.zeros(5), POINTS, CROSS)
 
 
 def test_bones_belong_to_the_side_of_their_ends():

@@ -94,9 +94,8 @@ def _samples(count=2, names=("teacher", "weaksup_bs", "distill", "truth")):
 
 
 def _write(tmp_path, **arguments):
-    path = write_report(
-        tmp_path / "report.html", title="A <run>", skeleton=H36M_17, **arguments
-    )
+    path = tmp_path / "report.html"
+    write_report(path, title="A <run>", skeleton=H36M_17, **arguments)
     return _Page(path.read_text("utf-8"))
 
 
@@ -218,8 +217,9 @@ def _own_mentions():
 def test_the_verdict_stands_at_the_top(tmp_path):
     text = "Depth: NOT TRUSTED. A single view explains <them> better."
     teacher = RESULTS["teacher"] | {"verdict": {"trusted": False, "text": text}}
-    path = write_report(
-        tmp_path / "a.html",
+    path = tmp_path / "a.html"
+    write_report(
+        path,
         title="A",
         skeleton=H36M_17,
         results=RESULTS | {"teacher": teacher},

@@ -8,9 +8,9 @@ import pytest
 from browser import browser, find_browser
 
 from input_pipeline.skeleton import H36M_17, Skeleton
-from view.plot3d import normalise_pose
+from view.plot3d import image_uri, normalise_pose
 from view.report import write_report
-from view.viewer import ViewerSample, jpeg_uri, viewer_html, write_viewer
+from view.viewer import ViewerSample, viewer_html, write_viewer
 
 NAMES_SHORT = Skeleton("stick", ("root", "tip"), ((0, 1),))
 
@@ -27,7 +27,7 @@ def samples(count, seed=0):
         points = (pose[:, :2] + 1) / 2
         name = f"picture <{i}>.jpg"
         made.append(
-            ViewerSample(jpeg_uri(image), name, {"student": pose}, spread, points)
+            ViewerSample(image_uri(image), name, {"student": pose}, spread, points)
         )
     return made
 
@@ -69,10 +69,12 @@ def test_the_spread_is_in_the_unit_of_what_is_drawn():
 
 
 def test_the_page_says_how_many_poses_it_shows(tmp_path):
-    page = write_viewer(tmp_path / "v.html", samples(3), H36M_17, total=1234)
+    page = tmp_path / "v.html"
+    write_viewer(page, samples(3), H36M_17, total=1234)
     text = page.read_text("utf-8")
     assert "3 of 1,234 poses, evenly spread; all are in predictions.json" in text
-    page = write_viewer(tmp_path / "v.html", samples(3), H36M_17, total=3)
+    page = tmp_path / "v.html"
+    write_viewer(page, samples(3), H36M_17, total=3)
     assert ">3 poses. Depth is relative" in page.read_text("utf-8")
     assert [f.name for f in tmp_path.iterdir()] == ["v.html"]
 
@@ -91,7 +93,8 @@ def chromium():
 @pytest.fixture
 def viewer(chromium, tmp_path):
     """A page of thirty poses; nothing may be said or loaded while it is used."""
-    path = write_viewer(tmp_path / "viewer.html", samples(30), H36M_17, total=30)
+    path = tmp_path / "viewer.html"
+    write_viewer(path, samples(30), H36M_17, total=30)
     chromium.problems.clear()
     chromium.open(path, width=1200, height=820)
     chromium.until("document.querySelector('canvas').dataset.sample === '0'")
@@ -218,7 +221,8 @@ def test_playing_goes_through_the_samples(viewer):
 
 @pytest.mark.parametrize("number", [0, 1, 3000])
 def test_one_pose_or_thousands_are_shown(chromium, tmp_path, number):
-    path = write_viewer(tmp_path / "v.html", samples(1) * number, H36M_17, total=number)
+    path = tmp_path / "v.html"
+    write_viewer(path, samples(1) * number, H36M_17, total=number)
     chromium.open(path, dark=True)
     if number:
         assert count(chromium) == f"1 / {number}"
@@ -240,8 +244,9 @@ def test_the_report_runs_without_network_or_complaint(chromium, tmp_path):
         for i in range(3)
     ]
     lines = [{"stage": "teacher", "step": i, "loss": 1 / i} for i in range(1, 5)]
-    path = write_report(
-        tmp_path / "report.html",
+    path = tmp_path / "report.html"
+    write_report(
+        path,
         title="A run",
         skeleton=H36M_17,
         curves=lines,

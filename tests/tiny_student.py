@@ -12,6 +12,7 @@ from PIL import Image
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
+from pose_jax.loss import MODES, student_loss
 from pose_jax.model import normalise
 from pose_jax.state import CHECKPOINTS, StudentRecord, init_state, state_shapes
 from pose_jax.targets import teacher_targets
@@ -42,6 +43,18 @@ def unit_dictionary(rng, joints=P, atoms=K):
     """(3P, K) with columns of norm 1."""
     D = rng.normal(size=(3 * joints, atoms))
     return (D / np.linalg.norm(D, axis=0)).astype(np.float32)
+
+
+def make_loss(mode, permutation=SKELETON.flip_permutation, depth_weight=1.0):
+    """What training minimises on one sample."""
+    return functools.partial(
+        student_loss,
+        loss=MODES[mode].loss,
+        permutation=jnp.asarray(permutation),
+        xy_weight=1.0,
+        depth_weight=depth_weight,
+        code_l1_weight=0.15,
+    )
 
 
 def teacher_arrays(D, count, seed, ids=None):

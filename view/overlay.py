@@ -31,27 +31,6 @@ def bone_sides(skeleton: Skeleton) -> tuple[str, ...]:
     return tuple(sides)
 
 
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 from uint8, from floats in [0, 1], or from one channel.
-
-    Raises:
-        ValueError: another shape.
-    """
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"an image has shape (H, W, 3), this one {image.shape}")
-    image = image[..., :3]
-    if image.dtype != np.uint8:
-        image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return np.broadcast_to(image, (*image.shape[:2], 3))
-
-
-def _pillow(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(to_uint8(image)))
-
-
 def draw_skeleton(
     image: np.ndarray,
     keypoints_2d: np.ndarray,
@@ -64,7 +43,7 @@ def draw_skeleton(
     """Draws landmarks and bones on a picture.
 
     Args:
-        image: (H, W, 3), uint8 or floats in [0, 1].
+        image: (H, W, 3) uint8.
         keypoints_2d: (P, 2) pixels; NaN means missing.
         skeleton: bones and sides of the P joints.
         labelled: (P,) bool; False joints and their bones are left out.
@@ -86,7 +65,7 @@ def draw_skeleton(
     shown = np.asarray(np.isfinite(points).all(axis=-1))
     if labelled is not None:
         shown = shown & np.asarray(labelled, bool)
-    picture = _pillow(image).convert("RGBA")
+    picture = Image.fromarray(image).convert("RGBA")
     width = line_width or max(1.5, max(picture.size) / 90)
     layer = _draw_layer(picture.size, points, shown, skeleton, width, supersample)
     return np.asarray(Image.alpha_composite(picture, layer).convert("RGB"))
@@ -152,7 +131,7 @@ def contact_sheet(
     pitch = cell + gap
     sheet = Image.new("RGB", (columns * pitch + gap, rows * pitch + gap), "white")
     for i, image in enumerate(images):
-        tile = _pillow(image)
+        tile = Image.fromarray(image)
         factor = cell / max(tile.size)
         width, height = (max(1, round(s * factor)) for s in tile.size)
         tile = tile.resize((width, height), Image.Resampling.LANCZOS)
@@ -164,7 +143,7 @@ def contact_sheet(
 
 def enlarge(image: np.ndarray, *, at_least: int) -> np.ndarray:
     """The picture with its shorter side at least so long, so that lines stay fine."""
-    picture = _pillow(image)
+    picture = Image.fromarray(image)
     factor = max(at_least / min(picture.size), 1)
     size = (round(picture.width * factor), round(picture.height * factor))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
@@ -172,7 +151,7 @@ def enlarge(image: np.ndarray, *, at_least: int) -> np.ndarray:
 
 def with_caption(image: np.ndarray, caption: str) -> np.ndarray:
     """The picture with a line of text below it, cut from the front if too long."""
-    picture = _pillow(image)
+    picture = Image.fromarray(image)
     width, height = picture.size
     tile = Image.new("RGB", (width, height + CAPTION), "white")
     tile.paste(picture)
@@ -235,7 +214,7 @@ def depth_readings(
     Returns:
         A row of three: the picture, the side view for +1, that for -1.
     """
-    shown = _pillow(crop).resize((size, size), Image.Resampling.BICUBIC)
+    shown = Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)
     mirrored = np.asarray(pose) * np.array([1.0, 1.0, -1.0])
     tiles = [
         with_caption(np.asarray(shown), caption),

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -122,14 +120,8 @@ def _bones(
 
 def image_uri(image: np.ndarray, *, max_size: int = 320) -> str:
     """A picture as a ``data:`` address, for a page without other files."""
-    picture = Image.fromarray(np.ascontiguousarray(overlay.to_uint8(image)))
+    picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def json_text(record: Any) -> str:
-    """JSON that may stand inside a script element."""
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")

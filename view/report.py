@@ -15,7 +15,7 @@ import plotly.offline
 from input_pipeline.skeleton import Skeleton
 from view import overlay, plot3d, viewer
 
-# Rows in the order of the table: name in results.json -> label.
+# Rows and poses in their order: name in results.json -> label.
 LABELS = {
     "mean_pose": "Mean pose",
     "z_zero": "z = 0",
@@ -29,6 +29,7 @@ LABELS = {
     "posterior": "EM posterior",
     "posterior_teacher": "EM covariance about the teacher",
     "supervised": "Supervised (reads 3D)",
+    "truth": "Truth",
 }
 # The mean pose has no view of its own, and z = 0 no sign: these have no meaning.
 _WITHOUT_MEANING = {
@@ -63,12 +64,6 @@ _DEFINITIONS = {
 _COLOURS = ("#3b82f6", "#ef7d32", "#22a06b", "#a855f7", "#d4a017", "#64748b")
 _GREY = "#8a94a3"  # readable on a light and on a dark page
 _HIDDEN = ("learning_rate", "lr", "steps_per_second", "data_wait")
-# The poses of a sample, in the order in which they are shown.
-POSES = (
-    *(n for n in LABELS if n not in ("mean_pose", "z_zero", "supervised")),
-    *("student", "supervised", "truth"),
-)
-POSE_LABELS = {**LABELS, "student": "Student", "truth": "Truth"}
 
 
 def write_report(
@@ -80,7 +75,7 @@ def write_report(
     curves: Sequence[Mapping[str, Any]] = (),
     samples: Sequence[Mapping[str, Any]] = (),
     description: str = "",
-) -> Path:
+) -> None:
     """Writes the report of a run.
 
     Args:
@@ -93,12 +88,9 @@ def write_report(
             ``"verdict"`` of the teacher.
         curves: the lines of metrics.jsonl.
         samples: each with ``image`` (H, W, 3), ``keypoints_2d`` (P, 2) pixels of
-            that image, optionally ``labelled`` (P,), ``poses`` (name of
-            :data:`POSES` -> (P, 3), any unit) and ``caption``.
+            that image, optionally ``labelled`` (P,), ``poses`` (method or "truth" ->
+            (P, 3), any unit) and ``caption``.
         description: one or two sentences on the data and the method.
-
-    Returns:
-        The path written.
     """
     results = dict(results or {})
     prepared = [_prepare_sample(sample, skeleton) for sample in samples]
@@ -110,23 +102,23 @@ def write_report(
         curves_section(curves),
         _environment(results),
     ]
-    return viewer.write_page(path, title, "".join(parts))
+    viewer.write_page(path, title, "".join(parts))
 
 
 def _prepare_sample(sample: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
-    """The sample with its picture drawn on, and its poses in the order of POSES."""
+    """The sample with its picture drawn on, and its poses in their order."""
     image = overlay.enlarge(sample["image"], at_least=256)
     factor = image.shape[0] / np.shape(sample["image"])[0]
     points = np.asarray(sample["keypoints_2d"]) * factor
     labelled = sample.get("labelled")
     drawn = overlay.draw_skeleton(image, points, skeleton, labelled=labelled)
-    poses = sample.get("poses") or {}
-    order = [n for n in POSES if n in poses] + [n for n in poses if n not in POSES]
-    return {
-        "image": plot3d.image_uri(drawn),
-        "caption": str(sample.get("caption", "")),
-        "poses": {name: np.asarray(poses[name]) for name in order},
-    }
+    poses = _in_order(sample["poses"])
+    return {**sample, "image": plot3d.image_uri(drawn), "poses": poses}
+
+
+def _in_order(found: Mapping[str, Any]) -> dict[str, Any]:
+    """In the order of LABELS; what these do not name comes last."""
+    return {n: found[n] for n in sorted(found, key=[*LABELS, *found].index)}
 
 
 def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
@@ -159,12 +151,10 @@ def _verdict(results: Mapping[str, Any]) -> str:
     return f"<p><b>{html.escape(head)}.</b> {html.escape(rest)}</p>"
 
 
-def _device_text(device: Mapping[str, Any] | str) -> str:
-    if isinstance(device, str):
-        return device
-    kind, platform = device.get("kind", ""), device.get("platform", "")
+def _device_text(device: Mapping[str, Any]) -> str:
+    kind, platform = device["kind"], device["platform"]
     name = kind if kind.lower() != platform.lower() else platform.upper()
-    return f"{device.get('devices', 1)} × {name}"
+    return f"{device['devices']} × {name}"
 
 
 def _environment(results: Mapping[str, Any]) -> str:
@@ -246,7 +236,7 @@ def _sample_card(sample: Mapping[str, Any], skeleton: Skeleton) -> str:
                 pose, skeleton, view=view, reference=truth, reach=reach
             )
             views += f"<figure>{drawn}<figcaption>{view}</figcaption></figure>"
-        label = html.escape(POSE_LABELS.get(name, name))
+        label = html.escape(LABELS.get(name, name))
         blocks.append(
             f'<div class="method"><b>{label}</b><div class="views">{views}</div></div>'
         )
@@ -263,7 +253,7 @@ def _viewer(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
         return ""
     return (
         "<h2>Turn them</h2><div class='card'>"
-        f"{viewer.viewer_html(with_poses, skeleton, labels=POSE_LABELS)}"
+        f"{viewer.viewer_html(with_poses, skeleton, labels=LABELS)}"
         "<p class='note' style='margin:12px 0 0'>Drag to turn all poses together, "
         "wheel or two fingers to zoom, double click to reset; click here, then arrow "
         "keys for the next sample.</p>"
@@ -302,8 +292,7 @@ def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 if any(values.get(key) is not None for key in COLUMNS):
                     splits = found.setdefault(method_name(row), {})
                     splits[split] = {**splits.get(split, {}), **values}
-    order = [n for n in LABELS if n in found] + [n for n in found if n not in LABELS]
-    return {name: found[name] for name in order}
+    return _in_order(found)
 
 
 def results_section(results: Mapping[str, Any]) -> str:
@@ -358,19 +347,23 @@ def _conventions(rows: Mapping[str, Any]) -> dict[str, str]:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], split: str) -> str:
     rows = {name: r[split] for name, r in rows.items() if r.get(split)}
-    annotated = any(r.get("annotated_xy") for r in rows.values())
-    cells = [(key, False) for key in COLUMNS]
-    cells += [(key, True) for key in _WITH_ANNOTATED_XY if annotated]
-    head = "".join(
-        f"<th{_split_class(i)}>{COLUMNS[key]}</th>" for i, (key, _) in enumerate(cells)
-    )
     groups = f"<th></th><th class='group' colspan='{len(COLUMNS)}'>predicted xy</th>"
+    columns = [_column(rows, key) for key in COLUMNS]
+    annotated = {n: r["annotated_xy"] for n, r in rows.items() if r.get("annotated_xy")}
     if annotated:
-        groups += (
-            f"<th class='group split' colspan='{len(_WITH_ANNOTATED_XY)}'>"
-            "annotated xy</th>"
-        )
-    body = "".join(_row(name, rows, cells) for name in rows)
+        more = len(_WITH_ANNOTATED_XY)
+        groups += f"<th class='group split' colspan='{more}'>annotated xy</th>"
+        columns += [
+            _column({n: annotated.get(n, {}) for n in rows}, key, "split" * (not i))
+            for i, key in enumerate(_WITH_ANNOTATED_XY)
+        ]
+    head = "".join(column[""] for column in columns)
+    body = "".join(
+        f"<tr{' class=upper' * (name in _NOT_COMPARED)}>"
+        f"<td>{html.escape(LABELS.get(name, name))}</td>"
+        f"{''.join(column[name] for column in columns)}</tr>"
+        for name in rows
+    )
     counts = sorted({int(r["count"]) for r in rows.values() if r.get("count")})
     count = f" <span class='soft'>({counts[-1]:,} samples)</span>" if counts else ""
     return (
@@ -380,50 +373,30 @@ def _table(rows: Mapping[str, Mapping[str, Any]], split: str) -> str:
     )
 
 
-def _split_class(i: int) -> str:
-    return " class='split'" if i == len(COLUMNS) else ""
+def _column(rows: Mapping[str, Any], key: str, css: str = "") -> dict[str, str]:
+    """Method -> its cell, the best one marked, and under "" the head of the column."""
+    values = {name: _value(metrics, key) for name, metrics in rows.items()}
+    compared = {n: v for n, v in values.items() if n not in _NOT_COMPARED}
+    known = [v for v in compared.values() if v is not None]
+    cells = {"": f"<th class='{css}'>{COLUMNS[key]}</th>"}
+    for name, value in values.items():
+        best = name in compared and len(known) > 1 and value == min(known)
+        text = "–"
+        if value is not None and key not in _WITHOUT_MEANING.get(name, ()):
+            text = f"{value:.{3 if key == 'flip_fraction' else 1}f}"
+        cells[name] = f"<td class='{css}{' best' * best}'>{text}</td>"
+    return cells
 
 
-def _row(name: str, rows: Mapping[str, Any], cells: list[tuple[str, bool]]) -> str:
-    texts = []
-    for i, (key, annotated) in enumerate(cells):
-        value = _value(rows[name], key, annotated)
-        classes = ["split"] if i == len(COLUMNS) else []
-        others = [
-            _value(r, key, annotated) for n, r in rows.items() if n not in _NOT_COMPARED
-        ]
-        finite = [v for v in others if v is not None]
-        compared = name not in _NOT_COMPARED and len(finite) > 1
-        if compared and value == min(finite):
-            classes.append("best")
-        attribute = f" class='{' '.join(classes)}'" if classes else ""
-        if key in _WITHOUT_MEANING.get(name, ()):
-            value = None
-        texts.append(f"<td{attribute}>{_number(value, key)}</td>")
-    label = html.escape(LABELS.get(name, name))
-    upper = " class='upper'" if name in _NOT_COMPARED else ""
-    return f"<tr{upper}><td>{label}</td>{''.join(texts)}</tr>"
-
-
-def _value(metrics: Mapping[str, Any], key: str, annotated: bool) -> float | None:
-    if annotated:
-        metrics = metrics.get("annotated_xy") or {}
+def _value(metrics: Mapping[str, Any], key: str) -> float | None:
     value = metrics.get(key)
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _number(value: float | None, key: str) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if key == "flip_fraction" else f"{value:.1f}"
 
 
 def glance(results: Mapping[str, Any]) -> str:
     """PA-MPJPE of every method on the validation set, as bars."""
     rows = methods(results)
-    values = {
-        n: _value(r.get("val") or {}, "pa_mpjpe_mm", False) for n, r in rows.items()
-    }
+    values = {n: _value(r.get("val") or {}, "pa_mpjpe_mm") for n, r in rows.items()}
     known = {name: v for name, v in values.items() if v is not None}
     if len(known) < 2:
         return ""

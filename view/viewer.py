@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from runtime.files import write_text
 from view import overlay, plot3d
 
 _HERE = Path(__file__).parent
-jpeg_uri = plot3d.image_uri
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +69,18 @@ def viewer_html(
         "page": page,
         "samples": [_record(sample, skeleton) for sample in samples],
     }
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    # So that it may stand inside a script element.
+    text = text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
     script = (_HERE / "viewer.js").read_text("utf-8")
     return (
         '<div class="viewer"></div>'
         '<script type="application/json" id="viewer-data">'
-        f"{plot3d.json_text(record)}</script><script>{script}</script>"
+        f"{text}</script><script>{script}</script>"
     )
 
 
-def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> Path:
+def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> None:
     """Writes a page that loads nothing, in the style of reports and viewers.
 
     Args:
@@ -85,9 +88,6 @@ def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> Pa
         title: of the browser's window.
         body: HTML of the main part.
         kind: class of the body, for the style.
-
-    Returns:
-        The path written.
     """
     style = "".join(
         (_HERE / name).read_text("utf-8") for name in ("report.css", "viewer.css")
@@ -99,7 +99,6 @@ def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> Pa
         f"<title>{html.escape(title)}</title><style>{style}</style></head>"
         f'<body class="{kind}"><main>{body}</main></body></html>\n',
     )
-    return Path(path)
 
 
 def write_viewer(
@@ -108,8 +107,7 @@ def write_viewer(
     skeleton: Skeleton,
     *,
     total: int,
-    title: str = "Predicted poses",
-) -> Path:
+) -> None:
     """Writes a page with nothing but the viewer.
 
     Args:
@@ -117,10 +115,6 @@ def write_viewer(
         samples: the poses to embed.
         skeleton: of all of them.
         total: how many poses there are, embedded or not.
-        title: of the page.
-
-    Returns:
-        The path written.
     """
     shown = f"{len(samples):,} poses"
     if total > len(samples):
@@ -130,13 +124,12 @@ def write_viewer(
         )
     colours = colour_keys(right="right", left="left", centre="centre")
     body = (
-        f"<h1>{html.escape(title)}</h1>"
-        f"<p class='soft'>{shown}. Depth is relative, in the unit of the picture: one "
-        f"picture tells no metres. {colours}</p>"
+        f"<h1>Predicted poses</h1><p class='soft'>{shown}. Depth is relative, in the "
+        f"unit of the picture: one picture tells no metres. {colours}</p>"
         + viewer_html(samples, skeleton, labels={"student": "3D pose"}, page=True)
         + "<noscript>This page draws with JavaScript; please allow it.</noscript>"
     )
-    return write_page(path, title, body, kind="viewer-page")
+    write_page(path, "Predicted poses", body, kind="viewer-page")
 
 
 def colour_keys(**texts: str) -> str:
