@@ -1,13 +1,7 @@
-"""A trained student as a function from pictures to 3D poses.
-
-from pose_jax import PoseEstimator
-poses = PoseEstimator.load("runs/quickstart")(["one.jpg", "two.jpg"])
-poses.keypoints_3d  # (2, P, 3)
-"""
+"""A trained student as a function from pictures to 3D poses."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -161,8 +155,8 @@ class PoseEstimator:
             path: the workdir of a run, its ``student_<mode>``, or a file of weights
                 (``student.safetensors``).
             mode: which student of a workdir; by default "distill", or the only one.
-            batch_size: pictures computed at once.
-            mirror: whether each picture is also seen as in a mirror.
+            batch_size: as in :class:`PoseEstimator`.
+            mirror: likewise.
 
         Raises:
             ValueError: nothing trained there, or several students and no "distill".
@@ -177,11 +171,6 @@ class PoseEstimator:
             record, state = load_student(find_student(path, mode))
             variables = state.variables
         return cls(record, variables, batch_size=batch_size, mirror=mirror)
-
-    @property
-    def image_size(self) -> int:
-        """Side of a patch, pixels."""
-        return self.record.image_size
 
     def network(self) -> Any:
         """``(variables, (N, S, S, 3) uint8 patches) -> (pose, spread)``, not jitted.
@@ -237,7 +226,13 @@ class PoseEstimator:
             raise ValueError("no pictures given")
 
         def cut(i: int) -> Crop:
-            picture = _as_picture(sources[i], f"images[{i}]")
+            source = sources[i]
+            if isinstance(source, (str, Path)):
+                picture = open_picture(Path(source))
+            elif isinstance(source, Image.Image):
+                picture = source.convert("RGB")
+            else:
+                picture = picture_of_array(np.asarray(source), f"images[{i}]")
             return self.cut(picture, places[i], name=f"boxes[{i}]")
 
         def cut_all(pool: ThreadPoolExecutor) -> Iterator[Crop]:
@@ -270,15 +265,16 @@ class PoseEstimator:
             )
         padding = WHOLE_PICTURE_PADDING if box is None else self.record.padding
         centre, half = square_crops(place[None], padding=padding)
-        patch = cut_patch(picture, centre[0], float(half[0]), self.image_size)
+        patch = cut_patch(picture, centre[0], float(half[0]), self.record.image_size)
         return Crop(patch, centre[0], float(half[0]))
 
     def of_crops(self, crops: Iterable[Crop]) -> Poses:
         """Poses of crops that :meth:`cut` made, in their order; of none, none."""
-        size, skeleton, stream = self.image_size, self.record.skeleton, iter(crops)
+        size, stream = self.record.image_size, iter(crops)
+        skeleton = self.record.skeleton
         found = [np.zeros((2, 0, skeleton.num_joints, 3), np.float32)]
         used: list[Crop] = []
-        with self._memory_advice():
+        try:
             outputs = []
             while part := list(itertools.islice(stream, self.batch_size)):
                 # Filled up to one size, so that the network compiles once.
@@ -287,6 +283,15 @@ class PoseEstimator:
                 outputs.append(self._apply(self.variables, patches))
                 used += part
             found += [np.stack(jax.device_get(output)) for output in outputs]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ValueError(
+                f"the device has no room for {self.batch_size} pictures of {size} "
+                "pixels at once; give a smaller batch_size "
+                f"(--config.predict.batch_size={max(self.batch_size // 4, 1)}), or "
+                "free the device from other programs"
+            ) from error
         pose, spread = np.concatenate(found, axis=1)[:, : len(used)]
         return Poses(
             pose,
@@ -295,20 +300,6 @@ class PoseEstimator:
             half_side=np.array([c.half_side for c in used], np.float32),
             skeleton=skeleton,
         )
-
-    @contextlib.contextmanager
-    def _memory_advice(self) -> Iterator[None]:
-        try:
-            yield
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise ValueError(
-                f"the device has no room for {self.batch_size} pictures of "
-                f"{self.image_size} pixels at once; give a smaller batch_size "
-                f"(--config.predict.batch_size={max(self.batch_size // 4, 1)}), or "
-                "free the device from other programs"
-            ) from error
 
 
 # --- loading -----------------------------------------------------------------------
@@ -386,11 +377,3 @@ def _as_list(images: Any) -> list[Any]:
         images = np.asarray(images)
         return list(images) if images.ndim == 4 else [images]
     return list(images)
-
-
-def _as_picture(source: Any, name: str) -> Image.Image:
-    if isinstance(source, (str, Path)):
-        return open_picture(Path(source))
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    return picture_of_array(np.asarray(source), name)

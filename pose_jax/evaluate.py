@@ -104,19 +104,13 @@ def predict_split(
     All of them get all poses.
     """
     student, shares = config.student, jax.process_count()
-    batch_size = max(student.batch_size // shares, 1)
-    batches = data.pictures(
-        split,
-        batch_size=batch_size,
-        image_size=record.image_size,
-        seed=config.seed,
-        train=False,
-        shard_index=jax.process_index(),
-        shard_count=shares,
-    )
+    size = max(student.batch_size // shares, 1)
+    share: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": shares}
+    share |= {"image_size": record.image_size, "seed": config.seed}
+    batches = data.pictures(split, batch_size=size, train=False, **share)
     where = {"mode": student.parallel, "num_devices": student.num_devices}
     count = len(data.landmarks(split))
-    return predict(record, state, batches, count, batch_size=batch_size, **where)
+    return predict(record, state, batches, count, batch_size=size, **where)
 
 
 def predict(

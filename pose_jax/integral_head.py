@@ -59,19 +59,13 @@ def soft_argmax(
 class IntegralHead(nn.Module):
     """Transposed convolutions, 1x1 convolution to ``J * D`` channels, `soft_argmax`.
 
-    Args:
-        num_joints: J.
-        depth_bins: D, cells along z.
-        num_deconv: how often the feature map is doubled, 3 in the paper.
-        channels: of each transposed convolution, 256 in the paper.
-        axis_name: mapped axis over which the batch statistics are averaged.
-        folded: without batch norms, see `pose_jax.fold`.
+    ``axis_name`` and ``folded`` as in `ResNet`.
     """
 
-    num_joints: int
-    depth_bins: int = 64
-    num_deconv: int = 3
-    channels: int = 256
+    num_joints: int  # J
+    depth_bins: int = 64  # D, cells along z
+    num_deconv: int = 3  # how often the feature map is doubled
+    channels: int = 256  # of each transposed convolution
     axis_name: str | None = None
     folded: bool = False
 

@@ -61,17 +61,10 @@ class PoseNet(nn.Module):
     folded: bool = False
 
     def setup(self) -> None:
-        self.backbone = ResNet(
-            self.resnet_layers, self.width, self.stem, self.axis_name, self.folded
-        )
-        self.head = IntegralHead(
-            self.num_joints,
-            self.depth_bins,
-            self.num_deconv,
-            self.deconv_channels,
-            self.axis_name,
-            self.folded,
-        )
+        how = (self.axis_name, self.folded)
+        self.backbone = ResNet(self.resnet_layers, self.width, self.stem, *how)
+        size = (self.depth_bins, self.num_deconv, self.deconv_channels)
+        self.head = IntegralHead(self.num_joints, *size, *how)
 
     def __call__(
         self, images: UInt8[Array, "b h w 3"], train: bool

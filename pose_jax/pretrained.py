@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,12 @@ def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, A
     """
     arrays = read_arrays(path)
     leaves = flax.traverse_util.flatten_dict(dict(variables))
-    key = _naming(arrays)
-    prefix = _prefix(arrays, key(("params", "conv1", "kernel")))
+    first = ("params", "conv1", "kernel")
+    theirs = any(name.endswith(transformers_key(first)) for name in arrays)
+    key = transformers_key if theirs else torchvision_key
+    stem = key(first)
+    named = [name for name in arrays if f".{name}".endswith(f".{stem}")]
+    prefix = min(named, key=len, default=stem).removesuffix(stem)  # "module.", say
     names = {leaf: prefix + key(leaf) for leaf in leaves}
     used = {
         name: array
@@ -94,7 +98,11 @@ def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, A
     }
     shapes = {names[leaf]: _torch_shape(value) for leaf, value in leaves.items()}
     check_arrays(path, used, shapes)
-    found = {leaf: _ours(arrays[name]) for leaf, name in names.items()}
+    found = {}
+    for leaf, name in names.items():
+        array = arrays[name].astype(np.float32)
+        kernel = array.ndim == 4  # row, column, in, out
+        found[leaf] = jnp.asarray(array.transpose(2, 3, 1, 0) if kernel else array)
     return flax.traverse_util.unflatten_dict(found)
 
 
@@ -140,29 +148,8 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _naming(arrays: Mapping[str, Any]) -> Callable[[Path_], str]:
-    """Whose names these are."""
-    stem = transformers_key(("params", "conv1", "kernel"))
-    if any(name.endswith(stem) for name in arrays):
-        return transformers_key
-    return torchvision_key
-
-
-def _prefix(arrays: Mapping[str, Any], stem: str) -> str:
-    """What stands before every name, ``module.`` or ``resnet.`` say."""
-    matching = [name for name in arrays if name == stem or name.endswith(f".{stem}")]
-    shortest = min(matching, key=len, default=stem)
-    return shortest.removesuffix(stem)
-
-
 def _torch_shape(value: Any) -> tuple[int, ...]:
     if len(value.shape) != 4:
         return tuple(value.shape)
     kh, kw, inputs, outputs = value.shape
     return (outputs, inputs, kh, kw)
-
-
-def _ours(array: np.ndarray) -> Any:
-    """float32, kernels as (row, column, in, out)."""
-    array = np.asarray(array).astype(np.float32)
-    return jnp.asarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)

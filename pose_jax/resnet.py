@@ -32,20 +32,11 @@ def scaled_width(channels: int, width: float) -> int:
 
 
 class Block(nn.Module):
-    """The convolutions of a block and its shortcut.
+    """The convolutions of a block and its shortcut; arguments as in `ResNet`."""
 
-    Args:
-        channels: of the inner convolutions.
-        stride: of the first 3x3 one.
-        wide: a bottleneck (50 layers and more): 1x1, 3x3 and 1x1 to four times the
-            channels; else 3x3 twice.
-        axis_name: as in `ResNet`.
-        folded: as in `ResNet`.
-    """
-
-    channels: int
-    stride: int
-    wide: bool
+    channels: int  # of the inner convolutions
+    stride: int  # of the first 3x3 one
+    wide: bool  # a bottleneck, to four times the channels; else 3x3 twice
     axis_name: str | None = None
     folded: bool = False
 
@@ -114,10 +105,8 @@ class ResNet(nn.Module):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"layer{stage + 1}_{i}"
-                block = Block(
-                    channels, stride, wide, self.axis_name, self.folded, name=name
-                )
-                x = block(x, train)
+                how = (channels, stride, wide, self.axis_name, self.folded)
+                x = Block(*how, name=name)(x, train)
         return x
 
 

@@ -91,10 +91,7 @@ class StudentRecord:
         return cls.from_dict(record, path)
 
     def make_net(self, axis_name: str | None = None) -> PoseNet:
-        """The network, without weights.
-
-        Args:
-            axis_name: mapped axis over which batch statistics are averaged in training.
+        """The network, without weights; ``axis_name`` as in :class:`PoseNet`.
 
         Raises:
             ValueError: an unknown dtype.
@@ -133,35 +130,21 @@ def net_fields(student: Any) -> dict[str, Any]:
 
 @flax.struct.dataclass
 class Plateau:
-    """The state of the learning rate's drop.
+    """The state of the learning rate's drop."""
 
-    Args:
-        learning_rate: of the next step.
-        best_loss: lowest validation loss so far.
-        stale_evals: evaluations since then.
-    """
-
-    learning_rate: Any
-    best_loss: Any
-    stale_evals: Any
+    learning_rate: Any  # of the next step
+    best_loss: Any  # the lowest validation loss so far
+    stale_evals: Any  # evaluations since then
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes; frozen, owned by the loop.
+    """All that a step changes; frozen, owned by the loop."""
 
-    Args:
-        step: steps done.
-        params: weights of the network.
-        batch_stats: running statistics of its batch norms.
-        opt_state: Adam's moments.
-        plateau: see :class:`Plateau`.
-    """
-
-    step: Any
+    step: Any  # steps done
     params: PyTree
-    batch_stats: PyTree
-    opt_state: PyTree
+    batch_stats: PyTree  # running statistics of the batch norms
+    opt_state: PyTree  # Adam's moments
     plateau: Plateau
 
     @property

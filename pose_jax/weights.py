@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
-import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -34,7 +33,7 @@ def save_weights(
     *,
     data: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
-) -> Path:
+) -> None:
     """Writes ``folder/student.safetensors`` and ``folder/MODEL_CARD.md``.
 
     Args:
@@ -43,9 +42,6 @@ def save_weights(
         variables: its ``params`` and ``batch_stats``.
         data: what it was trained on, for the card: names and plain values.
         results: its ``results.json``, for the card.
-
-    Returns:
-        The path of the weights.
     """
     card = model_card(record, data=data or {}, results=results or {})
     metadata = {
@@ -56,9 +52,9 @@ def save_weights(
         "card": card,
     }
     path = Path(folder) / FILE
-    write_arrays(path, _named(variables), metadata)
+    arrays = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    write_arrays(path, arrays, metadata)
     write_text(Path(folder) / CARD, card)
-    return path
 
 
 def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
@@ -91,13 +87,9 @@ def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
         )
     record = StudentRecord.from_dict(json.loads(metadata["student"]), path)
     shapes = state_shapes(record.make_net(), image_size=record.image_size)
-    wanted = _named(shapes.variables)
+    wanted: Any = flax.traverse_util.flatten_dict(shapes.variables, sep="/")
     check_arrays(path, arrays, {name: leaf.shape for name, leaf in wanted.items()})
     return record, flax.traverse_util.unflatten_dict(arrays, sep="/")
-
-
-def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return flax.traverse_util.flatten_dict(jax.tree.map(lambda x: x, tree), sep="/")
 
 
 def check_arrays(

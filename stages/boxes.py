@@ -29,56 +29,34 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """One body of one picture.
+    """One body of one picture."""
 
-    Args:
-        box: (4,) x, y, width, height in pixels; None is the whole picture.
-        annotation_id: of the JSON file, else None.
-    """
-
-    box: np.ndarray | None = None
-    annotation_id: Any = None
+    box: np.ndarray | None = None  # x, y, width, height in pixels; None: the picture
+    annotation_id: Any = None  # of the JSON file
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A picture, or a video, and the bodies in it (in each of its frames).
-
-    Args:
-        file: where it is.
-        name: what it is called in the results.
-        persons: in the order of the JSON file.
-        image_id: of the JSON file, else None: they are counted.
-        size: (width, height) that the JSON file gives the picture, if it does.
-        frames: for a video: frame number -> its bodies, where they differ from
-            ``persons``.
-    """
+    """A picture, or a video, and the bodies in it (in each of its frames)."""
 
     file: Path
-    name: str
-    persons: tuple[Person, ...] = (Person(),)
-    image_id: Any = None
-    size: tuple[int, int] | None = None
+    name: str  # what it is called in the results
+    persons: tuple[Person, ...] = (Person(),)  # in the order of the JSON file
+    image_id: Any = None  # of the JSON file, else they are counted
+    size: tuple[int, int] | None = None  # width and height that the JSON file gives
+    # Of a video: frame number -> its bodies, where they differ from `persons`.
     frames: Mapping[int, tuple[Person, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture, or one frame of a video, that is still to be decoded.
+    """A picture, or one frame of a video, that is still to be decoded."""
 
-    Args:
-        number: of all pictures of a run, from 0.
-        source: where it is from.
-        frame: number in its video, else None.
-        persons: the bodies in it.
-        load: decodes it as RGB; raises ValueError where that fails.
-    """
-
-    number: int
+    number: int  # of all pictures of a run, from 0
     source: Source
-    frame: int | None
+    frame: int | None  # number in its video
     persons: tuple[Person, ...]
-    load: Callable[[], Image.Image]
+    load: Callable[[], Image.Image]  # as RGB; raises ValueError where that fails
 
 
 def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Picture]:
@@ -92,15 +70,14 @@ def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Pictur
         try:
             for frame, image in read_video(source.file, every):
                 persons = source.frames.get(frame, source.persons)
-                load = partial(lambda image: image, image)
-                yield Picture(next(number), source, frame, persons, load)
+                yield Picture(next(number), source, frame, persons, image.copy)
         except ValueError as error:
-            load = partial(_raise, error)
+            load = partial(_stop, error)
             yield Picture(next(number), source, None, source.persons, load)
 
 
-def _raise(error: ValueError) -> Image.Image:
-    raise error
+def _stop(problem: Problem | ValueError) -> Any:
+    raise ValueError(str(problem))
 
 
 # --- finding pictures --------------------------------------------------------------
@@ -126,14 +103,17 @@ def find_sources(
     """
     if not boxes:
         files = find_files(images)
-        names = short_names(files)
-        return [Source(file, names[file]) for file in files]
+        count = collections.Counter(file.name for file in files)
+        # With its folder where two files have the same name.
+        return [
+            Source(f, f.name if count[f.name] == 1 else f.as_posix()) for f in files
+        ]
     listed = _merged(_read_boxes(Path(boxes), box))
     folder = Path(images)
-    if images.strip() and not folder.is_dir():
-        return _only(find_files(images), listed, Path(boxes))
     if not images.strip():
         raise ValueError("config.predict.images is empty; give the pictures' folder")
+    if not folder.is_dir():
+        return _only(find_files(images), listed, Path(boxes))
     if not listed:
         raise ValueError(f"{boxes} has no boxes; nothing to predict")
     return [dataclasses.replace(s, file=folder / s.name) for s in listed]
@@ -176,12 +156,6 @@ def _files_of(part: str) -> list[Path]:
     return sorted(pictures + videos)
 
 
-def short_names(files: Sequence[Path]) -> dict[Path, str]:
-    """Each file's name; with its folder where two files have the same name."""
-    count = collections.Counter(file.name for file in files)
-    return {f: f.name if count[f.name] == 1 else f.as_posix() for f in files}
-
-
 def _only(files: Sequence[Path], listed: Sequence[Source], path: Path) -> list[Source]:
     """The listed pictures that are among ``files``."""
     by_name = {source.name: source for source in listed}
@@ -214,10 +188,6 @@ def _read_boxes(path: Path, box: str) -> Iterator[Source]:
         "detections with 'file_name' and 'bbox', or a record of file names and boxes; "
         "correct it, or leave config.predict.annotations empty"
     )
-
-
-def _stop(problem: Problem) -> None:
-    raise ValueError(str(problem))
 
 
 def _merged(sources: Iterator[Source]) -> list[Source]:

@@ -87,7 +87,12 @@ def show(report: Report, console: Console | None = None) -> None:
                 + _range_text("bodies", found.body_px)
             )
     if report.surveys:
-        console.print(_joint_table(report))
+        table = Table("joint", *report.surveys, title="labelled", title_justify="left")
+        surveys = report.surveys.values()
+        for joint in dict.fromkeys(j for found in surveys for j in found.joints):
+            counts = [(s.joints.get(joint, 0), max(s.persons, 1)) for s in surveys]
+            table.add_row(joint, *(f"{n} ({n / persons:.0%})" for n, persons in counts))
+        console.print(table)
     for line in problem_lines(report.problems):
         console.print(line, markup=False)
 
@@ -97,19 +102,6 @@ def _range_text(what: str, three: Sequence[float]) -> str:
         return ""
     least, median, largest = three
     return f"; {what} {least:.0f} to {largest:.0f} px, median {median:.0f}"
-
-
-def _joint_table(report: Report) -> Table:
-    """Joint by joint, the samples of each split in which it is labelled."""
-    table = Table("joint", *report.surveys, title="labelled", title_justify="left")
-    joints = dict.fromkeys(j for found in report.surveys.values() for j in found.joints)
-    for joint in joints:
-        cells = []
-        for found in report.surveys.values():
-            count = found.joints.get(joint, 0)
-            cells.append(f"{count} ({count / max(found.persons, 1):.0%})")
-        table.add_row(joint, *cells)
-    return table
 
 
 # --- pictures ----------------------------------------------------------------------
@@ -129,11 +121,7 @@ def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
         rows = [swap.row for swap in found.swaps[:SUSPECTS]]
         suspects += _tiles(settings, report.splits[split], rows, split)
     sheets = {"sheet.png": tiles, "sheet_suspects.png": suspects[:SUSPECTS]}
-    return [
-        _save(contact_sheet(some), folder / name)
-        for name, some in sheets.items()
-        if some
-    ]
+    return [_save(contact_sheet(t), folder / name) for name, t in sheets.items() if t]
 
 
 def _tiles(
@@ -193,9 +181,8 @@ def _draw_depth(data: Dataset, workdir: Path, path: Path) -> list[Path]:
     picture = np.full((2 * CELL, 2 * CELL, 3), 235, np.uint8)
     if data.has_pictures:
         how: dict[str, Any] = {"batch_size": 1, "image_size": len(picture), "seed": 0}
-        picture = next(data.pictures("train", train=False, rows=[row], **how))["image"][
-            0
-        ]
+        batch = next(data.pictures("train", train=False, rows=[row], **how))
+        picture = batch["image"][0]
     points = (landmarks.patch[row] + 1) * len(picture) / 2
     crop = draw_skeleton(picture, points, skeleton, labelled=landmarks.labelled[row])
     name = landmarks.name(row)

@@ -91,7 +91,7 @@ def stablehlo(estimator: PoseEstimator) -> bytearray:
 
     Read back by ``jax.jit(jax.export.deserialize(bytearray(data)).call)``.
     """
-    apply, size = estimator.network(), estimator.image_size
+    apply, size = estimator.network(), estimator.record.image_size
     (count,) = jax_export.symbolic_shape("n")
     images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
     whole = jax.jit(lambda images: _named(apply(estimator.variables, images)))
@@ -113,7 +113,7 @@ def write_saved_model(estimator: PoseEstimator, folder: Path) -> None:
     import tensorflow as tf
     from jax.experimental import jax2tf
 
-    apply, size = estimator.network(), estimator.image_size
+    apply, size = estimator.network(), estimator.record.image_size
     weights = jax.tree.map(
         lambda x: tf.Variable(tf.convert_to_tensor(np.asarray(x))), estimator.variables
     )

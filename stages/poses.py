@@ -165,19 +165,13 @@ class Predictions:
         self._json.write("\n]\n")
         self._files.close()
         if self._limit:
-            write_viewer(
-                self._temporary / "viewer.html",
-                self._shown,
-                self.record.skeleton,
-                total=self.poses,
-            )
+            page, skeleton = self._temporary / "viewer.html", self.record.skeleton
+            write_viewer(page, self._shown, skeleton, total=self.poses)
         write_json(self._temporary / "about.json", self._about())
         if not self._overlays:
             (self._temporary / "overlays").rmdir()
-        for path in [
-            *self.folder.glob("predictions*.csv"),
-            self.folder / "viewer.html",
-        ]:
+        old = self.folder.glob("predictions*.csv")
+        for path in (*old, self.folder / "viewer.html"):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "overlays", ignore_errors=True)
         for path in sorted(self._temporary.iterdir()):

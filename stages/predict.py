@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -77,22 +77,18 @@ def predict(config: Any, workdir: str | Path) -> Path:
         path = predictions.finish()
     print(predictions.summary(), file=sys.stderr)
     if predictions.failures:
-        raise ValueError(_failure_text(predictions.failures, path))
+        failed = [failure["error"] for failure in predictions.failures]
+        more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        raise ValueError(
+            f"{len(failed)} could not be read: {'; '.join(failed[:_NAMED])}{more}. The "
+            f"others are in {path}; about.json beside it lists all failures"
+        )
     return path
 
 
 def _count(source: Source, every: int) -> int:
     """How many pictures a source has; a guess for videos that do not say."""
     return -(-video_length(source.file) // every) if is_video(source.file) else 1
-
-
-def _failure_text(failures: Sequence[dict[str, str]], path: Path) -> str:
-    shown = "; ".join(failure["error"] for failure in failures[:_NAMED])
-    more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-    return (
-        f"{len(failures)} could not be read: {shown}{more}. The others are in {path}; "
-        "about.json beside it lists all failures"
-    )
 
 
 def _batches(

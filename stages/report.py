@@ -72,19 +72,13 @@ def samples(data: Dataset, workdir: Path, rows: list[int]) -> list[dict[str, Any
     Only the pictures of ``rows`` are decoded.
     """
     landmarks, truth = data.landmarks("val"), data.truth("val")
-    pictures = data.pictures(
-        "val",
-        batch_size=len(rows),
-        image_size=PICTURE,
-        seed=0,
-        train=False,
-        rows=rows,
-    )
-    batch = next(pictures)
-    predictions = {
-        method_name(path.parent.name): _poses_by_id(path)
-        for path in sorted(workdir.glob("*/predictions_val.npz"))
-    }
+    how: dict[str, Any] = {"image_size": PICTURE, "seed": 0, "rows": rows}
+    batch = next(data.pictures("val", batch_size=len(rows), train=False, **how))
+    predictions = {}
+    for path in sorted(workdir.glob("*/predictions_val.npz")):
+        with np.load(path) as file:
+            by_id = dict(zip(file["sample_ids"].tolist(), file["pose"], strict=True))
+        predictions[method_name(path.parent.name)] = by_id
     found = []
     for i, row in enumerate(rows):
         key = int(landmarks.sample_ids[row])
@@ -101,13 +95,6 @@ def samples(data: Dataset, workdir: Path, rows: list[int]) -> list[dict[str, Any
             }
         )
     return found
-
-
-def _poses_by_id(path: Path) -> dict[int, np.ndarray]:
-    """Sample id -> (P, 3) of a file of predictions."""
-    with np.load(path) as file:
-        ids, poses = file["sample_ids"], file["pose"]
-    return dict(zip(ids.tolist(), poses, strict=True))
 
 
 def _description(config: Any, data: Dataset, shown: int) -> str:

@@ -256,5 +256,5 @@ def test_an_unknown_mode_is_named(config, data, workdir):
 def test_a_batch_larger_than_the_data_set_is_made_smaller(config, data, capsys):
     settings = config.copy_and_resolve_references()
     settings.student.batch_size = 25
-    assert train.batch_of_process(settings.student, data) == 24
+    assert train.place_step(settings.student, None, None, data)[1] == 24
     assert "batches of 24" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.boxes import find_files, find_sources, short_names
+from stages.boxes import find_files, find_sources
 
 
 def test_files_are_found_by_folder_pattern_and_name(tmp_path):
@@ -24,8 +24,8 @@ def test_files_are_found_by_folder_pattern_and_name(tmp_path):
     assert len(find_files(f"{tmp_path}/c, d.png")) == 1
     assert len(find_files(f"{tmp_path}/b.png, {tmp_path}/film.mp4")) == 2
     assert len(find_files(f"{tmp_path}, {tmp_path}/b.png")) == 3  # none twice
-    names = short_names(find_files(f"{tmp_path}/**/*.[Jp]*"))
-    assert sum(Path(name).is_absolute() for name in names.values()) == 2
+    names = [s.name for s in find_sources(f"{tmp_path}/**/*.[Jp]*")]
+    assert sum(Path(name).is_absolute() for name in names) == 2
 
 
 @pytest.mark.parametrize(

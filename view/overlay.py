@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from input_pipeline.skeleton import Skeleton
 
@@ -132,11 +132,9 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * pitch + gap, rows * pitch + gap), "white")
     for i, image in enumerate(images):
         tile = Image.fromarray(image)
-        factor = cell / max(tile.size)
-        width, height = (max(1, round(s * factor)) for s in tile.size)
-        tile = tile.resize((width, height), Image.Resampling.LANCZOS)
-        x = gap + (i % columns) * pitch + (cell - width) // 2
-        y = gap + (i // columns) * pitch + (cell - height) // 2
+        tile = ImageOps.contain(tile, (cell, cell), Image.Resampling.LANCZOS)
+        x = gap + (i % columns) * pitch + (cell - tile.width) // 2
+        y = gap + (i // columns) * pitch + (cell - tile.height) // 2
         sheet.paste(tile, (x, y))
     return np.asarray(sheet)
 
@@ -145,8 +143,7 @@ def enlarge(image: np.ndarray, *, at_least: int) -> np.ndarray:
     """The picture with its shorter side at least so long, so that lines stay fine."""
     picture = Image.fromarray(image)
     factor = max(at_least / min(picture.size), 1)
-    size = (round(picture.width * factor), round(picture.height * factor))
-    return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.scale(picture, factor, Image.Resampling.BICUBIC))
 
 
 def with_caption(image: np.ndarray, caption: str) -> np.ndarray:
@@ -165,15 +162,9 @@ def with_caption(image: np.ndarray, caption: str) -> np.ndarray:
 
 
 def side_view(pose: np.ndarray, skeleton: Skeleton, *, size: int = 384) -> np.ndarray:
-    """A pose seen from its left: the camera stands at the left edge.
+    """A pose (P, 3) of the camera frame seen from its left, size x size pixels.
 
-    Args:
-        pose: (P, 3) in the camera frame: x right, y down, z away from the camera.
-        skeleton: bones and sides.
-        size: S, side of the drawing in pixels.
-
-    Returns:
-        (S, S, 3) uint8: z to the right, y down.
+    The camera stands at the left edge; z grows to the right, y down.
     """
     flat = np.asarray(pose, np.float64)[:, [2, 1]]
     flat = flat - (flat.min(axis=0) + flat.max(axis=0)) / 2
@@ -202,17 +193,10 @@ def depth_readings(
     size: int = 384,
     caption: str = "",
 ) -> np.ndarray:
-    """One sample and its two readings in depth, side by side.
+    """One sample and its two readings in depth, three squares of ``size`` in a row.
 
-    Args:
-        crop: the picture with its skeleton, any size.
-        pose: (P, 3) with ``depth_sign = +1``, camera frame.
-        skeleton: bones and sides.
-        size: side of each of the three drawings.
-        caption: below the picture.
-
-    Returns:
-        A row of three: the picture, the side view for +1, that for -1.
+    The picture ``crop`` with its caption, the side view of the ``pose`` (P, 3), which
+    is that of ``depth_sign = +1`` in the camera frame, and that for -1.
     """
     shown = Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)
     mirrored = np.asarray(pose) * np.array([1.0, 1.0, -1.0])
