@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,11 +94,11 @@ def jax_methods(samples: Samples) -> dict[str, Callable[[], Any]]:
     """Each returns the (N,) losses and their (N, P) gradients."""
     gram = jax.jit(losses.dictionary_gram)(samples.D)
 
-    def bind(loss: Any) -> Callable[[], Any]:
-        run = compiled(loss)
-        return lambda: jax.block_until_ready(run(*samples, gram))
-
-    return {name: bind(loss) for name, loss in LOSSES.items()}
+    runs = {name: compiled(loss) for name, loss in LOSSES.items()}
+    return {
+        name: lambda run=run: jax.block_until_ready(run(*samples, gram))
+        for name, run in runs.items()
+    }
 
 
 def torch_methods(samples: Samples) -> dict[str, Callable[[], Any]]:
@@ -164,17 +165,12 @@ def temporary_bytes(name: str, batch_size: int, atoms: int) -> float:
 
 def memory_rows(batch_size: int) -> list[Row]:
     """Bytes per sample with 256 and with 1024 atoms."""
-    return [
-        row_of(
-            f"batch {batch_size}",
-            name,
-            f"memory, K={atoms}",
-            "kB",
-            [temporary_bytes(name, batch_size, atoms) / 1e3],
-        )
-        for name in ("gram", "Cholesky")
-        for atoms in (ATOMS, MORE_ATOMS)
-    ]
+    rows = []
+    for name, atoms in itertools.product(("gram", "Cholesky"), (ATOMS, MORE_ATOMS)):
+        kilobytes = [temporary_bytes(name, batch_size, atoms) / 1e3]
+        case, metric = f"batch {batch_size}", f"memory, K={atoms}"
+        rows.append(row_of(case, name, metric, "kB", kilobytes))
+    return rows
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ The only part of the tables that reads 3D, after all trainings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,11 +117,6 @@ def mean_depth(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.concatenate([pose[..., :2], np.mean(depths, axis=0)[..., None]], axis=-1)
 
 
-def residuals(teacher: Path, name: str) -> np.ndarray:
-    """(N,) ``||B_xy phi - w||_2`` of the teacher."""
-    return teacher_file.read(teacher).split(name)["residual"]
-
-
 def interval(values: Sequence[float]) -> Interval:
     """The mean of one figure for each seed, with its interval.
 
@@ -147,29 +142,21 @@ def mean_error(of_seeds: Errors, name: str) -> Interval:
 
 def ratio(of_seeds: Errors, to: Errors, name: str) -> Interval:
     """Of the mean errors, seed by seed; ``to`` may have only one."""
-    return interval(
-        [
-            float(e[name].mean() / partner(to, seed)[name].mean())
-            for seed, e in of_seeds.items()
-            if partner(to, seed)
-        ]
-    )
+    return interval([a.mean() / b.mean() for a, b in pairs(of_seeds, to, name)])
 
 
 def difference(of_seeds: Errors, to: Errors, name: str) -> Interval:
     """Mean of the differences of every sample, in mm."""
-    return interval(
-        [
-            float((e[name] - partner(to, seed)[name]).mean())
-            for seed, e in of_seeds.items()
-            if partner(to, seed)
-        ]
-    )
+    return interval([(a - b).mean() for a, b in pairs(of_seeds, to, name)])
 
 
-def partner(to: Errors, seed: int) -> Mapping[str, np.ndarray]:
-    """The errors to compare with: of the same seed, or of the only one there is."""
-    return to.get(seed, next(iter(to.values())) if len(to) == 1 else {})
+def pairs(of_seeds: Errors, to: Errors, name: str) -> Iterator[Any]:
+    """Errors, and those of the same seed or of the only one there is."""
+    only = next(iter(to.values())) if len(to) == 1 else None
+    for seed, errors in of_seeds.items():
+        partner = to.get(seed, only)
+        if partner:
+            yield errors[name], partner[name]
 
 
 def by_quartile(of_seeds: Errors, name: str, order: np.ndarray) -> list[Interval]:

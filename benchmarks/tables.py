@@ -24,7 +24,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,10 @@ from ml_collections import config_flags
 import nrsfm_jax.train
 import pose_jax.train
 from benchmarks import table_scores as scores
-from benchmarks.common import (
-    DATA,
-    Job,
-    make_parser,
-    markdown,
-    run_jobs,
-    set_mh_mocap,
-)
+from benchmarks.common import DATA, Job, make_parser, markdown, run_jobs, set_mh_mocap
 from configs import mocap_images, paper
 from input_pipeline.dataset import open_dataset
+from runtime import teacher_file
 from runtime.files import write_json
 
 # Name of a row -> label. The name is the student's mode, and what differs after it.
@@ -200,7 +194,7 @@ def work(args: argparse.Namespace) -> None:
         data = open_dataset(config.data)
         nrsfm_jax.train.train_and_evaluate(config, folder, data)
         return
-    own = run_folder(folder, args.worker, args.seed)
+    own = student_folder(folder, args.worker, args.seed).parent
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "teacher").exists():
         (own / "teacher").symlink_to((folder / "teacher").absolute())
@@ -209,14 +203,9 @@ def work(args: argparse.Namespace) -> None:
     pose_jax.train.train_and_evaluate(config, own, data, mode_of(args.worker))
 
 
-def run_folder(folder: Path, row: str, seed: int) -> Path:
-    """The workdir of one student."""
-    return folder / f"seed{seed}" / row
-
-
 def student_folder(folder: Path, row: str, seed: int) -> Path:
-    """The results of one student."""
-    return run_folder(folder, row, seed) / f"student_{mode_of(row)}"
+    """The results of one student, in its workdir."""
+    return folder / f"seed{seed}" / row / f"student_{mode_of(row)}"
 
 
 def mode_of(row: str) -> str:
@@ -239,7 +228,7 @@ def job_of(args: argparse.Namespace, row: str, seed: int) -> Job:
         name=f"{row}, seed {seed}",
         command=[sys.executable, __file__, *given, f"--worker={row}", f"--seed={seed}"],
         done=(own / "results.json").exists,
-        log=run_folder(folder, row, seed).with_name(f"{row}.log"),
+        log=folder / f"seed{seed}" / f"{row}.log",
     )
 
 
@@ -255,18 +244,29 @@ def table(args: argparse.Namespace) -> list[str]:
     lines = [f"## Table {args.table}: {folder_of(args).name}, {name} split", ""]
     if args.table == 3:
         return lines + _by_action(found, split)
-    lines += markdown(("", *_columns()), (_error_row(*item) for item in found.items()))
+    columns = [f"{k}: {m}" for k in ("own xy", "annotated xy") for m in scores.METRICS]
+    rows = (
+        [f"{label(n)} ({len(e)})", *(str(scores.mean_error(e, c)) for c in columns)]
+        for n, e in found.items()
+    )
+    lines += markdown(("", *columns), rows)
     pairs = [(n, to) for n in found for to in ("teacher", "weaksup_bs") if n != to]
     pairs = [p for p in pairs if p[1] in found and p[0] not in ("teacher", "em")]
     for title, compare in (
         ("Ratios", scores.ratio),
         ("Mean differences of the samples (mm)", scores.difference),
     ):
-        rows = (_pair_row(found, *pair, compare) for pair in pairs)
-        lines += ["", f"### {title}", "", *markdown(("", *_columns()), rows)]
+        rows = (
+            [
+                f"{label(n)} beside {label(to)}",
+                *(str(compare(found[n], found[to], c)) for c in columns),
+            ]
+            for n, to in pairs
+        )
+        lines += ["", f"### {title}", "", *markdown(("", *columns), rows)]
     if args.table == 1:
         lines += ["", "### Depth by quarter of the teacher's residual", ""]
-        order = scores.residuals(folder_of(args) / "teacher", name)
+        order = teacher_file.read(folder_of(args) / "teacher").split(name)["residual"]
         head = ("", "smallest", "second", "third", "largest")
         depth = "annotated xy: depth"
         rows = (
@@ -307,24 +307,6 @@ def label(row: str) -> str:
         weight = row.split("@")[1]
         return f"{ROWS[mode_of(row)]}, weight {weight} ({WEIGHTS[weight]:g} here)"
     return ROWS[mode_of(row)] + (", other pictures added" if "+extra" in row else "")
-
-
-def _columns() -> list[str]:
-    return [
-        f"{kind}: {m}" for kind in ("own xy", "annotated xy") for m in scores.METRICS
-    ]
-
-
-def _error_row(row: str, of_seeds: scores.Errors) -> list[str]:
-    cells = [str(scores.mean_error(of_seeds, c)) for c in _columns()]
-    return [f"{label(row)} ({len(of_seeds)})", *cells]
-
-
-def _pair_row(
-    found: dict[str, Any], row: str, to: str, compare: Callable[..., scores.Interval]
-) -> list[str]:
-    cells = [str(compare(found[row], found[to], c)) for c in _columns()]
-    return [f"{label(row)} beside {label(to)}", *cells]
 
 
 def _by_action(found: dict[str, Any], split: scores.Split) -> list[str]:
