@@ -9,7 +9,7 @@ labelled joint gives NaN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -281,18 +281,11 @@ def per_action_table(
             labelled=mask[rows],
             sign=sign,
         )
-    return table | {"average": _average(table)}
-
-
-def _average(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     rows = list(table.values())
     numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
-    means = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
-    return means | {
-        "count": sum(row["count"] for row in rows),
-        "alignment": rows[0]["alignment"],
-        "sign": rows[0]["sign"],
-    }
+    means: Any = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
+    means |= {"count": len(pred), "alignment": ALIGNMENT, "sign": sign}
+    return table | {"average": means}
 
 
 def _arrays(
@@ -345,10 +338,8 @@ def _mean_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> np.ndarray
 
 
 def _procrustes_error(
-    pred: Poses, truth: Poses, labelled: Labelled, *, scale: bool, reflection: bool
+    pred: Poses, truth: Poses, labelled: Labelled, **how: bool
 ) -> np.ndarray:
-    aligned = procrustes_align(
-        pred, truth, scale=scale, reflection=reflection, labelled=labelled
-    )
-    mask = _arrays(pred, truth, labelled)[2]
-    return _mean_distance(aligned, np.asarray(truth, np.float64), mask)
+    aligned = procrustes_align(pred, truth, labelled=labelled, **how)
+    _, truth, mask = _arrays(pred, truth, labelled)
+    return _mean_distance(aligned, truth, mask)

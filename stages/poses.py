@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -25,6 +26,7 @@ from view.overlay import draw_skeleton
 from view.plot3d import image_uri
 from view.viewer import ViewerSample, write_viewer
 
+NAMED = 5  # failures in the last message
 THUMBNAIL = 256  # side of a picture in the viewer, pixels
 UNITS = {
     "keypoints": "x, y in pixels of the picture ((0, 0) is the outer corner of its "
@@ -178,13 +180,25 @@ class Predictions:
             path.replace(self.folder / path.name)
         return self.folder / "predictions.json"
 
-    def summary(self) -> str:
-        """One line on what was written."""
+    def report(self) -> None:
+        """Says what was written, on the error output.
+
+        Raises:
+            ValueError: pictures that could not be read.
+        """
         text = f"{self.poses} poses of {self.pictures} pictures"
         if not self.poses:
-            return f"{text}: no box in any of them; see config.predict.annotations"
-        shown = f"; viewer.html shows {len(self._shown)} of them"
-        return text + shown * bool(self._limit)
+            text += ": no box in any of them; see config.predict.annotations"
+        elif self._limit:
+            text += f"; viewer.html shows {len(self._shown)} of them"
+        print(text, file=sys.stderr)
+        if failed := [failure["error"] for failure in self.failures]:
+            more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+            raise ValueError(
+                f"{len(failed)} could not be read: {'; '.join(failed[:NAMED])}{more}. "
+                f"The others are in {self.folder / 'predictions.json'}; about.json "
+                "beside it lists all failures"
+            )
 
     def _about(self) -> dict[str, Any]:
         return {

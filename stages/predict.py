@@ -7,7 +7,6 @@ the files. From Python, without files: :class:`pose_jax.PoseEstimator`.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 from input_pipeline.pictures import is_video, video_length
 from pose_jax.estimator import PoseEstimator
 from runtime.progress import progress
-from stages.boxes import Picture, Source, find_sources, pictures_of
+from stages.boxes import Picture, find_sources, pictures_of
 from stages.poses import Predictions, View
 
-_NAMED = 5  # failures in the last message
 _THREADS = 8
 
 
@@ -52,7 +50,11 @@ def predict(config: Any, workdir: str | Path) -> Path:
     )
     box = estimator.record.box
     sources = find_sources(options.images, options.annotations, box=box)
-    total = sum(_count(source, options.every) for source in sources)
+    # A guess for videos that do not say how long they are.
+    total = sum(
+        -(-video_length(s.file) // options.every) if is_video(s.file) else 1
+        for s in sources
+    )
     with (
         ThreadPoolExecutor(_THREADS) as pool,
         Predictions(
@@ -75,20 +77,8 @@ def predict(config: Any, workdir: str | Path) -> Path:
             predictions.add(read, estimator.of_crops(crops))
             bar.update(predictions.pictures + len(predictions.failures))
         path = predictions.finish()
-    print(predictions.summary(), file=sys.stderr)
-    if predictions.failures:
-        failed = [failure["error"] for failure in predictions.failures]
-        more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-        raise ValueError(
-            f"{len(failed)} could not be read: {'; '.join(failed[:_NAMED])}{more}. The "
-            f"others are in {path}; about.json beside it lists all failures"
-        )
+    predictions.report()
     return path
-
-
-def _count(source: Source, every: int) -> int:
-    """How many pictures a source has; a guess for videos that do not say."""
-    return -(-video_length(source.file) // every) if is_video(source.file) else 1
 
 
 def _batches(
