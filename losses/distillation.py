@@ -77,23 +77,14 @@ def distillation_loss(
 
 
 class PreparedDistillation(NamedTuple):
-    """What Eq. 14 needs of one sample and does not change while a student trains.
+    """What Eq. 14 needs of one sample and does not change while a student trains."""
 
-    Attributes:
-        phi: (K,) the teacher's code.
-        right_inverse: (K, P) B_z^+; columns of missing joints are 0.
-        leak: (2P, P) L = B_xy B_z^+, how an edit of the depth shows in the image.
-        error: (2P,) e0 = B_xy phi - w, 0 at missing joints.
-        depth: (P,) z0 = B_z phi, the teacher's depth, of every joint.
-        labelled: (P,) joints that have a landmark.
-    """
-
-    phi: Float[Array, " k"]
-    right_inverse: Float[Array, " k p"]
-    leak: Float[Array, " p2 p"]
-    error: Float[Array, " p2"]
-    depth: Float[Array, " p"]
-    labelled: Bool[Array, " p"]
+    phi: Float[Array, " k"]  # the teacher's code
+    right_inverse: Float[Array, " k p"]  # B_z^+; columns of missing joints are 0
+    leak: Float[Array, " p2 p"]  # L = B_xy B_z^+: how depth shows in the image
+    error: Float[Array, " p2"]  # e0 = B_xy phi - w, 0 at missing joints
+    depth: Float[Array, " p"]  # z0 = B_z phi, the teacher's depth, of every joint
+    labelled: Bool[Array, " p"]  # joints that have a landmark
 
 
 def prepare(

@@ -24,18 +24,12 @@ POSTERIOR_NOISE = 0.05
 
 
 class PreparedPosterior(NamedTuple):
-    """What :func:`posterior_depth_loss` needs of one sample.
+    """What :func:`posterior_depth_loss` needs of one sample."""
 
-    Attributes:
-        depth: (P,) posterior mean m.
-        whitener: (P, P) U with ||U (z' - m)||_2 the Mahalanobis distance; a common
-            shift of the labelled joints does not change it.
-        labelled: (P,) joints whose depth counts.
-    """
-
-    depth: Float[Array, " p"]
+    depth: Float[Array, " p"]  # posterior mean m
+    # U with ||U (z' - m)||_2 the Mahalanobis distance, whatever the mean depth.
     whitener: Float[Array, "p p"]
-    labelled: Bool[Array, " p"]
+    labelled: Bool[Array, " p"]  # joints whose depth counts
 
 
 def prepare_posterior(

@@ -98,17 +98,11 @@ class Poses:
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A patch cut out of a picture, and from where.
+    """A patch cut out of a picture, and from where."""
 
-    Args:
-        patch: (S, S, 3) uint8.
-        centre: (2,) float32 pixels of the picture.
-        half_side: pixels of the picture from the patch's middle to its edge.
-    """
-
-    patch: np.ndarray
-    centre: np.ndarray
-    half_side: float
+    patch: np.ndarray  # (S, S, 3) uint8
+    centre: np.ndarray  # (2,) float32 pixels of the picture
+    half_side: float  # pixels of the picture from the patch's middle to its edge
 
 
 class PoseEstimator:

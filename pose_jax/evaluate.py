@@ -122,12 +122,8 @@ def predict(
 ) -> Float[np.ndarray, "n p 3"]:
     """Poses of ``count`` samples by their ``row``; of several processes, of all parts.
 
-    Args:
-        record: of the student.
-        state: its weights.
-        batches: with ``image``, ``row`` and ``weight`` (0 fills up a last batch).
-        count: number of samples.
-        where: keywords of :func:`runtime.devices.data_parallel`.
+    A batch has ``image``, ``row`` and ``weight`` (0 fills up a last one); ``where`` are
+    keywords of :func:`runtime.devices.data_parallel`.
 
     Raises:
         ValueError: the batches leave a sample out.
@@ -164,11 +160,7 @@ def score_split(
 ) -> dict[str, Any]:
     """Scores of one split: the fit to the landmarks, and 3D where there is some.
 
-    Args:
-        pose: (N, P, 3) predictions in the plain patch.
-        data: the data set.
-        split: ``"train"`` or ``"val"``.
-        sign: how the sign of depth was fixed.
+    ``pose`` is in the plain patch; ``sign`` says how the sign of depth was fixed.
     """
     marks, truth = data.landmarks(split), data.truth(split)
     distance = np.linalg.norm(pose[..., :2] - marks.patch, axis=-1)

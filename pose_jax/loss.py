@@ -35,26 +35,16 @@ class DepthTarget(NamedTuple):
 
     The table of N samples is one of these with a leading axis in every field; fields
     that a mode does not use are None.
-
-    Attributes:
-        depth: (P,) the label; its mean has no influence.
-        labelled: (P,) joints whose depth counts.
-        weight: of this sample's depth against that of others.
-        joint_weight: (P,) of each joint, in l1.
-        M: (3, 2) the teacher's camera, in eq14 and eq10.
-        phi: (K,) the teacher's code, likewise.
-        W: (P, 2) centred landmarks, likewise.
-        whitener: (P, P) of :class:`losses.PreparedPosterior`, in mahalanobis.
     """
 
-    depth: Float[Array, "*n p"]
-    labelled: Bool[Array, "*n p"]
-    weight: Float[Array, "*n"]
-    joint_weight: Float[Array, "*n p"] = UNUSED
-    M: Float[Array, "*n 3 2"] = UNUSED
-    phi: Float[Array, "*n k"] = UNUSED
-    W: Float[Array, "*n p 2"] = UNUSED
-    whitener: Float[Array, "*n p p"] = UNUSED
+    depth: Float[Array, "*n p"]  # the label; its mean has no influence
+    labelled: Bool[Array, "*n p"]  # joints whose depth counts
+    weight: Float[Array, "*n"]  # of this sample's depth against that of others
+    joint_weight: Float[Array, "*n p"] = UNUSED  # in l1
+    M: Float[Array, "*n 3 2"] = UNUSED  # the teacher's camera, in eq14 and eq10
+    phi: Float[Array, "*n k"] = UNUSED  # its code, likewise
+    W: Float[Array, "*n p 2"] = UNUSED  # centred landmarks, likewise
+    whitener: Float[Array, "*n p p"] = UNUSED  # `losses.PreparedPosterior`'s
 
 
 class Dictionary(NamedTuple):

@@ -69,14 +69,7 @@ def with_pretrained(state: TrainState, path: str | Path) -> TrainState:
 
 
 def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights of ``path`` in the shape of ``variables``.
-
-    Args:
-        path: ``.safetensors``, ``.npz`` or ``.pth``.
-        variables: ``params`` and ``batch_stats`` of a `ResNet`, for their shapes.
-
-    Returns:
-        The same tree, float32, with the values of the file.
+    """The weights of ``path``, float32, in the shape of a `ResNet`'s ``variables``.
 
     Raises:
         ValueError: another kind of file, or arrays that do not fit, by the names that

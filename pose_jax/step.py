@@ -28,12 +28,8 @@ def make_rate(
 ) -> Callable[[TrainState], Any]:
     """The learning rate of a state.
 
-    Args:
-        schedule: ``"plateau"`` takes that of the state, ``"cosine"`` lets it fall from
-            the first to the last step.
-        num_steps: length of the cosine.
-        learning_rate: at the start of the cosine.
-        end_learning_rate: at its end.
+    ``"plateau"`` takes that of the state; ``"cosine"`` lets it fall from
+    ``learning_rate`` to ``end_learning_rate`` in ``num_steps``.
 
     Raises:
         ValueError: an unknown schedule.
@@ -108,22 +104,11 @@ def plateau_update(
     """The drop of Section 5.1: to the last rate when the validation loss saturates.
 
     Saturated means ``patience`` evaluations in a row without a loss lower by
-    ``IMPROVEMENT`` than the best one.
-
-    Args:
-        plateau: numpy or Python scalars.
-        val_loss: of the validation split, without 3D.
-        patience: evaluations without improvement before the drop.
-        end_learning_rate: the rate after it.
+    ``IMPROVEMENT`` than the best one. ``val_loss`` knows no 3D; ``end_learning_rate``
+    is the rate after the drop.
     """
-    best = float(plateau.best_loss)
+    best, stale = float(plateau.best_loss), int(plateau.stale_evals) + 1
     if val_loss < best * (1.0 - IMPROVEMENT) or not math.isfinite(best):
         best, stale = val_loss, 0
-    else:
-        stale = int(plateau.stale_evals) + 1
-    rate = float(plateau.learning_rate)
-    return Plateau(
-        learning_rate=np.float32(end_learning_rate if stale >= patience else rate),
-        best_loss=np.float32(best),
-        stale_evals=np.int32(stale),
-    )
+    rate = end_learning_rate if stale >= patience else float(plateau.learning_rate)
+    return Plateau(np.float32(rate), np.float32(best), np.int32(stale))

@@ -163,10 +163,7 @@ def supervised_targets(
 
     Only the training split has labels: not even here may 3D choose when the learning
     rate drops, and the validation loss is that of the landmarks alone.
-
-    Args:
-        positions_mm: (N, P, 3) true joints of the training split, camera frame.
-        landmarks: the ``Landmarks`` of ``"train"``, ``"val"`` and ``"extra"``.
+    ``positions_mm`` (N, P, 3) are true joints of the training split, camera frame.
     """
     marks = landmarks["train"]
     depth = label_depth(positions_mm, marks.keypoints, marks.half_side, marks.labelled)
@@ -189,13 +186,7 @@ def label_depth(
         z = z_mm * s / half_side,   s [px/mm] of the best weak perspective
 
     where ``s, t`` minimise ``||s xy_mm + t - keypoints||^2`` over the labelled joints
-    of each sample.
-
-    Args:
-        positions_mm: (N, P, 3) true joints in the camera frame.
-        keypoints: (N, P, 2) landmarks, pixels.
-        half_side: (N,) of the crop, pixels.
-        labelled: (N, P) labelled joints.
+    of each sample; keypoints and half sides of the crops in pixels.
     """
     mask = labelled[..., None].astype(np.float64)
     count = np.maximum(mask.sum(1, keepdims=True), 1.0)

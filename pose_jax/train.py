@@ -151,17 +151,11 @@ def fit(
         num_steps: steps of the whole training.
         validate: takes the placed state, returns the validation loss as ``"loss"``
             beside other figures; none of them may come from 3D.
-        patience: see :func:`plateau_update`.
-        end_learning_rate: likewise.
-        log_every: steps per line of metrics.
-        eval_every: steps per validation; the last step always has one.
-        checkpoint_every: steps per checkpoint; the last step always has one.
-        checkpoints: where to save; None saves nothing.
-        writer: where to write metrics; None writes nothing.
+        patience, end_learning_rate: see :func:`plateau_update`.
+        log_every, eval_every, checkpoint_every: steps per line of metrics, validation
+            and checkpoint; the last step always has each of them.
+        checkpoints, writer: where to save and to write metrics, if anywhere.
         stage: name in the metrics and the progress bar.
-
-    Returns:
-        The final state, one copy.
 
     Raises:
         ValueError: a loss or gradient that is not finite, naming the step and the

@@ -18,8 +18,6 @@ from runtime.progress import progress
 from stages.boxes import Picture, find_sources, pictures_of
 from stages.poses import Predictions, View
 
-_THREADS = 8
-
 
 def predict(config: Any, workdir: str | Path) -> Path:
     """Predicts the pictures of ``config.predict`` with the student of its ``mode``.
@@ -56,7 +54,7 @@ def predict(config: Any, workdir: str | Path) -> Path:
         for s in sources
     )
     with (
-        ThreadPoolExecutor(_THREADS) as pool,
+        ThreadPoolExecutor(8) as pool,
         Predictions(
             Path(options.out) if options.out else Path(workdir) / "predictions",
             estimator.record,
@@ -72,8 +70,7 @@ def predict(config: Any, workdir: str | Path) -> Path:
         for views in _ahead(_batches(pictures, estimator, pool)):
             read = [view for view in views if isinstance(view, View)]
             predictions.failures += [v for v in views if not isinstance(v, View)]
-            # A batch may be without bodies, as the frames before a person enters.
-            crops = [crop for view in read for crop in view.crops]
+            crops = [crop for view in read for crop in view.crops]  # may be none
             predictions.add(read, estimator.of_crops(crops))
             bar.update(predictions.pictures + len(predictions.failures))
         path = predictions.finish()

@@ -19,16 +19,8 @@ SHOWN = 12  # validation samples in the report
 PICTURE = 224  # side of their crops, pixels
 
 
-def write(config: Any, workdir: Path, data: Dataset) -> Path:
+def write(config: Any, workdir: Path, data: Dataset) -> None:
     """Evaluates what is trained; writes ``results.json`` and ``report.html``.
-
-    Args:
-        config: the whole config.
-        workdir: the folder of the run, with at least a teacher.
-        data: the data set of ``config.data``.
-
-    Returns:
-        The path of the report.
 
     Raises:
         ValueError: nothing trained yet, or truth that does not fit the samples.
@@ -37,10 +29,9 @@ def write(config: Any, workdir: Path, data: Dataset) -> Path:
     for mode in config.student.modes:
         if (workdir / f"student_{mode}" / "student.json").exists():
             pose_jax.evaluate.evaluate(config, workdir, data, mode)
-    path = workdir / "report.html"
     if not processes.is_first():
-        return path
-    results = merge_results(workdir)
+        return
+    path, results = workdir / "report.html", merge_results(workdir)
     rows = shown_rows(len(data.landmarks("val")))
     write_report(
         path,
@@ -52,7 +43,6 @@ def write(config: Any, workdir: Path, data: Dataset) -> Path:
         samples=samples(data, workdir, rows) if data.has_pictures else (),
     )
     print(f"results: {workdir / 'results.json'}\nreport:  {path}")
-    return path
 
 
 def shown_rows(count: int) -> list[int]:

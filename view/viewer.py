@@ -23,21 +23,13 @@ _HERE = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class ViewerSample:
-    """What is shown at once.
+    """What is shown at once."""
 
-    Args:
-        image: a ``data:`` address, or None.
-        caption: one line.
-        poses: name -> (P, 3) camera frame, any unit; NaN joints are left out.
-        spread: (P, 3) standard deviations in the unit of the only pose, or None.
-        points: (P, 2) landmarks to be drawn on the picture, as parts of its width
-            and height; None where they are drawn already.
-    """
-
-    image: str | None
-    caption: str
-    poses: Mapping[str, np.ndarray]
-    spread: np.ndarray | None = None
+    image: str | None  # a "data:" address
+    caption: str  # one line
+    poses: Mapping[str, np.ndarray]  # (P, 3) each, camera frame; NaN is left out
+    spread: np.ndarray | None = None  # standard deviations of the only pose
+    # (P, 2) to be drawn on the picture, as parts of its width and height.
     points: np.ndarray | None = None
 
 
@@ -51,14 +43,9 @@ def viewer_html(
     """A part of a page: poses of one sample at a time, turned by mouse or finger.
 
     All poses of a sample turn together; keys, buttons and a slider go through the
-    samples. Its style is that of :func:`write_page`.
-
-    Args:
-        samples: what to show.
-        skeleton: bones, sides and joint names.
-        labels: name of a pose -> its title.
-        page: whether it has the page for itself: the keys work everywhere, and the
-            joints are named from the start.
+    samples. Its style is that of :func:`write_page`. ``labels``: name of a pose -> its
+    title; ``page``: whether it has the page for itself, so that the keys work
+    everywhere, and the joints are named from the start.
     """
     record = {
         "joints": list(skeleton.joints),
@@ -81,14 +68,7 @@ def viewer_html(
 
 
 def write_page(path: str | Path, title: str, body: str, *, kind: str = "") -> None:
-    """Writes a page that loads nothing, in the style of reports and viewers.
-
-    Args:
-        path: of the HTML file; its folder is made if absent.
-        title: of the browser's window.
-        body: HTML of the main part.
-        kind: class of the body, for the style.
-    """
+    """Writes a page that loads nothing; ``kind`` is the body's class in the style."""
     style = "".join(
         (_HERE / name).read_text("utf-8") for name in ("report.css", "viewer.css")
     )
@@ -108,14 +88,7 @@ def write_viewer(
     *,
     total: int,
 ) -> None:
-    """Writes a page with nothing but the viewer.
-
-    Args:
-        path: of the HTML file.
-        samples: the poses to embed.
-        skeleton: of all of them.
-        total: how many poses there are, embedded or not.
-    """
+    """Writes a page with nothing but the viewer of some of ``total`` poses."""
     shown = f"{len(samples):,} poses"
     if total > len(samples):
         shown = (
