@@ -91,22 +91,6 @@ MODES = {
 }
 
 
-def plain_depth(
-    pred_z: Float[Array, " p"],
-    *,
-    flip: Bool[Array, ""],
-    scale: Float[Array, ""],
-    permutation: Int[Array, " p"],
-) -> Float[Array, " p"]:
-    """The depth predicted for an augmented picture, in the plain patch.
-
-        z_p = pred_z[permutation_p] / scale  if flip, else  pred_z_p / scale
-
-    Arguments as in :func:`student_loss`; ``permutation`` is its own inverse.
-    """
-    return jnp.where(flip, pred_z[permutation], pred_z) / scale
-
-
 # Axes of the first arguments of `student_loss` under jax.vmap.
 PER_SAMPLE = (0, 0, 0, 0, 0, 0, None)
 
@@ -148,7 +132,8 @@ def student_loss(
         The loss and its two terms, unweighted: ``{"xy": ..., "depth": ...}``.
     """
     xy = losses.keypoint_l1_loss(pose[:, :2], keypoints, labelled=labelled)
-    z = plain_depth(pose[:, 2], flip=flip, scale=scale, permutation=permutation)
+    # The depth in the plain patch.
+    z = jnp.where(flip, pose[permutation, 2], pose[:, 2]) / scale
     # Paper: z' as it is; here: moved to the teacher's mean depth, because weak
     # perspective does not show how far away a shape is.
     z_hyp = losses.match_depth_mean(z, target.depth, target.labelled)

@@ -363,13 +363,9 @@ def pictures(
 ) -> tuple[Iterator[Batch], Callable[[], Iterator[Batch]]]:
     """Training batches from a step on, and a pass over the validation split."""
     student = config.student
-    common = {
-        "batch_size": batch_size,
-        "image_size": student.image_size,
-        "seed": config.seed,
-        "shard_index": jax.process_index(),
-        "shard_count": jax.process_count(),
-    }
+    common = {"batch_size": batch_size, "image_size": student.image_size}
+    common |= {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+    common |= {"seed": config.seed}
     augment = {"start_step": start, "augment": student.augment}
     train = data.pictures("train", train=True, **augment, **common)
     return train, lambda: data.pictures("val", train=False, **common)

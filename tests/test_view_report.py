@@ -110,7 +110,7 @@ def test_the_numbers_given_are_in_the_tables(tmp_path):
         "given, +1",
         "jax 0.10.2",
         "4 × CPU",
-        "1 min 33 s",
+        "0:01:33",
     ):
         assert text in words, text
     order = [words.index(label, words.index("predicted xy")) for label in ROWS]

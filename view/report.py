@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,7 @@ def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
     seconds = results.get("seconds") or {}
     facts = {
         "device": _device_text(device) if device else "",
-        "time": duration(sum(map(float, seconds.values()))) if seconds else "",
+        "time": _duration(sum(seconds.values())) if seconds else "",
         "revision": str(revision)[:12] if revision else "",
     }
     shown = "".join(
@@ -159,7 +160,7 @@ def _device_text(device: Mapping[str, Any]) -> str:
 
 def _environment(results: Mapping[str, Any]) -> str:
     rows = {
-        f"{_label(stage)} took": duration(float(seconds))
+        f"{_label(stage)} took": _duration(seconds)
         for stage, seconds in (results.get("seconds") or {}).items()
     }
     for name, value in (results.get("environment") or {}).items():
@@ -168,11 +169,8 @@ def _environment(results: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v)
         rows[name] = value
-    return (
-        f"<h2>How it was made</h2><div class='card'>{_definitions(rows)}</div>"
-        if rows
-        else ""
-    )
+    made = f"<h2>How it was made</h2><div class='card'>{_definitions(rows)}</div>"
+    return made if rows else ""
 
 
 def _definitions(rows: Mapping[str, Any]) -> str:
@@ -183,19 +181,8 @@ def _definitions(rows: Mapping[str, Any]) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def duration(seconds: float) -> str:
-    """A time as a person says it.
-
-    Examples:
-        >>> duration(8.25), duration(130), duration(7320)
-        ('8.2 s', '2 min 10 s', '2 h 2 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, second = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {second} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 # --- pictures and poses ------------------------------------------------------------
