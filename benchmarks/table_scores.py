@@ -16,7 +16,6 @@ from input_pipeline.dataset import Dataset
 from input_pipeline.landmarks import Landmarks
 from losses import metrics
 from runtime import teacher_file
-from runtime.files import write_npz
 
 METRICS = ("PA-MPJPE", "MPJPE", "depth")
 
@@ -87,15 +86,6 @@ def predicted(folder: Path, name: str) -> np.ndarray:
     """(N, P, 3) poses that a stage left for a split."""
     with np.load(folder / f"predictions_{name}.npz") as file:
         return file["pose"]
-
-
-def kept_errors(folder: Path, name: str, split: Split) -> dict[str, np.ndarray]:
-    """:func:`errors` of the poses in a folder, kept beside them."""
-    path, poses = folder / f"errors_{name}.npz", folder / f"predictions_{name}.npz"
-    if not path.exists() or path.stat().st_mtime < poses.stat().st_mtime:
-        write_npz(path, **errors(predicted(folder, name), split))
-    with np.load(path) as file:
-        return dict(file)
 
 
 def em_pose(teacher: Path, name: str, split: Split) -> np.ndarray:

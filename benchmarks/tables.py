@@ -284,14 +284,16 @@ def errors_of(
     teacher = folder / "teacher"
     em = scores.em_pose(teacher, name, split)
     found = {
-        "teacher": {0: scores.kept_errors(teacher, name, split)},
+        "teacher": {0: scores.errors(scores.predicted(teacher, name), split)},
         "em": {0: scores.errors(em, split)},
     }
     for row in rows:
         for seed in range(seeds):
             own = student_folder(folder, row, seed)
             if (own / "results.json").exists():
-                found.setdefault(row, {})[seed] = scores.kept_errors(own, name, split)
+                found.setdefault(row, {})[seed] = scores.errors(
+                    scores.predicted(own, name), split
+                )
     for seed in found.get("posterior", {}):
         own = scores.predicted(student_folder(folder, "posterior", seed), name)
         both = scores.errors(scores.mean_depth(em, own), split)

@@ -25,15 +25,10 @@ MATCHING_SAMPLES, MATCHING_PROBLEMS = 1024, 64
 
 
 class Targets(NamedTuple):
-    """The targets of N samples; NumPy until the loop places them.
+    """The targets of N samples; NumPy until the loop places them."""
 
-    Attributes:
-        samples: with a leading axis in every field.
-        dictionary: of all samples; None where the mode uses none.
-    """
-
-    samples: DepthTarget
-    dictionary: Dictionary | None = None
+    samples: DepthTarget  # with a leading axis in every field
+    dictionary: Dictionary | None = None  # of all samples, where the mode uses it
 
     def rows(self, rows: Any) -> DepthTarget:
         """The targets of a batch, gathered on the device."""
@@ -101,7 +96,10 @@ def _table(
 ) -> DepthTarget:
     """What the mode needs of each sample of a split, as NumPy arrays."""
     chosen, said = MODES[mode], teacher.split(split, sample_ids)
-    depth = teacher_depth(teacher.dictionary, said["camera"], said["code"])
+    # B_z phi as (D phi) . (m1 x m2): no dictionary is rotated.
+    camera, shape = said["camera"], said["code"] @ teacher.dictionary.T
+    axis = np.cross(camera[..., 0], camera[..., 1])
+    depth = np.einsum("npc,nc->np", shape.reshape(len(shape), -1, 3), axis)
     table = _counting(depth, said["labelled"])
     if chosen.needs_posterior:
         posterior = teacher.posterior(split, sample_ids)
@@ -119,16 +117,6 @@ def _table(
     if chosen.loss in ("eq14", "eq10"):
         table = table._replace(M=said["camera"], phi=said["code"], W=said["W"])
     return table
-
-
-def teacher_depth(
-    dictionary: Float[np.ndarray, "p3 k"],
-    camera: Float[np.ndarray, "n 3 2"],
-    code: Float[np.ndarray, "n k"],
-) -> Float[np.ndarray, "n p"]:
-    """B_z phi of every sample, as ``(D phi) . (m1 x m2)``: no dictionary is rotated."""
-    shape = (code @ dictionary.T).reshape(len(code), -1, 3)
-    return np.einsum("npc,nc->np", shape, np.cross(camera[..., 0], camera[..., 1]))
 
 
 def matched_depth_weight(

@@ -122,9 +122,8 @@ def find_sources(
 def find_files(images: str) -> list[Path]:
     """The pictures and videos that a text names.
 
-    Args:
-        images: a file, a folder (the pictures in it), a pattern with ``*``, or several
-            of them separated by commas.
+    ``images``: a file, a folder (the pictures in it), a pattern with ``*``, or several
+    of them separated by commas.
 
     Raises:
         ValueError: nothing named, or a part that names no picture.

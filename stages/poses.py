@@ -58,12 +58,9 @@ class View:
 class Predictions:
     """Collects poses and writes them; a context manager.
 
-    ``predictions.json``: a COCO results list, one entry per body: ``image_id``,
-    ``file_name`` (and ``frame``), ``category_id`` 1, ``keypoints``, ``keypoints_std``,
-    ``keypoints_3d``, ``keypoints_3d_std``, ``score``, ``bbox``; :data:`UNITS` says in
-    which units. ``predictions.csv``: the first body of each picture in anipose's
-    columns; further bodies in ``predictions_person2.csv`` and so on. ``overlays/``:
-    the skeletons on the pictures. ``viewer.html``: picture and pose side by side.
+    ``predictions.json``: a COCO results list, one entry per body.
+    ``predictions.csv``: the first body of each picture in anipose's columns; further
+    bodies in ``predictions_person2.csv`` and so on. ``overlays/``, ``viewer.html``, and
     ``about.json``: units, frame, skeleton, student, failures.
 
     All appear under their names only at :meth:`finish`; without it nothing changes.
@@ -169,7 +166,18 @@ class Predictions:
         if self._limit:
             page, skeleton = self._temporary / "viewer.html", self.record.skeleton
             write_viewer(page, self._shown, skeleton, total=self.poses)
-        write_json(self._temporary / "about.json", self._about())
+        about = {
+            "format": 1,
+            "units": UNITS,
+            "spread": self._spread,
+            "student": {"mode": self.record.mode, "net": self.record.net},
+            "skeleton": self.record.skeleton.to_dict(),
+            "pictures": self.pictures,
+            "poses": self.poses,
+            "poses_in_viewer": len(self._shown),
+            "failures": self.failures,
+        }
+        write_json(self._temporary / "about.json", about)
         if not self._overlays:
             (self._temporary / "overlays").rmdir()
         old = self.folder.glob("predictions*.csv")
@@ -199,19 +207,6 @@ class Predictions:
                 f"The others are in {self.folder / 'predictions.json'}; about.json "
                 "beside it lists all failures"
             )
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "format": 1,
-            "units": UNITS,
-            "spread": self._spread,
-            "student": {"mode": self.record.mode, "net": self.record.net},
-            "skeleton": self.record.skeleton.to_dict(),
-            "pictures": self.pictures,
-            "poses": self.poses,
-            "poses_in_viewer": len(self._shown),
-            "failures": self.failures,
-        }
 
     def _open(self, name: str) -> IO[str]:
         path = self._temporary / name

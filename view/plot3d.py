@@ -86,36 +86,35 @@ def pose_svg(
     if reach is None:
         reach = pose_reach([p for p in (pose, reference) if p is not None], skeleton)
     unit = min(size[0] / reach[0], size[1] / reach[1]) / 2
-    lines = [] if reference is None else _bones(reference, skeleton, view, ghost=True)
-    lines += _bones(pose, skeleton, view, ghost=False)
+    lines = "" if reference is None else _bones(reference, skeleton, view, unit, True)
+    lines += _bones(pose, skeleton, view, unit)
     width, height = size
     return (
         f'<svg class="pose" width="{width}" height="{height}" role="img" '
         f'aria-label="{view} view" '
-        f'viewBox="{-width / 2} {-height / 2} {width} {height}">'
-        + "".join(line.format(*(unit * np.asarray(at))) for line, at in lines)
-        + "</svg>"
+        f'viewBox="{-width / 2} {-height / 2} {width} {height}">{lines}</svg>'
     )
 
 
 def _bones(
-    pose: np.ndarray, skeleton: Skeleton, view: str, *, ghost: bool
-) -> list[tuple[str, list[float]]]:
-    """Line elements and their ends, from the farthest bone to the nearest."""
+    pose: np.ndarray, skeleton: Skeleton, view: str, unit: float, ghost: bool = False
+) -> str:
+    """Line elements, from the farthest bone to the nearest."""
     pose = normalise_pose(pose, skeleton)
-    flat = pose[:, VIEWS[view]]
+    flat = unit * pose[:, VIEWS[view]]
     axis, sign = _AWAY[view]
     drawn = []
     for (a, b), side in zip(skeleton.edges, overlay.bone_sides(skeleton), strict=True):
         if not np.isfinite(pose[[a, b]]).all():
             continue
-        name = "ghost" if ghost else side
-        line = f'<line class="{name}" x1="{{:.1f}}" y1="{{:.1f}}" '
-        line += 'x2="{:.1f}" y2="{:.1f}"/>'
-        depth = sign * (pose[a, axis] + pose[b, axis])
-        drawn.append((depth, line, [*flat[a], *flat[b]]))
+        (x1, y1), (x2, y2) = flat[a], flat[b]
+        line = (
+            f'<line class="{"ghost" if ghost else side}" x1="{x1:.1f}" y1="{y1:.1f}" '
+        )
+        line += f'x2="{x2:.1f}" y2="{y2:.1f}"/>'
+        drawn.append((sign * (pose[a, axis] + pose[b, axis]), line))
     drawn.sort(key=lambda bone: -bone[0])
-    return [(line, at) for _, line, at in drawn]
+    return "".join(line for _, line in drawn)
 
 
 def image_uri(image: np.ndarray, *, max_size: int = 320) -> str:
