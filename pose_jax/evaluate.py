@@ -39,15 +39,8 @@ def evaluate(
     Beside them ``student.safetensors`` and ``MODEL_CARD.md``. Does nothing where the
     results of the last checkpoint are there already.
 
-    Args:
-        config: its ``student``.
-        workdir: folder of the run, with a trained ``student_<mode>``.
-        data: the data set of ``config.data``.
-        mode: a key of :data:`pose_jax.loss.MODES`.
-
-    Returns:
-        The results: the scores of ``"train"`` and ``"val"``, and what is known of the
-        training under ``"student"``.
+    Arguments as of :func:`pose_jax.train.train_and_evaluate`. Returns the scores of
+    ``"train"`` and ``"val"``, and what is known of the training under ``"student"``.
 
     Raises:
         ValueError: nothing trained, or truth that does not fit the samples.

@@ -31,30 +31,17 @@ ADAM = optax.scale_by_adam()  # the direction; the step multiplies it by the rat
 
 @dataclasses.dataclass(frozen=True)
 class StudentRecord:
-    """A student's ``student.json``: enough to use its weights on other pictures.
+    """A student's ``student.json``: enough to use its weights on other pictures."""
 
-    Args:
-        mode: what it was trained on, a key of :data:`pose_jax.loss.MODES`.
-        skeleton: the joints it predicts.
-        net: the fields ``NET_FIELDS`` of its network.
-        image_size: side of the pictures it was trained on, pixels.
-        padding: side of its crops over the longer side of the box.
-        depth_sign: the teacher's sign that its weights have; +1 where it learned from
-            3D labels.
-        depth_weight: the whole weight of its depth loss.
-        matched_weight: the part of it that matches depth gradients.
-        box: what its crops surround, ``data.box``: "landmarks" or "annotation".
-    """
-
-    mode: str
-    skeleton: Skeleton
-    net: dict[str, Any]
-    image_size: int
-    padding: float
-    depth_sign: int
-    depth_weight: float
-    matched_weight: float
-    box: str = "landmarks"
+    mode: str  # what it was trained on, a key of `pose_jax.loss.MODES`
+    skeleton: Skeleton  # the joints it predicts
+    net: dict[str, Any]  # the fields NET_FIELDS of its network
+    image_size: int  # side of the pictures it was trained on, pixels
+    padding: float  # side of its crops over the longer side of the box
+    depth_sign: int  # the teacher's, which its weights have; +1 of 3D labels
+    depth_weight: float  # the whole weight of its depth loss
+    matched_weight: float  # the part of it that matches depth gradients
+    box: str = "landmarks"  # what its crops surround, `data.box`
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,11 +68,7 @@ class StudentRecord:
 
     @classmethod
     def load(cls, folder: str | Path) -> StudentRecord:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            ValueError: no such file, or one of another format.
-        """
+        """Reads what :meth:`save` wrote; ValueError without such a file."""
         path = Path(folder) / "student.json"
         record = read_json(path, remedy="run --stage=student first")
         return cls.from_dict(record, path)

@@ -36,12 +36,8 @@ def save_weights(
 ) -> None:
     """Writes ``folder/student.safetensors`` and ``folder/MODEL_CARD.md``.
 
-    Args:
-        folder: made if absent.
-        record: what the network is.
-        variables: its ``params`` and ``batch_stats``.
-        data: what it was trained on, for the card: names and plain values.
-        results: its ``results.json``, for the card.
+    ``data`` is what it was trained on, names and plain values, and ``results`` its
+    ``results.json``, both for the card.
     """
     card = model_card(record, data=data or {}, results=results or {})
     metadata = {
@@ -58,10 +54,7 @@ def save_weights(
 
 
 def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
-    """Reads what :func:`save_weights` wrote; nothing else is needed.
-
-    Args:
-        path: the file, or its folder.
+    """Reads what :func:`save_weights` wrote, from the file or its folder.
 
     Returns:
         The record, and the variables ``PoseNet.apply`` takes, as numpy arrays.

@@ -26,12 +26,7 @@ def predict(config: Any, workdir: str | Path) -> Path:
     :class:`stages.poses.Predictions`. A picture that cannot be read is named
     and the others go on; the files are whole or not there.
 
-    Args:
-        config: its ``predict``.
-        workdir: folder of the run.
-
-    Returns:
-        The path of ``predictions.json``.
+    Returns the path of ``predictions.json``.
 
     Raises:
         ValueError: nothing to predict, no student, or, after all has been written,

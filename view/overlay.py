@@ -112,11 +112,7 @@ def contact_sheet(
 ) -> np.ndarray:
     """One picture with all ``images`` in rows, each fitted into a square cell.
 
-    Args:
-        images: (H, W, 3) each, of any size.
-        columns: at most.
-        cell: side of a cell, pixels; 0: that of the largest picture.
-        gap: pixels between cells.
+    ``cell`` is its side in pixels, 0: that of the largest picture.
 
     Raises:
         ValueError: no images, or no columns.
