@@ -33,7 +33,7 @@ def save_weights(
     *,
     data: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
-) -> None:
+) -> Path:
     """Writes ``folder/student.safetensors`` and ``folder/MODEL_CARD.md``.
 
     ``data`` is what it was trained on, names and plain values, and ``results`` its
@@ -51,6 +51,7 @@ def save_weights(
     arrays = flax.traverse_util.flatten_dict(dict(variables), sep="/")
     write_arrays(path, arrays, metadata)
     write_text(Path(folder) / CARD, card)
+    return path
 
 
 def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:

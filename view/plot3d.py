@@ -108,9 +108,8 @@ def _bones(
         if not np.isfinite(pose[[a, b]]).all():
             continue
         (x1, y1), (x2, y2) = flat[a], flat[b]
-        line = (
-            f'<line class="{"ghost" if ghost else side}" x1="{x1:.1f}" y1="{y1:.1f}" '
-        )
+        css = "ghost" if ghost else side
+        line = f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" '
         line += f'x2="{x2:.1f}" y2="{y2:.1f}"/>'
         drawn.append((sign * (pose[a, axis] + pose[b, axis]), line))
     drawn.sort(key=lambda bone: -bone[0])
