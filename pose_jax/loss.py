@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 import losses
@@ -105,7 +106,7 @@ def student_loss(
     dictionary: Dictionary | None,
     *,
     loss: str,
-    permutation: Int[Array, " p"],
+    permutation: Int[np.ndarray, " p"],
     xy_weight: Weight,
     depth_weight: Weight,
     code_l1_weight: Weight,
@@ -195,7 +196,7 @@ def matching_weight(
             *(pose, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
             *(target._replace(weight=jnp.ones(())), dictionary),
             loss=loss,
-            permutation=jnp.arange(joints),
+            permutation=np.arange(joints),
             xy_weight=0.0,
             depth_weight=1.0,
             code_l1_weight=code_l1_weight,

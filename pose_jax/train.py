@@ -25,7 +25,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.dataset import Dataset
@@ -89,7 +88,7 @@ def train_and_evaluate(
             loss = functools.partial(
                 student_loss,
                 loss=MODES[mode].loss,
-                permutation=jnp.asarray(record.skeleton.flip_permutation),
+                permutation=np.asarray(record.skeleton.flip_permutation),
                 xy_weight=student.xy_weight,
                 depth_weight=record.depth_weight,
                 code_l1_weight=student.code_l1_weight,

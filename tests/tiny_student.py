@@ -50,7 +50,7 @@ def make_loss(mode, permutation=SKELETON.flip_permutation, depth_weight=1.0):
     return functools.partial(
         student_loss,
         loss=MODES[mode].loss,
-        permutation=jnp.asarray(permutation),
+        permutation=np.asarray(permutation),
         xy_weight=1.0,
         depth_weight=depth_weight,
         code_l1_weight=0.15,
