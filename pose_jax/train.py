@@ -112,7 +112,8 @@ def train_and_evaluate(
                     **{name: student[name] for name in LOOP_FIELDS},
                 )
             if processes.is_first():
-                mark_finished(workdir, stage, seconds=time.monotonic() - began)
+                seconds = round(time.monotonic() - began, 1)
+                mark_finished(workdir, stage, seconds=seconds)
     evaluate.evaluate(config, workdir, data, mode)
 
 
