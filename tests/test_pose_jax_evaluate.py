@@ -1,6 +1,7 @@
 """Scores of a student, and a whole run of some modes on a few rendered pictures."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -207,15 +208,19 @@ def test_an_interrupted_run_ends_with_the_same_numbers(
 ):
     train.train_and_evaluate(config, workdir, data, "distill")
     (tmp_path / "teacher").symlink_to(workdir / "teacher")
-    real = train._next_batch
+    real = train.pictures
 
-    def stop(batches, now):
-        if now == 5:
+    def four_batches(*arguments, **options):
+        batches, validation = real(*arguments, **options)
+
+        def stopping():
+            yield from itertools.islice(batches, 4)
             raise KeyboardInterrupt
-        return real(batches, now)
+
+        return stopping(), validation
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_next_batch", stop)
+        patch.setattr(train, "pictures", four_batches)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(config, tmp_path, data, "distill")
     train.train_and_evaluate(config, tmp_path, data, "distill")
@@ -256,5 +261,6 @@ def test_an_unknown_mode_is_named(config, data, workdir):
 def test_a_batch_larger_than_the_data_set_is_made_smaller(config, data, capsys):
     settings = config.copy_and_resolve_references()
     settings.student.batch_size = 25
-    assert train.place_step(settings.student, None, None, data)[1] == 24
+    _, size = train.place_step(settings.student, tiny.TinyNet(), print, data)
+    assert size == 24
     assert "batches of 24" in capsys.readouterr().out
