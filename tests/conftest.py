@@ -27,10 +27,28 @@ _hook = install_import_hook(["losses", "nrsfm_jax", "pose_jax"], "beartype.beart
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
-    """Compiled programs of one file are of no use to the next, and fill the memory."""
+def _programs(request):
+    """How the programs of one file are compiled; they are of no use to the next.
+
+    Most of the time of a test goes into compiling programs that run for milliseconds:
+    without most optimisations it is half as much. A file whose programs run for
+    seconds has ``RUNS_LONG``; JAX_DISABLE_MOST_OPTIMIZATIONS=0 is for all.
+    """
+    quick = not getattr(request.module, "RUNS_LONG", False)
+    quick = quick and os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != "0"
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def few_trials():
+    """The EM tries the views for a short time only."""
+    from em_bodies import make_trials_few
+
+    with pytest.MonkeyPatch.context() as patch:
+        make_trials_few(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

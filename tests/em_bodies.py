@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
+from nrsfm_jax.em import coherent
 from nrsfm_jax.em.gaussians import SHIFT_VARIANCE, GaussianMixture
 from nrsfm_jax.em.samples import Samples
 from nrsfm_jax.em.views import upright_views
@@ -127,3 +128,14 @@ def log_evidence(mixture, W) -> np.ndarray:
         p.log_prior + multivariate_normal(p.mean, p.C).logpdf(w) for p in pairs(mixture)
     ]
     return logsumexp(joint, axis=0)
+
+
+def make_trials_few(setter):
+    """Short trials of the views, for tests that do not ask which are likeliest."""
+    for name, value in {
+        "_TRIAL_SAMPLES": 60,
+        "_TRIAL_ROTATIONS": 20,
+        "_LEVEL_STEPS": 5,
+        "_GRID_STEPS": 3,
+    }.items():
+        setter(coherent, name, value)

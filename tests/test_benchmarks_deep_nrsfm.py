@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import deep_nrsfm
 
+RUNS_LONG = True
+
 P = 5
 
 

@@ -11,6 +11,8 @@ from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import H36M_17
 from losses.metrics import dai_error
 
+RUNS_LONG = True
+
 SCRIPT = """
 import argparse, json, sys
 parser = argparse.ArgumentParser()

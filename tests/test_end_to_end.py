@@ -1,6 +1,7 @@
 """The whole chain by main.py on a tiny mannequin set, killed and started again."""
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ import main
 from configs import quickstart
 from runtime.metric_writer import read_metrics
 
+RUNS_LONG = True
+
 TINY = {
     "data.num_train": "96",
     "data.num_val": "16",
@@ -23,6 +26,7 @@ TINY = {
     "teacher.steps": "60",
     "teacher.batch_size": "32",
     "teacher.em.num_samples": "96",
+    "teacher.em.views": "upright",
     "teacher.em.num_yaws": "8",
     "teacher.em.elevations_deg": "0.0,20.0",
     "teacher.checkpoint_every": "10",
@@ -151,6 +155,10 @@ def test_killed_twice_it_ends_with_the_same_numbers(whole, cache, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_numbers_of_one(whole, cache, tmp_path):
+    """But for the EM, which one process fits and the others read, as here."""
+    (tmp_path / "teacher").mkdir()
+    for file in (whole / "teacher").glob("em.*"):
+        shutil.copy(file, tmp_path / "teacher")
     with launch.reserved_address() as address:
         places = [f"--processes={address},{index},2" for index in range(2)]
         share = "--config.cpu_devices=2"

@@ -48,7 +48,7 @@ def data(tmp_path_factory, hidden):
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def run(few_trials, data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = default.get_config()
     for name, value in data.items():
@@ -59,6 +59,7 @@ def run(data, tmp_path_factory):
     config.teacher.em.num_samples, config.teacher.em.num_yaws = 27, 6
     config.teacher.em.elevations_deg = (0.0, 20.0)
     config.teacher.em.components = 1
+    config.teacher.em.views = "upright"
     teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     return config, workdir
 

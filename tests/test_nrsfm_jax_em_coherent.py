@@ -14,11 +14,16 @@ from test_nrsfm_jax_handedness import bodies, randomly_flipped
 from configs import default
 from nrsfm_jax import em
 from nrsfm_jax.em import coherent
+from nrsfm_jax.em.gaussians import single_gaussian
+from nrsfm_jax.em.samples import Samples
 from nrsfm_jax.em.views import LEVEL, rotation_views, upright_views
 from nrsfm_jax.handedness import Handedness
 from runtime.files import read_json, write_json
 
+RUNS_LONG = True
+
 N = 800
+VIEW = np.eye(3, dtype=np.float32)[None]
 REPORT = Handedness(0.0, False, 0.9, 0.0, 0.9, 1.0, N)
 
 
@@ -149,6 +154,15 @@ def test_a_fit_says_what_it_found(tmp_path, upright):
     assert again == report
     for a, b in zip(kept, shapes, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_mirror_image_without_a_finite_end_is_no_evidence(monkeypatch):
+    single = single_gaussian(*map(np.float32, (np.zeros(6), np.eye(6))), 0.1, VIEW)
+    samples = Samples(jnp.zeros((4, 2, 2)), np.ones((4, 2), bool))
+    image = single._replace(log_likelihood=jnp.float32(np.nan))
+    monkeypatch.setattr(coherent, "run_em", lambda *_, **__: image)
+    monkeypatch.setattr(coherent, "mirrored", lambda mixture: mixture)
+    assert coherent._sign_nats(single, samples, LEVEL) == 0.0
 
 
 def test_a_report_comes_back_from_json(tmp_path):

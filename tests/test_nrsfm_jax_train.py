@@ -23,6 +23,8 @@ from nrsfm_jax import evaluate, loop, train
 from nrsfm_jax import teacher as teachers
 from runtime import teacher_file
 
+RUNS_LONG = True
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,6 +62,7 @@ def _config(mocap_file):
     config.teacher.dictionary_sizes = (16, 6)
     config.teacher.batch_size, config.teacher.steps = 16, 40
     config.teacher.checkpoint_every, config.teacher.log_every = 10, 5
+    config.teacher.em.views = "upright"
     config.teacher.em.num_samples, config.teacher.em.num_yaws = 60, 6
     config.teacher.em.elevations_deg = (0.0, 20.0)
     return config
@@ -70,7 +73,7 @@ def _run(config, workdir):
 
 
 @pytest.fixture(scope="module")
-def finished(mocap_file, tmp_path_factory):
+def finished(few_trials, mocap_file, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = _config(mocap_file)
     return config, workdir, _run(config, workdir)
@@ -144,13 +147,16 @@ def test_how_often_things_are_written_may_change(finished):
 
 _PROGRAM = """
 import json, sys, time
+sys.path.insert(0, "tests")
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 from ml_collections import ConfigDict
 from input_pipeline.dataset import open_dataset
 from nrsfm_jax import train
 from runtime.checkpoints import Checkpoints
+from em_bodies import make_trials_few
 
+make_trials_few(setattr)
 save = Checkpoints.save
 
 def save_and_hang(self, *arguments):  # so that the kill comes in the middle

@@ -347,6 +347,9 @@ def _sign_nats(single: GaussianMixture, samples: Samples, prior: ViewPrior) -> f
     if prior.elevations_deg is None:
         return 0.0
     image = run_em(mirrored(single), samples, steps=_REFIT_STEPS)
+    # Of too few samples it may come to no finite end, which tells nothing of the sign.
+    if not is_finite(image):
+        return 0.0
     return float(single.log_likelihood) - float(image.log_likelihood)
 
 
