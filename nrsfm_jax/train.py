@@ -31,6 +31,7 @@ from nrsfm_jax.em import (
     mirror_of,
     pose_or_flat,
     posterior_of,
+    read_fit,
     read_or_fit,
 )
 from nrsfm_jax.handedness import synchronise_signs
@@ -80,6 +81,7 @@ def train_and_evaluate(
         seconds = round(time.monotonic() - began, 1)
         if processes.is_first():
             mark_finished(workdir, "teacher", seconds=seconds)
+    processes.on_first(lambda: _judge(folder, data), "verdict")
     return evaluate.evaluate(config, workdir, data)
 
 
@@ -113,9 +115,6 @@ def _train(config: Any, folder: Path, data: Dataset, settings: dict[str, Any]) -
         config=settings,
     )
     processes.on_first(lambda: _save(folder, teacher, shapes, pose, marks), "teacher")
-    if shapes is not None and report is not None:
-        given = folder, shapes, report, marks
-        processes.on_first(lambda: _judge(*given), "verdict")
     if processes.is_first():
         shutil.rmtree(folder / "em_pose", ignore_errors=True)
 
@@ -309,19 +308,19 @@ def _save_by_parts(
     return len(marks)
 
 
-def _judge(
-    folder: Path,
-    shapes: GaussianMixture,
-    report: FitReport,
-    marks: Mapping[str, Landmarks],
-) -> None:
-    """Writes ``verdict.json``: whether the depth can be trusted, and why."""
+def _judge(folder: Path, data: Dataset) -> None:
+    """Writes ``verdict.json``: whether the depth can be trusted. Only once."""
+    fitted = read_fit(folder / "em.safetensors")
+    if fitted is None or (folder / "verdict.json").exists():
+        return
+    shapes, report = fitted
+    train, val = data.landmarks("train"), data.landmarks("val").take(slice(JUDGED))
     file = teacher_file.read(folder)
     some = {name: values[:JUDGED] for name, values in file.split("train").items()}
     said = teachers.Reconstruction(**some)
-    edges = marks["train"].skeleton.edges
-    _, teacher = synchronise_signs(said.poses(file.dictionary), edges)
-    held_out = expected_pose(shapes, *_centred(marks["val"].take(slice(JUDGED))))[1]
+    poses = said.poses(file.dictionary)
+    _, teacher = synchronise_signs(poses, train.skeleton.edges)
+    held_out = expected_pose(shapes, *_centred(val))[1]
     verdict = judge(
         report,
         teacher,

@@ -193,6 +193,18 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path)
             np.testing.assert_array_equal(getattr(b, name), value)
 
 
+def test_a_verdict_that_a_kill_lost_is_written_again(finished, tmp_path):
+    config, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "teacher" / "verdict.json"
+    before = path.read_text()
+    path.unlink()
+    (tmp_path / "teacher" / "results.json").unlink()
+    results = _run(config, tmp_path)
+    assert path.read_text() == before
+    assert results["verdict"]["text"].startswith("Depth: ")
+
+
 def test_truth_may_be_given_to_a_finished_run(finished, tmp_path, monkeypatch):
     """Without one there are two-dimensional numbers; with it nothing is trained."""
     config, workdir, results = finished

@@ -356,6 +356,15 @@ def _sign_nats(single: GaussianMixture, samples: Samples, prior: ViewPrior) -> f
 # --- kept on disk -----------------------------------------------------------------
 
 
+def read_fit(path: Path) -> tuple[GaussianMixture, FitReport] | None:
+    """What :func:`read_or_fit` kept, or None."""
+    beside = path.with_suffix(".json")
+    if not (path.exists() and beside.exists()):
+        return None
+    shapes = {name: jnp.asarray(x) for name, x in read_arrays(path).items()}
+    return GaussianMixture(**shapes), FitReport.from_dict(read_json(beside))
+
+
 def read_or_fit(
     path: Path,
     W: Float[np.ndarray, "n p 2"],
@@ -368,14 +377,12 @@ def read_or_fit(
 
     The report lies in a JSON file beside ``path``, of the same stem.
     """
-    beside = path.with_suffix(".json")
-    if path.exists() and beside.exists():
-        shapes = {name: jnp.asarray(x) for name, x in read_arrays(path).items()}
-        return GaussianMixture(**shapes), FitReport.from_dict(read_json(beside))
+    if (kept := read_fit(path)) is not None:
+        return kept
     mixture, report = fit_shapes(W, labelled, key=key, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, mixture._asdict())
-    write_json(beside, dataclasses.asdict(report))
+    write_json(path.with_suffix(".json"), dataclasses.asdict(report))
     return mixture, report
 
 
