@@ -80,7 +80,7 @@ unsigned depth: the same, with the sign of every sample chosen by the truth
 flip fraction: share of the samples whose depth is mirrored (<z, z_true> < 0)
 coherent: seeds with a flip fraction under 5 %
 changed: share of the samples whose sign of depth the handedness of the others turns
-bimodality, split: whether the poses have a handedness at all (.80 and .95 and more)
+bimodality, split: whether the poses have a handedness at all (.75 and .95 and more)
 seconds, cpu_seconds: of the fit and of all poses; compiled programs are kept between
   the seeds, so that the highest value includes compilation and the lowest does not
 peak memory: of the whole process, interpreter and data included (z = 0 shows those)

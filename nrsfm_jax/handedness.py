@@ -34,7 +34,7 @@ RIDGE = 10.0
 # share CHANCE / n of J.
 GATE, CHANCE = 0.02, 20.0
 # What a set of poses with a handedness reaches from ENOUGH samples on.
-BIMODALITY, SPLIT, ENOUGH = 0.8, 0.95, 1000
+BIMODALITY, SPLIT, ENOUGH = 0.75, 0.95, 1000
 _CLUSTERS, _CLUSTER_STEPS, _RESTARTS = 60, 12, 200
 _MAX_BONES = 16
 # The clusters are learned from so many samples; any sample then follows its cluster.

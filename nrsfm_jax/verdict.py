@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nrsfm_jax.em import FitReport
-from nrsfm_jax.handedness import ENOUGH, GATE, Handedness
+from nrsfm_jax.handedness import BIMODALITY, ENOUGH, GATE, SPLIT, Handedness
 
 # Less evidence a sample than this, in nats, leaves the one sign of all depths open.
 SURE_SIGN = 0.1
@@ -89,9 +89,9 @@ def _doubts(report: FitReport, teacher: Handedness) -> list[tuple[bool, str]]:
         worst = min((teacher, report.after), key=lambda h: (h.bimodality, h.split))
         text = (
             "The poses do not differ from their mirror images (bimodality "
-            f"{worst.bimodality:.2f} where .80, split {worst.split:.2f} where .95 is "
-            "usual): either the depth is wrong or the subject has no handedness, and "
-            "signs of depth are then a matter of chance."
+            f"{worst.bimodality:.2f} where {BIMODALITY} is the least, split "
+            f"{worst.split:.2f} where {SPLIT} is): either the depth is wrong or the "
+            "subject has no handedness, and signs of depth are then a matter of chance."
         )
         doubts.append((True, text))
     elif teacher.changed > GATE and teacher.exists:
