@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from nrsfm_jax.em import FitReport
+from nrsfm_jax.em.coherent import MARGIN
 from nrsfm_jax.handedness import BIMODALITY, ENOUGH, GATE, SPLIT, Handedness
 
 # Less evidence a sample than this, in nats, leaves the one sign of all depths open.
 SURE_SIGN = 0.1
-# By so many nats a sample another prior of the views must be likelier to be named.
-OTHER_VIEWS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _doubts(report: FitReport, teacher: Handedness) -> list[tuple[bool, str]]:
             f"agree; from {ENOUGH} on it can be told."
         )
         doubts.append((False, text))
-    if _gap(report) > OTHER_VIEWS:
+    if _gap(report) > MARGIN:
         text = (
             f"Views '{report.likeliest_views}' are likelier by {_gap(report):.1f} nats "
             f"a sample than the given '{report.views}': set "

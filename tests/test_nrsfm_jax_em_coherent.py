@@ -68,6 +68,15 @@ def test_any_rotation_is_found():
     assert nats["any rotation"] > nats["one view"] + 1
 
 
+def test_a_little_likelier_is_not_enough_to_leave_the_level_views(monkeypatch, upright):
+    nats, _ = trial(upright)
+    gaps = {name: nats["level"] - value for name, value in nats.items()}
+    monkeypatch.setattr(coherent, "_evidence", lambda *_: next(scores))
+    for ahead, chosen in ((1.9, "level"), (2.1, "any rotation")):
+        scores = iter([50.0, 50 - gaps["raised"], 50 - gaps["above"], 50 + ahead, 40.0])
+        assert trial(upright)[1].name == chosen
+
+
 def test_a_view_that_never_turns_is_found():
     nats, _ = trial(seen_from(upright_views((0.0,), 1)))
     assert max(nats, key=lambda name: nats[name]) == coherent.ONE_VIEW

@@ -47,6 +47,9 @@ from runtime.files import read_arrays, read_json, write_arrays, write_json
 
 # The name of the trial in which nothing turns.
 ONE_VIEW = "one view"
+# By so many nats a sample another prior must be likelier than the level one, which
+# determines the one sign of all depths: sizes, in any rotation, are worth one or two.
+MARGIN = 2.0
 # Of the trials: samples to fit and to judge by, joints, rotations of a free one, steps.
 _TRIAL_SAMPLES, _TRIAL_JOINTS, _TRIAL_ROTATIONS = 1000, 17, 200
 _LEVEL_STEPS, _GRID_STEPS = 40, 15
@@ -117,9 +120,9 @@ def fit_shapes(
         W: (N, P, 2) landmarks centred over the labelled joints, patch units, y down.
         labelled: True where a landmark is known.
         key: for all that is random.
-        prior: the views; by default the likeliest of level, raised, above and any
-            rotation. Beside a given one these are tried all the same, so that the
-            report can say whether another is likelier.
+        prior: the views; by default level ones, or raised, above or any rotation
+            where these are clearly likelier. Beside a given one these are tried all
+            the same, so that the report can say whether another is likelier.
         components: K.
         num_samples: size of the random subsets that are used.
         last_sigma: noise of the landmarks, patch units.
@@ -200,7 +203,8 @@ def trials(
         last_sigma: noise of the landmarks, patch units.
 
     Returns:
-        Mean log-likelihood by name, also of ``ONE_VIEW``; and the likeliest prior.
+        Mean log-likelihood by name, also of ``ONE_VIEW``; and the likeliest prior, or
+        the level one where that is within ``MARGIN``.
     """
     some = choose_samples(W, labelled, key=key, num_samples=2 * _TRIAL_SAMPLES)
     joints = far_joints(*map(np.asarray, some))
@@ -229,6 +233,8 @@ def trials(
     # A fit under views that cannot explain the samples may end in no numbers.
     nats = {name: value for name, value in nats.items() if np.isfinite(value)}
     best = max(nats, key=lambda name: nats[name], default=LEVEL.name)
+    if nats.get(LEVEL.name, -np.inf) >= nats.get(best, -np.inf) - MARGIN:
+        best = LEVEL.name
     nats[ONE_VIEW] = _evidence(_one_view(seen, last_sigma), unseen)
     return nats, FREE if best == FREE.name else tried[best]
 
