@@ -68,7 +68,7 @@ def test_any_rotation_is_found():
     assert nats["any rotation"] > nats["one view"] + 1
 
 
-def test_a_little_likelier_is_not_enough_to_leave_the_level_views(monkeypatch, upright):
+def test_a_little_likelier_is_not_enough(monkeypatch, upright):
     nats, _ = trial(upright)
     gaps = {name: nats["level"] - value for name, value in nats.items()}
     monkeypatch.setattr(coherent, "_evidence", lambda *_: next(scores))
