@@ -81,8 +81,8 @@ def _teacher() -> ConfigDict:
     teacher.em.components = 10  # Gaussians; 1: a single one
     teacher.em.num_samples = 4000
     # 'auto': level views, or raised, above, any rotation where clearly likelier;
-    # 'upright': these elevations with even yaws; 'free': any rotation (the sign of depth
-    # stays open).
+    # 'upright': these elevations with even yaws; 'free': any rotation (the sign of
+    # depth stays open).
     teacher.em.views = "auto"
     teacher.em.num_yaws = 24
     teacher.em.elevations_deg = (-10.0, 0.0, 10.0, 20.0, 30.0)
