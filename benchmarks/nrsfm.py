@@ -51,9 +51,10 @@ from input_pipeline.dataset import open_dataset
 from input_pipeline.landmarks import Landmarks, make_landmarks
 from losses import metrics
 from nrsfm_jax import loop, teacher
-from nrsfm_jax.em import em_options, expected_pose, fit_shapes, mirror_of
+from nrsfm_jax.em import FitReport, em_options, expected_pose, fit_shapes, mirror_of
 from nrsfm_jax.handedness import synchronise_signs
 from nrsfm_jax.loss import Objective
+from nrsfm_jax.verdict import judge
 
 UNITS = {
     "error": "",
@@ -66,6 +67,7 @@ UNITS = {
     "changed": "",
     "bimodality": "",
     "split": "",
+    "trusted": "",
     "seconds": "s",
     "cpu_seconds": "s",
     "peak_memory": "MiB",
@@ -81,6 +83,7 @@ flip fraction: share of the samples whose depth is mirrored (<z, z_true> < 0)
 coherent: seeds with a flip fraction under 5 %
 changed: share of the samples whose sign of depth the handedness of the others turns
 bimodality, split: whether the poses have a handedness at all (.75 and .95 and more)
+trusted: the verdict of a training run, 1 coherent, 0 not trusted, .5 uncertain
 seconds, cpu_seconds: of the fit and of all poses; compiled programs are kept between
   the seeds, so that the highest value includes compilation and the lowest does not
 peak memory: of the whole process, interpreter and data included (z = 0 shows those)
@@ -110,16 +113,22 @@ class Problem:
     scored: np.ndarray
 
 
+Stages = Iterator[tuple[str, np.ndarray, FitReport | None]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row: ``solve(problem, seed)`` gives (name, (N, P, 3) camera frame) in turn.
+    """A row: ``solve(problem, seed)`` gives a stage, or several in turn.
+
+    A stage is its name, "" for the row's own, its (N, P, 3) poses in the camera frame
+    and what the EM that they come from says of itself, if there is one.
 
     Attributes:
         seeds: which flag says how often it runs; None: nothing in it is random.
         either_sign: it leaves the sign of depth open.
     """
 
-    solve: Callable[[Problem, int], Iterator[tuple[str, np.ndarray]]]
+    solve: Callable[[Problem, int], Stages]
     seeds: str | None = "seeds"
     either_sign: bool = False
 
@@ -348,16 +357,19 @@ def work(args: argparse.Namespace) -> None:
     problem = load(args)
     began, cpu = time.monotonic(), time.process_time()
     stages = []
-    for name, pose in METHODS[args.worker].solve(problem, args.first_seed):
+    for name, pose, fit in METHODS[args.worker].solve(problem, args.first_seed):
         # In KiB, on Linux; what the errors need comes after all stages.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         cost = {"seconds": time.monotonic() - began, "peak_memory": peak}
         cost["cpu_seconds"] = time.process_time() - cpu
-        stages.append((name or args.worker, pose, cost))
-    for name, pose, cost in stages:
+        stages.append((name or args.worker, pose, fit, cost))
+    for name, pose, fit, cost in stages:
         edges, either_sign = problem.landmarks.skeleton.edges, METHODS[name].either_sign
         signs, report = synchronise_signs(np.asarray(pose, np.float64), edges)
         scores = {n: getattr(report, n) for n in ("changed", "bimodality", "split")}
+        if fit is not None:
+            verdict = judge(fit, report, training_nats=0.0, held_out_nats=None)
+            scores["trusted"] = {True: 1.0, None: 0.5, False: 0.0}[verdict.trusted]
         tied = np.concatenate([pose[..., :2], pose[..., 2:] * signs[:, None, None]], -1)
         for suffix, shown in (("", pose), (SYNCHRONISED, tied)):
             found = measure(shown, problem, either_sign=either_sign)
@@ -383,25 +395,23 @@ def table_rows(records: list[dict[str, Any]], case: str) -> list[Row]:
 
 # --- the methods ---------------------------------------------------------------------
 
-Stages = Iterator[tuple[str, np.ndarray]]  # "": the row that was asked for
-
 
 def zero_depth(problem: Problem, seed: int) -> Stages:
     """The annotated landmarks in the picture plane."""
     W, _ = problem.landmarks.centred
-    yield "", np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1)
+    yield "", np.concatenate([W, np.zeros_like(W[..., :1])], axis=-1), None
 
 
 def factorised(problem: Problem, seed: int, *, method: Any) -> Stages:
     """A factorisation; there is nothing random in it."""
     W, _ = problem.landmarks.centred
-    yield "", factorisation.camera_frame(*method(W))
+    yield "", factorisation.camera_frame(*method(W)), None
 
 
 def deep(problem: Problem, seed: int) -> Stages:
     """The network of Kong and Lucey."""
     W, _ = problem.landmarks.centred
-    yield "", deep_nrsfm.solve(W, problem.landmarks.labelled, seed=seed)
+    yield "", deep_nrsfm.solve(W, problem.landmarks.labelled, seed=seed), None
 
 
 def keys_of(seed: int) -> tuple[jax.Array, jax.Array]:
@@ -410,35 +420,38 @@ def keys_of(seed: int) -> tuple[jax.Array, jax.Array]:
     return first, second
 
 
-def em_pose(problem: Problem, seed: int, **changed: Any) -> np.ndarray:
+def em_pose(
+    problem: Problem, seed: int, **changed: Any
+) -> tuple[np.ndarray, FitReport]:
     """The annotated landmarks with the depth of the Gaussian shapes."""
     marks, em = problem.landmarks, copy.deepcopy(problem.config.teacher.em)
     em.update(changed)
     options = em_options(em) | {"mirror": mirror_of(marks.skeleton)}
     W, _ = marks.centred
     options |= {"edges": marks.skeleton.edges, "key": keys_of(seed)[0]}
-    shapes, _ = fit_shapes(W, marks.labelled, **options)
-    return expected_pose(shapes, W, marks.labelled)[0]
+    shapes, report = fit_shapes(W, marks.labelled, **options)
+    return expected_pose(shapes, W, marks.labelled)[0], report
 
 
 def em_alone(problem: Problem, seed: int, **changed: Any) -> Stages:
     """The EM, some of its settings changed."""
-    yield "", em_pose(problem, seed, **changed)
+    yield "", *em_pose(problem, seed, **changed)
 
 
 def plain_teacher(problem: Problem, seed: int) -> Stages:
     """Section 3 as published: the published dictionaries and nothing but Eq. 4."""
     W, _ = problem.landmarks.centred
-    yield "", teacher_pose(problem, seed, W, dictionary_sizes=PUBLISHED_SIZES)
+    pose = teacher_pose(problem, seed, W, dictionary_sizes=PUBLISHED_SIZES)
+    yield "", pose, None
 
 
 def guided_teacher(problem: Problem, seed: int) -> Stages:
     """The recipe of the configs; its EM is the row of that name."""
-    first = em_pose(problem, seed)
-    yield "EM", first
+    first, report = em_pose(problem, seed)
+    yield "EM", first, report
     sizes = tuple(problem.config.teacher.dictionary_sizes)
     options = {"em_depth": first[..., 2], "dictionary_sizes": sizes}
-    yield "", teacher_pose(problem, seed, first[..., :2], **options)
+    yield "", teacher_pose(problem, seed, first[..., :2], **options), report
 
 
 def teacher_pose(
