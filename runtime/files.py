@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,134 @@ def plain(value: Any) -> Any:
     if isinstance(value, (str, int, bool)) or value is None:
         return value
     return str(value)
+
+
+# --- folders of results ------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def own_outputs(
+    folder: str | Path,
+    names: Sequence[str],
+    *,
+    about: str = "about.json",
+    inputs: Iterable[str | Path] = (),
+) -> Iterator[Path]:
+    """Yields an empty folder; at the end its files take their places in ``folder``.
+
+    They replace what an earlier call wrote, and nothing else: the body writes a JSON
+    record ``about`` beside its other files, the names of all of them are added to it
+    as ``files``, and only what the record in ``folder`` lists is removed. Other files
+    of the folder stay. On an error nothing changes. After a kill at any moment the
+    record lists all that was written, so that the next call may replace it.
+
+    ::
+
+        with own_outputs(out, ("poses.json", "overlays"), inputs=pictures) as folder:
+            write_json(folder / "poses.json", poses)
+            write_json(folder / "about.json", {"format": 1})
+
+    Args:
+        folder: made if absent.
+        names: of the files and folders in it that the body may write besides
+            ``about``; ``*`` stands for any letters.
+        about: name of the record.
+        inputs: files that are read; none may lie in ``folder``.
+
+    Raises:
+        ValueError: before the body, an input lies in the folder, or something stands
+            under one of the names that no earlier call wrote.
+    """
+    folder, claimed = Path(folder), (*names, about)
+    within = [p for p in inputs if folder.resolve() in Path(p).resolve().parents]
+    if within:
+        raise ValueError(
+            f"{folder} holds the input {within[0]}; write to a folder of its own"
+        )
+    _own_files(folder, claimed, about)
+    temporary, new = folder / f".writing.{os.getpid()}", not folder.exists()
+    try:
+        _remove_stale(folder)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _publish(temporary, folder, claimed, about)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if new:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
+def _own_files(folder: Path, claimed: Sequence[str], about: str) -> list[str]:
+    """What an earlier call wrote; ValueError where there is more under its names."""
+    if not folder.is_dir():
+        if os.path.lexists(folder):
+            raise ValueError(f"{folder} is not a folder; choose another one")
+        return []
+    record: Any = None
+    if (folder / about).is_file():
+        with contextlib.suppress(ValueError):  # a file of somebody else
+            record = read_json(folder / about)
+    listed = record.get("files") if isinstance(record, dict) else None
+    own = listed if isinstance(listed, list) and about in listed else []
+    own = {name for name in own if isinstance(name, str)}
+    found = [
+        path.relative_to(folder).as_posix()
+        for name in sorted(os.listdir(folder))
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in claimed)
+        for path in _files_in(folder / name)
+    ]
+    foreign = [name for name in found if name not in own]
+    if foreign:
+        raise ValueError(
+            f"{folder / foreign[0]} was not written by an earlier run (no {about} "
+            f"beside it lists it) and would be replaced"
+            + (f", like {len(foreign) - 1} more" if len(foreign) > 1 else "")
+            + "; move it away, or write to another folder"
+        )
+    return found
+
+
+def _files_in(path: Path) -> Iterator[Path]:
+    """The files below a path, or itself; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        yield path
+        return
+    for child in sorted(path.iterdir()):
+        yield from _files_in(child)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what calls left that were killed; those that run keep theirs."""
+    for path in folder.glob(".writing.*"):
+        number = path.suffix[1:]
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number is alive."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # alive, and somebody else's
+        return True
+    return process != os.getpid()
+
+
+def _publish(temporary: Path, folder: Path, claimed: Sequence[str], about: str) -> None:
+    """Puts new files in the places of the old ones; the record goes first and last."""
+    new = [path.relative_to(temporary).as_posix() for path in _files_in(temporary)]
+    old = _own_files(folder, claimed, about)
+    record = read_json(temporary / about)
+    both = sorted({*new, *old})
+    write_json(folder / about, {"incomplete": True, "files": both})
+    write_json(temporary / about, record | {"files": sorted(new)})
+    for name in (n for n in old if n != about):
+        (folder / name).unlink()
+        for empty in (folder / name).parents[: name.count("/")]:
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == about):
+        path.replace(folder / path.name)

@@ -29,7 +29,7 @@ from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.rendering import render_jpeg
 from nrsfm_jax.depth_sign import telling_sample
 from runtime.devices import fitting_batch
-from runtime.files import replacing, write_json
+from runtime.files import own_outputs, write_json
 from view.overlay import contact_sheet, depth_readings, draw_skeleton, with_caption
 
 CELL = 192  # side of a crop in the sheets, pixels
@@ -45,14 +45,16 @@ def run(config: Any, workdir: Path) -> bool:
     batches = _check_batches(config, report.samples.get("train", 0))
     report = dataclasses.replace(report, problems=(*report.problems, *batches))
     show(report)
-    write_json(folder / "check.json", report.to_dict())
-    written = [folder / "check.json"]
-    try:
-        written += _sheets(data.settings, report, folder)
-        written += _draw_depth(data, workdir, folder / "depth_sign.png")
-    except ValueError as error:
-        print(f"no further picture: {error}")
-    print("written: " + ", ".join(str(path) for path in written))
+    names = ("sheet.png", "sheet_suspects.png", "depth_sign.png")
+    with own_outputs(folder, names, about="check.json") as temporary:
+        write_json(temporary / "check.json", report.to_dict())
+        try:
+            _sheets(data.settings, report, temporary)
+            _draw_depth(data, workdir, temporary)
+        except ValueError as error:
+            print(f"no further picture: {error}")
+        written = sorted(path.name for path in temporary.iterdir())
+    print("written: " + ", ".join(str(folder / name) for name in written))
     print(report.verdict)
     return report.ok
 
@@ -107,7 +109,7 @@ def _range_text(what: str, three: Sequence[float]) -> str:
 # --- pictures ----------------------------------------------------------------------
 
 
-def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
+def _sheets(settings: DataSettings, report: Report, folder: Path) -> None:
     """The sheets of crops; none for landmarks without pictures."""
     tiles = []
     if settings.name == "mannequin" and report.ok:
@@ -121,7 +123,9 @@ def _sheets(settings: DataSettings, report: Report, folder: Path) -> list[Path]:
         rows = [swap.row for swap in found.swaps[:SUSPECTS]]
         suspects += _tiles(settings, report.splits[split], rows, split)
     sheets = {"sheet.png": tiles, "sheet_suspects.png": suspects[:SUSPECTS]}
-    return [_save(contact_sheet(t), folder / name) for name, t in sheets.items() if t]
+    for name, shown in sheets.items():
+        if shown:
+            Image.fromarray(contact_sheet(shown)).save(folder / name)
 
 
 def _tiles(
@@ -171,10 +175,10 @@ def _tile(
     return with_caption(drawn, caption)
 
 
-def _draw_depth(data: Dataset, workdir: Path, path: Path) -> list[Path]:
+def _draw_depth(data: Dataset, workdir: Path, folder: Path) -> None:
     """One training sample in both readings of its depth, where a teacher is trained."""
     if not (workdir / "teacher" / "teacher.json").exists():
-        return []
+        return
     sample = telling_sample(workdir / "teacher")
     landmarks, skeleton = data.landmarks("train"), data.skeleton
     row = int(np.flatnonzero(landmarks.sample_ids == sample.sample_id)[0])
@@ -188,18 +192,14 @@ def _draw_depth(data: Dataset, workdir: Path, path: Path) -> list[Path]:
     name = landmarks.name(row)
     caption = f"sample {sample.sample_id}: {name}"
     image = depth_readings(crop, sample.pose, skeleton, caption=caption)
+    path = folder / "depth_sign.png"
+    Image.fromarray(image).save(path)
     nearer, farther = (skeleton.joints[j] for j in sample.joints)
     print(
-        f"\nWhich of the two in {path} is right? 2D cannot tell. The teacher has "
-        f"{sample.depth_sign:+d}; with 1, {nearer} is nearer than {farther} in "
-        f"{name}. Set --config.teacher.depth_sign=1 or =-1, or say what you see:\n"
+        f"\nWhich of the two in {workdir / 'check' / path.name} is right? 2D cannot "
+        f"tell. The teacher has {sample.depth_sign:+d}; with 1, {nearer} is nearer "
+        f"than {farther} in {name}. Set --config.teacher.depth_sign=1 or =-1, or say "
+        "what you see:\n"
         f"  --config.teacher.depth_sign_cue="
         f'"{nearer} is nearer than {farther} in sample {sample.sample_id}"\n'
     )
-    return [_save(image, path)]
-
-
-def _save(image: np.ndarray, path: Path) -> Path:
-    with replacing(path) as temporary:
-        Image.fromarray(image).save(temporary)
-    return path

@@ -7,7 +7,6 @@ SavedModel. Both take (N, S, S, 3) uint8 patches, N free, and give ``pose`` and
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jax import export as jax_export
 from input_pipeline.augment import FILL
 from pose_jax.estimator import PoseEstimator
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
-from runtime.files import replacing, write_json
+from runtime.files import own_outputs, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FORMATS = ("stablehlo", "saved_model")
@@ -37,7 +36,8 @@ def export(config: Any, workdir: str | Path) -> Path:
         The folder.
 
     Raises:
-        ValueError: no student, or an unknown format.
+        ValueError: no student, an unknown format, or a folder with files that are no
+            earlier run's.
     """
     options = config.predict
     unknown = [name for name in options.formats if name not in FORMATS]
@@ -48,13 +48,12 @@ def export(config: Any, workdir: str | Path) -> Path:
         )
     estimator = PoseEstimator.load(workdir, mode=options.mode)
     folder = Path(options.out) if options.out else Path(workdir) / "export"
-    folder.mkdir(parents=True, exist_ok=True)
-    if "stablehlo" in options.formats:
-        with replacing(folder / STABLEHLO) as temporary:
-            temporary.write_bytes(stablehlo(estimator))
-    if "saved_model" in options.formats:
-        write_saved_model(estimator, folder / SAVED_MODEL)
-    write_json(folder / ABOUT, about(estimator))
+    with own_outputs(folder, (STABLEHLO, SAVED_MODEL), about=ABOUT) as temporary:
+        if "stablehlo" in options.formats:
+            (temporary / STABLEHLO).write_bytes(stablehlo(estimator))
+        if "saved_model" in options.formats:
+            write_saved_model(estimator, temporary / SAVED_MODEL)
+        write_json(temporary / ABOUT, about(estimator))
     return folder
 
 
@@ -132,6 +131,4 @@ def write_saved_model(estimator: PoseEstimator, folder: Path) -> None:
         input_signature=[images],
     )
     signatures = {"serving_default": module.predict}  # type: ignore
-    with replacing(folder) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures=signatures)
-        shutil.rmtree(folder, ignore_errors=True)
+    tf.saved_model.save(module, str(folder), signatures=signatures)

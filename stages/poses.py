@@ -6,8 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -26,6 +24,8 @@ from view.overlay import draw_skeleton
 from view.plot3d import image_uri
 from view.viewer import ViewerSample, write_viewer
 
+# Of what this module writes, for :func:`runtime.files.own_outputs`.
+NAMES = ("predictions.json", "predictions*.csv", "overlays", "viewer.html")
 NAMED = 5  # failures in the last message
 THUMBNAIL = 256  # side of a picture in the viewer, pixels
 UNITS = {
@@ -63,10 +63,10 @@ class Predictions:
     bodies in ``predictions_person2.csv`` and so on. ``overlays/``, ``viewer.html``, and
     ``about.json``: units, frame, skeleton, student, failures.
 
-    All appear under their names only at :meth:`finish`; without it nothing changes.
+    They are complete after :meth:`finish`.
 
     Args:
-        folder: made if absent.
+        folder: an empty one, of :func:`runtime.files.own_outputs`.
         record: of the student.
         spread: where the standard deviations come from, a key of :data:`SPREADS`.
         expected: about how many bodies there will be, for an even choice.
@@ -94,10 +94,8 @@ class Predictions:
         self._shown: list[ViewerSample] = []
         self._limit = viewer_samples
         self._step = max(1, -(-expected // max(viewer_samples, 1)))
-        folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = folder / f".writing.{os.getpid()}"
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        (self._temporary / "overlays").mkdir(parents=True)
+        if overlays:
+            (folder / "overlays").mkdir()
         self._files = contextlib.ExitStack()
         self._json = self._open("predictions.json")
         self._json.write("[")
@@ -109,7 +107,6 @@ class Predictions:
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add(self, views: Sequence[View], poses: Poses) -> None:
         """The poses of some pictures, in the order of their crops."""
@@ -125,7 +122,7 @@ class Predictions:
             for person, i in enumerate(rows):
                 self._add_person(view, person, poses, i)
             if self._overlays:
-                path = self._temporary / "overlays" / self._overlay_name(view.picture)
+                path = self.folder / "overlays" / self._overlay_name(view.picture)
                 points = [poses.keypoints[i] for i in rows]
                 job = self._pool.submit(_draw, view, points, poses.skeleton, path)
                 jobs.append(job)
@@ -149,11 +146,8 @@ class Predictions:
             self._step *= 2
         self.poses += 1
 
-    def finish(self) -> Path:
-        """Puts all files in their places, in place of what an earlier run left.
-
-        Returns:
-            The path of ``predictions.json``.
+    def finish(self) -> None:
+        """Writes the ends of all files, the viewer and ``about.json``.
 
         Raises:
             ValueError: not one picture could be read.
@@ -164,7 +158,7 @@ class Predictions:
         self._json.write("\n]\n")
         self._files.close()
         if self._limit:
-            page, skeleton = self._temporary / "viewer.html", self.record.skeleton
+            page, skeleton = self.folder / "viewer.html", self.record.skeleton
             write_viewer(page, self._shown, skeleton, total=self.poses)
         about = {
             "format": 1,
@@ -177,19 +171,10 @@ class Predictions:
             "poses_in_viewer": len(self._shown),
             "failures": self.failures,
         }
-        write_json(self._temporary / "about.json", about)
-        if not self._overlays:
-            (self._temporary / "overlays").rmdir()
-        old = self.folder.glob("predictions*.csv")
-        for path in (*old, self.folder / "viewer.html"):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "overlays", ignore_errors=True)
-        for path in sorted(self._temporary.iterdir()):
-            path.replace(self.folder / path.name)
-        return self.folder / "predictions.json"
+        write_json(self.folder / "about.json", about)
 
-    def report(self) -> None:
-        """Says what was written, on the error output.
+    def report(self, folder: Path) -> None:
+        """Says what was written to ``folder``, on the error output.
 
         Raises:
             ValueError: pictures that could not be read.
@@ -204,12 +189,12 @@ class Predictions:
             more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
             raise ValueError(
                 f"{len(failed)} could not be read: {'; '.join(failed[:NAMED])}{more}. "
-                f"The others are in {self.folder / 'predictions.json'}; about.json "
+                f"The others are in {folder / 'predictions.json'}; about.json "
                 "beside it lists all failures"
             )
 
     def _open(self, name: str) -> IO[str]:
-        path = self._temporary / name
+        path = self.folder / name
         return self._files.enter_context(
             open(path, "w", encoding="utf-8", newline="")  # closed by finish or exit
         )

@@ -14,9 +14,10 @@ from typing import Any
 
 from input_pipeline.pictures import is_video, video_length
 from pose_jax.estimator import PoseEstimator
+from runtime.files import own_outputs
 from runtime.progress import progress
 from stages.boxes import Picture, find_sources, pictures_of
-from stages.poses import Predictions, View
+from stages.poses import NAMES, Predictions, View
 
 
 def predict(config: Any, workdir: str | Path) -> Path:
@@ -24,13 +25,15 @@ def predict(config: Any, workdir: str | Path) -> Path:
 
     Writes to ``workdir/predictions``, or to ``config.predict.out``: see
     :class:`stages.poses.Predictions`. A picture that cannot be read is named
-    and the others go on; the files are whole or not there.
+    and the others go on; the files are whole or not there, and replace only those of
+    an earlier run (:func:`runtime.files.own_outputs`).
 
     Returns the path of ``predictions.json``.
 
     Raises:
-        ValueError: nothing to predict, no student, or, after all has been written,
-            pictures that could not be read.
+        ValueError: nothing to predict, no student, a folder with files that are no
+            earlier run's, or, after all has been written, pictures that could not be
+            read.
     """
     options = config.predict
     for name, least in (("batch_size", 1), ("every", 1), ("viewer_samples", 0)):
@@ -48,10 +51,14 @@ def predict(config: Any, workdir: str | Path) -> Path:
         -(-video_length(s.file) // options.every) if is_video(s.file) else 1
         for s in sources
     )
+    folder = Path(options.out) if options.out else Path(workdir) / "predictions"
+    inputs = [source.file for source in sources]
+    inputs += [Path(options.annotations)] if options.annotations else []
     with (
+        own_outputs(folder, NAMES, inputs=inputs) as temporary,
         ThreadPoolExecutor(8) as pool,
         Predictions(
-            Path(options.out) if options.out else Path(workdir) / "predictions",
+            temporary,
             estimator.record,
             spread="mirror" if estimator.mirror else "heat",
             expected=total,
@@ -68,9 +75,9 @@ def predict(config: Any, workdir: str | Path) -> Path:
             crops = [crop for view in read for crop in view.crops]  # may be none
             predictions.add(read, estimator.of_crops(crops))
             bar.update(predictions.pictures + len(predictions.failures))
-        path = predictions.finish()
-    predictions.report()
-    return path
+        predictions.finish()
+    predictions.report(folder)
+    return folder / "predictions.json"
 
 
 def _batches(

@@ -1,8 +1,11 @@
 """Files that are whole or absent."""
 
+import contextlib
 import json
 import math
 import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,3 +90,117 @@ def test_files_have_the_mode_that_the_umask_leaves(tmp_path, umask):
         os.umask(before)
     modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
     assert set(modes.values()) == {0o666 & ~umask}
+
+
+# --- folders of results ------------------------------------------------------------
+
+
+NAMES = ("out*.txt", "drawn")
+
+
+def write_outputs(folder, texts, **options):
+    with files.own_outputs(folder, NAMES, **options) as temporary:
+        for name, text in texts.items():
+            files.write_text(temporary / name, text)
+        files.write_json(temporary / "about.json", {"format": 1})
+
+
+def contents(folder):
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+def test_outputs_replace_those_of_an_earlier_call_and_nothing_else(tmp_path):
+    folder = tmp_path / "new" / "results"
+    write_outputs(folder, {"out1.txt": "a", "out2.txt": "b", "drawn/x.txt": "c"})
+    (folder / "notes.txt").write_text("mine")
+    write_outputs(folder, {"out1.txt": "d", "drawn/y.txt": "e"})
+    found = contents(folder)
+    record = json.loads(found.pop("about.json"))
+    expected = {"out1.txt": "d", "drawn/y.txt": "e", "notes.txt": "mine"}
+    assert found == expected
+    assert record == {
+        "format": 1,
+        "files": ["about.json", "drawn/y.txt", "out1.txt"],
+    }
+    assert {p.name for p in folder.iterdir()} == {
+        *("about.json", "drawn", "notes.txt", "out1.txt")
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["about.json", "out7.txt", "drawn/picture.jpg", "drawn/a/b"]
+)
+@pytest.mark.parametrize("ran", [False, True])
+def test_what_no_earlier_call_wrote_is_refused_before_any_work(tmp_path, name, ran):
+    if ran and name != "about.json":
+        write_outputs(tmp_path, {"out1.txt": "a"})
+    files.write_text(tmp_path / name, '{"files": ["../a", "out1.txt"]}')
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} was not written by an earlier run"):
+        write_outputs(tmp_path, {"out1.txt": "b"})
+    assert contents(tmp_path) == before
+
+
+def test_a_linked_folder_is_never_emptied(tmp_path):
+    write_outputs(tmp_path / "out", {"drawn/x.txt": "a"})
+    (tmp_path / "out" / "drawn" / "x.txt").rename(tmp_path / "x.txt")
+    (tmp_path / "out" / "drawn").rmdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "x.txt").rename(tmp_path / "mine" / "x.txt")
+    (tmp_path / "out" / "drawn").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="drawn was not written by an earlier run"):
+        write_outputs(tmp_path / "out", {"drawn/x.txt": "b"})
+    assert (tmp_path / "mine" / "x.txt").read_text() == "a"
+
+
+def test_inputs_may_not_lie_among_the_outputs(tmp_path):
+    files.write_text(tmp_path / "pictures" / "a.jpg", "a")
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    for folder in (tmp_path, tmp_path / "pictures", tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"holds the input .*a\.jpg; write to a"):
+            write_outputs(folder, {}, inputs=[tmp_path / "pictures" / "a.jpg"])
+    below = tmp_path / "pictures" / "out"
+    write_outputs(below, {}, inputs=[tmp_path / "pictures" / "a.jpg"])
+    with pytest.raises(ValueError, match=r"a\.jpg is not a folder"):
+        write_outputs(tmp_path / "pictures" / "a.jpg", {})
+
+
+@pytest.mark.parametrize("moved", range(8))
+def test_a_kill_while_files_are_put_in_place_leaves_nothing_foreign(
+    tmp_path, monkeypatch, moved
+):
+    """Whatever was moved or removed last, the next call may replace all of it."""
+    write_outputs(tmp_path, {"out1.txt": "a", "drawn/x.txt": "a"})
+    left = [moved]
+
+    def until_killed(function):
+        def call(self, *arguments, **named):
+            if str(self).startswith(str(tmp_path)):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            return function(self, *arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as killed, contextlib.suppress(KeyboardInterrupt):
+        for name in ("replace", "unlink"):
+            killed.setattr(Path, name, until_killed(getattr(Path, name)))
+        write_outputs(tmp_path, {"out1.txt": "b", "out2.txt": "b"})
+    write_outputs(tmp_path, {"out3.txt": "c", "drawn/y.txt": "c"})
+    found = contents(tmp_path)
+    assert {n for n in found if n != "about.json"} == {"out3.txt", "drawn/y.txt"}
+
+
+def test_the_folder_of_a_killed_call_goes_and_that_of_a_running_one_stays(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    running = os.getppid()
+    for number in (gone.pid, os.getpid(), running):
+        files.write_text(tmp_path / f".writing.{number}" / "out.txt", "half")
+    write_outputs(tmp_path, {"out1.txt": "a"})
+    assert {p.name for p in tmp_path.glob(".*")} == {f".writing.{running}"}
+    with pytest.raises(ZeroDivisionError), files.own_outputs(tmp_path / "x", NAMES):
+        raise ZeroDivisionError
+    assert not (tmp_path / "x").exists()

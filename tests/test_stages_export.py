@@ -82,6 +82,11 @@ def test_formats_may_be_chosen_and_are_checked(workdir, tmp_path):
     options = config(formats=("stablehlo",), out=str(tmp_path / "out"))
     folder = export(options, workdir)
     assert not (folder / "saved_model").exists()
+    export(options, workdir)  # over its own files
+    (folder / "saved_model").mkdir()
+    (folder / "saved_model" / "mine.txt").touch()
+    with pytest.raises(ValueError, match=r"mine\.txt was not written by an earlier"):
+        export(options, workdir)
     with pytest.raises(ValueError, match=r"formats = \('onnx',\): choose from stableh"):
         export(config(formats=("onnx",)), workdir)
     assert get_config().predict.formats == FORMATS

@@ -189,9 +189,10 @@ def test_the_viewer_of_many_poses_is_bounded(workdir, tmp_path):
     noise(16, 16).save(tmp_path / "a.png")
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"a.png": [[0, 0, i + 5, 9] for i in range(50)]}))
-    options = {"annotations": str(boxes), "out": str(tmp_path), "viewer_samples": 20}
-    predict.predict(config(tmp_path, **options, overlays=False), workdir)
-    page = (tmp_path / "viewer.html").read_text()
+    options = {"annotations": str(boxes), "viewer_samples": 20}
+    options |= {"out": str(tmp_path / "out"), "overlays": False}
+    predict.predict(config(tmp_path, **options), workdir)
+    page = (tmp_path / "out" / "viewer.html").read_text()
     shown = page.count("data:image/jpeg")
     assert 10 <= shown <= 20
     assert f"{shown} of 50 poses" in page
@@ -211,3 +212,24 @@ def test_numbers_out_of_range_are_named(workdir, tmp_path, changes):
     name, value = next(iter(changes.items()))
     with pytest.raises(ValueError, match=rf"predict\.{name} = {value} is not at least"):
         predict.predict(config(tmp_path, **changes), workdir)
+
+
+def test_files_of_the_user_are_never_replaced(workdir, tmp_path):
+    """Pictures that an earlier run drew become inputs; tables that somebody made."""
+    noise(16, 16).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    options = {"out": str(out), "viewer_samples": 0}
+    predict.predict(config(tmp_path, **options), workdir)
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    with pytest.raises(ValueError, match=r"holds the input .*overlays/a\.jpg; write"):
+        predict.predict(config(out / "overlays", **options), workdir)
+    boxes = out / "predictions.json"
+    with pytest.raises(ValueError, match=r"holds the input .*predictions\.json"):
+        predict.predict(config(tmp_path, annotations=str(boxes), **options), workdir)
+    (out / "predictions_mine.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"predictions_mine\.csv was not written by"):
+        predict.predict(config(tmp_path, **options), workdir)
+    (out / "predictions_mine.csv").unlink()
+    assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+    predict.predict(config(tmp_path, **options, overlays=False), workdir)
+    assert not (out / "overlays").exists()
