@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nrsfm_jax.em.views import rotation_views, upright_views
+from nrsfm_jax.em.views import ViewPrior, rotation_views, upright_views
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,10 @@ def test_an_empty_grid_is_refused():
         upright_views((), 4)
     with pytest.raises(ValueError, match="num_views=0"):
         rotation_views(0)
+
+
+def test_each_size_has_all_the_views():
+    for elevations in (None, (60.0, 90.0)):
+        once = ViewPrior("one", elevations, 6).grid()
+        sized = ViewPrior("two", elevations, 6, (1.0, 1.5)).grid()
+        np.testing.assert_allclose(sized, np.concatenate([once, 1.5 * once]), rtol=1e-6)

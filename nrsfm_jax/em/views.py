@@ -80,8 +80,8 @@ class ViewPrior:
         elevations_deg: elevations of the camera above an upright object, each with
             ``count`` even yaws; None: any rotation.
         count: number of yaws, or of rotations.
-        sizes: factors of the object's size, each with ``count`` rotations. A body seen
-            end-on fills its box with less of its length than one seen from the side.
+        sizes: factors of the object's size, each with all the views. A body seen end-on
+            fills its box with less of its length than one seen from the side.
     """
 
     name: str
@@ -91,14 +91,16 @@ class ViewPrior:
 
     def grid(self) -> Float[np.ndarray, "g 3 3"]:
         """R_g, times the size where there are several."""
-        if self.elevations_deg is not None:
-            return upright_views(self.elevations_deg, self.count)
-        rotations = rotation_views(self.count)
-        return np.concatenate([rotations * np.float32(size) for size in self.sizes])
+        if self.elevations_deg is None:
+            views = rotation_views(self.count)
+        else:
+            views = upright_views(self.elevations_deg, self.count)
+        return np.concatenate([views * np.float32(size) for size in self.sizes])
 
 
 LEVEL = ViewPrior("level", (-10.0, 0.0, 10.0, 20.0, 30.0), 24)
 # Mirrored in depth, these two are the views from below.
 RAISED = ViewPrior("raised", (20.0, 30.0, 40.0, 50.0, 60.0), 24)
-ABOVE = ViewPrior("above", (50.0, 60.0, 70.0, 80.0, 90.0), 24)
-FREE = ViewPrior("any rotation", None, 350, (1.0, 1.3, 1.7))
+_END_ON = (1.0, 1.3, 1.7)
+ABOVE = ViewPrior("above", (50.0, 60.0, 70.0, 80.0, 90.0), 24, _END_ON)
+FREE = ViewPrior("any rotation", None, 350, _END_ON)
