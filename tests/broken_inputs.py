@@ -9,8 +9,8 @@ import copy
 import dataclasses
 import json
 import os
-import pickle
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -926,26 +926,12 @@ def _(b: Bench) -> dict[str, Any]:
     return b.data("h36m", b.folder)
 
 
-def _challenge(b: Bench, content: bytes) -> dict[str, Any]:
+@error("landmarks that are still a pickle", "h36m challenge", "missing file")
+def _(b: Bench) -> dict[str, Any]:
     formats.write_challenge(b.folder, formats.points(H36M_17, count=2))
-    for path in b.folder.glob("*_cache/*.pkl"):
-        path.write_bytes(content)
+    for path in b.folder.glob("*_cache/*.npz"):
+        path.rename(path.with_suffix(".pkl"))
     return b.data("h36m", b.folder)
-
-
-class _Evil:
-    def __reduce__(self) -> Any:
-        return (os.system, ("touch /tmp/should_not_exist",))
-
-
-@error("a pickle that runs a command", "h36m challenge", "not a cache file")
-def _(b: Bench) -> dict[str, Any]:
-    return _challenge(b, pickle.dumps([_Evil()]))
-
-
-@error("truncated pickle", "h36m challenge", "not a cache file")
-def _(b: Bench) -> dict[str, Any]:
-    return _challenge(b, pickle.dumps([{"joints_3d": np.zeros((18, 3))}])[:-20])
 
 
 HEAD = ["scorer,m,m,m,m", "bodyparts,a,a,b,b", "coords,x,y,x,y"]
@@ -1033,6 +1019,19 @@ def _(b: Bench) -> dict[str, Any]:
     with h5py.File(b.path("x.h5"), "w") as file:
         file["a"] = np.zeros(3)
     return b.data("dlc", b.path("x.h5"))
+
+
+@error("pickled cells", "dlc .h5", "not a DeepLabCut file")
+def _(b: Bench) -> dict[str, Any]:
+    import pandas as pd
+
+    columns = pd.MultiIndex.from_product([["m"], ["a"], ["x", "y"]])
+    columns.names = ["scorer", "bodyparts", "coords"]
+    frame = pd.DataFrame([[1.0, 2.0]], ["0.png"], columns).astype(object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas says that it pickles
+        frame.to_hdf(b.path("x.h5"), key="df_with_missing")
+    return b.data("dlc", b.path("x.h5")) | {"images": str(b.folder)}
 
 
 @error("not an HDF5 file", "sleap", "not a SLEAP file")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -230,18 +229,14 @@ def write_challenge(folder: Path, xy: np.ndarray) -> dict[str, Any]:
     for split in ("Train", "Val"):
         files = [f"{i + 1:05d}.jpg" for i in range(len(xy))]
         write_pictures(folder / split / "IMG", files)
-        records = [
-            {
-                "image": f"/elsewhere/{split}/IMG/{name}",
-                "joints_3d": np.pad(p, ((0, 1), (0, 1))),  # an 18th joint, and depth
-                "joints_3d_relative": np.full((18, 3), np.nan),
-            }
-            for name, p in zip(files, xy, strict=True)
-        ]
+        arrays = {
+            "imgname": [f"/elsewhere/{split}/IMG/{name}" for name in files],
+            "part": np.insert(xy, 2, 1, axis=2),
+        }
         cache = folder / f"HM36_eccv_challenge_{split}_cache"
         cache.mkdir()
-        name = f"HM36_eccv_challenge_{split}_w288xh384_keypoint_jnt_bbox_db.pkl"
-        (cache / name).write_bytes(pickle.dumps(records, protocol=2))
+        name = f"HM36_eccv_challenge_{split}_w288xh384_keypoint_jnt_bbox_db.npz"
+        np.savez(cache / name, allow_pickle=False, **arrays)
     return {"name": "h36m", "annotations": str(folder)}
 
 

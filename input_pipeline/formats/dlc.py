@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
+from input_pipeline.formats.hdf5 import read_frame
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.settings import deeplabcut_project
 from input_pipeline.skeleton import Skeleton
@@ -192,27 +193,19 @@ def _columns(
 
 
 def _read_hdf(source: Source) -> Table | None:
-    try:
-        import pandas as pd
-        import tables  # noqa: F401 (what pandas reads HDF5 by)
-    except ImportError as error:
-        raise ValueError(
-            f"{source.path}: reading DeepLabCut's .h5 needs pandas and tables; "
-            "pip install 'nrsfm-distill[readers]', or use the .csv beside it"
-        ) from error
     if read_bytes(source) is None:
         return None
     try:
-        frame = pd.DataFrame(pd.read_hdf(source.path))
-        levels = [str(name).lower() for name in frame.columns.names]
+        frame = read_frame(source.path)
+        levels = [name.lower() for name in frame.levels]
         named = [dict(zip(levels, column, strict=True)) for column in frame.columns]
         columns = tuple(
-            (str(c.get("individuals", "")), str(c["bodyparts"]), c["coords"].lower())
+            (c.get("individuals", ""), c["bodyparts"], c["coords"].lower())
             for c in named
         )
-        names = ["/".join(map(str, np.atleast_1d(key))) for key in frame.index]
-        return Table(columns, names, frame.to_numpy(np.float64))
-    except Exception as error:  # HDF5, PyTables and pandas fail in many ways
+    except Exception as error:  # HDF5 fails in many ways
         remedy = "use the .csv beside it, or write it again with DeepLabCut"
         source.problem("not a DeepLabCut file", "", repr(error), remedy)
         return None
+    names = ["/".join(filter(None, key)) for key in frame.index]
+    return Table(columns, names, frame.values)

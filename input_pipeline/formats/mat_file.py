@@ -6,19 +6,17 @@ crash or ask for any amount, which must not end the program.
 
 from __future__ import annotations
 
-import pickle
+import json
 import subprocess
 import sys
 from typing import Any
-
-import numpy as np
 
 from input_pipeline.formats.annotations import Source
 from input_pipeline.formats.json_file import read_bytes
 
 _MOST_BYTES = 2**33
 _PROGRAM = """
-import pickle, resource, sys, warnings
+import json, resource, sys, warnings
 import scipy.io
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]),) * 2)
 warnings.simplefilter("ignore")
@@ -26,14 +24,14 @@ names = [name for name, _, _ in scipy.io.whosmat(sys.argv[1])]
 record = scipy.io.loadmat(
     sys.argv[1], variable_names=[sys.argv[2]], simplify_cells=True
 )
-sys.stdout.buffer.write(pickle.dumps((names, record.get(sys.argv[2]))))
+print(json.dumps((names, record.get(sys.argv[2])), default=lambda a: a.tolist()))
 """
 
 
 def read_mat(source: Source, variable: str) -> Any | None:
     """One variable of a ``.mat`` file, or None after a report.
 
-    Numbers become arrays without axes of length one, text a string, a struct a
+    Numbers become lists without axes of length one, text a string, a struct a
     dictionary, a struct array or a cell array of structs a list.
     """
     if read_bytes(source) is None:
@@ -49,7 +47,7 @@ def read_mat(source: Source, variable: str) -> Any | None:
         remedy = "copy the file again; save it in MATLAB with -v7, not -v7.3"
         source.problem("not a .mat file", "", reason, remedy)
         return None
-    names, value = pickle.loads(done.stdout)  # written by the program above
+    names, value = json.loads(done.stdout)
     if variable not in names or value is None:
         remedy = f"it needs the variable {variable!r}"
         source.problem("not a .mat file", "", f"it holds {sorted(names)}", remedy)
@@ -66,16 +64,16 @@ def field(record: Any, name: str) -> Any:
 
 def as_list(value: Any) -> list[Any]:
     """The elements of a struct array; none of anything else."""
-    array = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
-    many = array or isinstance(value, list)
-    return [value] if isinstance(value, dict) else list(value) if many else []
+    many = isinstance(value, list) and any(isinstance(v, dict) for v in value)
+    return [value] if isinstance(value, dict) else value if many else []
 
 
 def number(value: Any) -> float | None:
     """A plain number; None for anything else."""
-    array = np.asarray(value)
-    plain = array.dtype.kind in "iuf" and array.size == 1
-    return float(array.ravel()[0]) if plain else None
+    if isinstance(value, list):
+        return number(value[0]) if len(value) == 1 else None
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if plain else None
 
 
 def text(value: Any) -> str:

@@ -1,0 +1,120 @@
+"""Tables in HDF5 as pandas writes them, read as numbers and text.
+
+pandas and PyTables keep whatever is neither number nor text as pickles, which run code
+when they are read. So a file is read here by its arrays, and what needs a pickle is
+refused: also pandas' layout ``table``, whose names of columns are one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+# Compressed landmarks shrink less than this; a file that claims more means harm.
+MOST_GROWTH = 100
+Labels = list[tuple[str, ...]]
+
+
+class Frame(NamedTuple):
+    """One table.
+
+    Args:
+        levels: names of the header rows; empty where one has none.
+        columns: of each column, its label in every header row.
+        index: of each row, its labels.
+        values: (rows, columns) float64.
+    """
+
+    levels: Sequence[str]
+    columns: Labels
+    index: Labels
+    values: np.ndarray
+
+
+def read_frame(path: Path) -> Frame:
+    """The one table of a file, as ``DataFrame.to_hdf`` writes it.
+
+    Raises:
+        ValueError: another layout, or anything but numbers and text.
+        OSError: no HDF5, or a damaged one.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        groups = [
+            name for name in map(str, file) if _item(file, name, h5py.Group) is not None
+        ]
+        if len(groups) != 1:
+            raise ValueError(f"it holds the tables {groups[:9]}, not one")
+        group = _item(file, groups[0], h5py.Group)
+        if _item(group, "table", h5py.Dataset) is not None:
+            raise ValueError("its columns are named by a pickle (format='table')")
+        most = MOST_GROWTH * path.stat().st_size
+        blocks = range(sum(name.endswith("_values") for name in group))
+        values = [_array(group, f"block{i}_values", "iuf", most) for i in blocks]
+        items = [_labels(group, f"block{i}_items", most) for i in blocks]
+        columns = _labels(group, "axis0", most)
+        index = _labels(group, "axis1", most)
+        levels = _level_names(group)
+    for part, names in zip(values, items, strict=True):
+        if part.shape != (len(index), len(names)):
+            raise ValueError(f"values {part.shape} for {len(index)} x {len(names)}")
+    place = {name: i for i, name in enumerate(itertools.chain(*items))}
+    if not columns or sorted(place) != sorted(columns):
+        raise ValueError("its columns are not those of its blocks, each once")
+    order = [place[name] for name in columns]
+    joined = np.concatenate([part.astype(np.float64) for part in values], axis=1)
+    return Frame(levels, columns, index, joined[:, order])
+
+
+def _item(group: h5py.Group, name: str, kind: type) -> Any:
+    """A member of the file itself, else None: a link may lead to any other file."""
+    own = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    item = group.get(name) if own else None
+    return item if isinstance(item, kind) else None
+
+
+def _array(group: h5py.Group, name: str, kinds: str, most: int) -> np.ndarray:
+    dataset = _item(group, name, h5py.Dataset)
+    if dataset is None or dataset.is_virtual or dataset.external:
+        raise ValueError(f"it has no array {name}")
+    if dataset.dtype.kind not in kinds:
+        raise ValueError(f"{name} is no number or text, but {dataset.dtype}")
+    if dataset.nbytes > most:
+        raise ValueError(f"{name} would take {dataset.nbytes} bytes, more than {most}")
+    return dataset[()]
+
+
+def _labels(group: h5py.Group, name: str, most: int) -> Labels:
+    """Labels of columns or rows: one level, or several with the codes of each."""
+    if _item(group, name, h5py.Dataset) is not None:
+        return [(label,) for label in _texts(group, name, most)]
+    levels: list[list[str]] = []
+    while f"{name}_level{len(levels)}" in group:
+        i = len(levels)
+        texts = [*_texts(group, f"{name}_level{i}", most), ""]  # code -1: none
+        codes = _array(group, f"{name}_label{i}", "iu", most)
+        if codes.ndim != 1 or ((codes < -1) | (codes >= len(texts) - 1)).any():
+            raise ValueError(f"{name}_label{i} points outside of its level")
+        levels.append([texts[code] for code in codes])
+    if not levels:
+        raise ValueError(f"it has no {name}")
+    return list(zip(*levels, strict=True))
+
+
+def _texts(group: h5py.Group, name: str, most: int) -> list[str]:
+    array = _array(group, name, "Siu", most)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}")
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist()]
+
+
+def _level_names(group: h5py.Group) -> list[str]:
+    names: list[str] = []
+    while f"axis0_level{len(names)}" in group:
+        given = group[f"axis0_level{len(names)}"].attrs.get("name", b"")
+        names.append(given.decode() if isinstance(given, bytes) else "")
+    return names
