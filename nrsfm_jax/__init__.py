@@ -7,6 +7,7 @@ by name; what is exported here is mathematics and the teacher's files.
 from nrsfm_jax.camera import estimate_camera, orthonormal_projection
 from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, posterior_of
 from nrsfm_jax.handedness import Handedness, synchronise_signs
+from nrsfm_jax.lifting import Lifted, PoseLifter
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.model import (
     estimate_code,
@@ -27,7 +28,9 @@ from nrsfm_jax.teacher import (
 __all__ = [
     "GaussianMixture",
     "Handedness",
+    "Lifted",
     "Objective",
+    "PoseLifter",
     "Reconstruction",
     "Teacher",
     "decode",

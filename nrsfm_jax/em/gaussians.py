@@ -112,7 +112,7 @@ def pair_terms(
 
     P = mixture.mu.shape[1] // 3
     e, dtype = 2 * P, mixture.mu.dtype
-    of_views = jax.vmap(_image, (None, None, 0))
+    of_views = jax.vmap(image_of, (None, None, 0))
     mean, C = jax.vmap(of_views, (0, 0, None))(mixture.mu, mixture.Sigma, mixture.views)
     shift = jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE
     noise = shift + jnp.square(mixture.sigma) * jnp.eye(e, dtype=dtype)
@@ -130,7 +130,7 @@ def pair_terms(
     )
 
 
-def _image(
+def image_of(
     mu: Float[Array, " d"], Sigma: Float[Array, "d d"], R: Float[Array, "3 3"]
 ) -> tuple[Float[Array, " e"], Float[Array, "e e"]]:
     """A mu and A Sigma A^T."""

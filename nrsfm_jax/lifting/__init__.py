@@ -1,0 +1,5 @@
+"""New landmarks to 3D: the EM's posterior made looser, the teacher, bones, cameras."""
+
+from nrsfm_jax.lifting.lifter import Lifted, PoseLifter
+
+__all__ = ["Lifted", "PoseLifter"]

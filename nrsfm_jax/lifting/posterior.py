@@ -1,0 +1,205 @@
+"""The exact posterior of one pose over its likeliest pairs, with a noise per joint.
+
+For a pair c with mean m = mu R and covariance S = f^2 R^T Sigma R in the camera frame,
+
+    C = A S A^T + shift + diag(v),   G = S A^T C^-1,
+    pose_c = m + G (w - A m),   V_c = S - G A S,
+
+and over the pairs the mean and the covariance of the mixture. Landmarks that are
+missing have no row in C.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from nrsfm_jax.em.gaussians import (
+    HIGHEST,
+    SHIFT_VARIANCE,
+    PairTerms,
+    einsum,
+    features_of,
+    log_joints,
+    sweep,
+)
+from nrsfm_jax.em.missing import condition
+from nrsfm_jax.lifting.looser import Looser
+
+# The likeliest pairs of each sample; the others are left out.
+KEPT = 32
+# The pairs are too sure of each other: their log densities are divided by this where
+# they vote about the sign of the depth.
+_TEMPERATURE = 4.0
+
+
+class PoseGiven(NamedTuple):
+    """Of one sample; of N with a leading axis. Patch units, camera frame.
+
+    Attributes:
+        pose: (P, 3) posterior mean, centred over the joints.
+        image: (P, 2) the landmarks as expected without their noise, in the frame of w.
+        covariance: (3P, 3P) of ``pose``, rows x1 y1 z1 x2 ...
+        log_p: () log p(w), nats; labelled landmarks only.
+        mirrored: () probability of depths that point against the mean, tempered.
+        free: () posterior share of the views in any rotation.
+    """
+
+    pose: Float[Array | np.ndarray, "*n p 3"]
+    image: Float[Array | np.ndarray, "*n p 2"]
+    covariance: Float[Array | np.ndarray, "*n d d"]
+    log_p: Float[Array | np.ndarray, "*n"]
+    mirrored: Float[Array | np.ndarray, "*n"]
+    free: Float[Array | np.ndarray, "*n"]
+
+
+class PairPoses(NamedTuple):
+    """One sample given each of k pairs."""
+
+    log_joint: Float[Array, " k"]
+    pose: Float[Array, "k p 3"]
+    image: Float[Array, "k p 2"]
+    covariance: Float[Array, "k d d"]
+
+
+def given_pairs(
+    mean: Float[Array, "k p 3"],
+    S: Float[Array, "k d d"],
+    log_prior: Float[Array, " k"],
+    w: Float[Array, "p 2"],
+    labelled: Bool[Array, " p"],
+    variance: Float[Array, " p"],
+) -> PairPoses:
+    """The posterior of the pose under each pair.
+
+    Args:
+        mean: of each pair, camera frame.
+        S: its covariance.
+        log_prior: log of its probability.
+        w: landmarks, centred over the labelled ones; ignored where missing.
+        labelled: which are known.
+        variance: of the noise of each landmark's coordinates.
+    """
+    k, P, _ = mean.shape
+    dtype = w.dtype
+    rows = (3 * np.arange(P)[:, None] + np.arange(2)).reshape(-1)
+    known = jnp.repeat(labelled.astype(dtype), 2)
+    S_w = S[:, :, rows]
+    C = (
+        S_w[:, rows]
+        + (jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE)[None]
+    )
+    C = C + jnp.diag(jnp.repeat(variance, 2))[None]
+    # A missing landmark becomes an independent unit coordinate without an error.
+    C = C * (known[:, None] * known[None, :])[None] + jnp.diag(1 - known)[None]
+    error = (w[None] - mean[..., :2]).reshape(k, 2 * P) * known[None]
+    S_w = S_w * known[None, None]
+    inverse, log_det = sweep(jnp.moveaxis(C, 0, -1), pivots=2 * P)
+    inverse = jnp.moveaxis(inverse, -1, 0)
+    pulled = einsum("kab,kb->ka", inverse, error)
+    square = jnp.sum(pulled * error, axis=1)
+    freedom = (jnp.sum(known) * np.log(2 * np.pi)).astype(dtype)
+    gain = jnp.matmul(S_w, inverse, precision=HIGHEST)
+    pose = mean + einsum("kab,kb->ka", S_w, pulled).reshape(mean.shape)
+    shift = SHIFT_VARIANCE * jnp.sum(pulled.reshape(k, P, 2), axis=1)
+    return PairPoses(
+        log_prior - 0.5 * (log_det + square + freedom),
+        pose,
+        pose[..., :2] + shift[:, None],
+        S - jnp.matmul(gain, S_w.mT, precision=HIGHEST),
+    )
+
+
+def shapes_of(
+    pairs: Looser, chosen: Int[Array, " k"]
+) -> tuple[Float[Array, "k p 3"], Float[Array, "k d d"]]:
+    """Mean and covariance of some pairs in the camera frame."""
+    P = pairs.mu.shape[1] // 3
+    k, g = pairs.component[chosen], pairs.view[chosen]
+    R = pairs.views[g]
+    mean = einsum("kpa,kab->kpb", pairs.mu[k].reshape(-1, P, 3), R)
+    S = pairs.Sigma[k].reshape(-1, P, 3, P, 3)
+    S = einsum("kpaqb,kac->kpcqb", S, R)
+    S = einsum("kpcqb,kbd->kpcqd", S, R).reshape(-1, 3 * P, 3 * P)
+    return mean, pairs.variance[chosen][:, None, None] * S
+
+
+def mixed(given: PairPoses, free: Bool[Array, " k"]) -> PoseGiven:
+    """The moments over the pairs."""
+    log_p = jax.nn.logsumexp(given.log_joint)
+    r = jnp.exp(given.log_joint - log_p)
+    pose = einsum("k,kpa->pa", r, given.pose)
+    apart = (given.pose - pose[None]).reshape(len(r), -1)
+    between = einsum("k,ka,kb->ab", r, apart, apart)
+    tempered = jax.nn.softmax(given.log_joint / _TEMPERATURE)
+    against = jnp.dot(given.pose[..., 2], pose[:, 2], precision=HIGHEST) < 0
+    return PoseGiven(
+        pose,
+        einsum("k,kpa->pa", r, given.image),
+        einsum("k,kab->ab", r, given.covariance) + between,
+        log_p,
+        jnp.sum(jnp.where(against, tempered, 0)),
+        jnp.sum(jnp.where(free, r, 0)),
+    )
+
+
+def pose_given(
+    pairs: Looser,
+    ranked: Float[Array, " c"],
+    w: Float[Array, "p 2"],
+    labelled: Bool[Array, " p"],
+    variance: Float[Array, " p"],
+) -> PoseGiven:
+    """The posterior of one sample.
+
+    ``ranked``, log p(w, c) of all pairs at about the right noise, has to find the
+    likeliest, and says how much the others have.
+    """
+    top, chosen = jax.lax.top_k(ranked, min(KEPT, len(ranked)))
+    shapes = shapes_of(pairs, chosen)
+    given = given_pairs(*shapes, pairs.log_prior[chosen], w, labelled, variance)
+    found = mixed(given, pairs.free[chosen])
+    left_out = jax.nn.logsumexp(ranked) - jax.nn.logsumexp(top)
+    return found._replace(log_p=found.log_p + left_out)
+
+
+def rank(
+    terms: PairTerms,
+    W: Float[Array, "n p 2"],
+    labelled: Bool[Array, "n p"],
+    *,
+    gaps: int,
+) -> Float[Array, "n c"]:
+    """log p(w, c) of all pairs, of samples with at most ``gaps`` missing joints."""
+    w = W.reshape(len(W), -1)
+    if gaps == 0:
+        centre = jnp.mean(w, axis=0)
+        about = terms._replace(mean=terms.mean - centre[None])
+        return log_joints(features_of(w - centre[None]), about)
+    return jax.lax.map(
+        lambda own: condition(terms, *own, gaps=gaps).log_joint, (w, labelled)
+    )
+
+
+@functools.partial(jax.jit, static_argnames="gaps")
+def poses_given(
+    pairs: Looser,
+    terms: PairTerms,
+    W: Float[Array, "n p 2"],
+    labelled: Bool[Array, "n p"],
+    variance: Float[Array, "n p"],
+    *,
+    gaps: int,
+) -> PoseGiven:
+    """:func:`pose_given` of samples with at most ``gaps`` missing joints."""
+    ranked = rank(terms, W, labelled, gaps=gaps)
+    # One after the other: the matrices of 32 pairs fit the cache, those of a batch
+    # would not.
+    return jax.lax.map(
+        lambda own: pose_given(pairs, *own), (ranked, W, labelled, variance)
+    )
