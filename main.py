@@ -5,7 +5,6 @@ python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -42,36 +41,34 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-    """Runs the stage that the flags name, or all of them."""
+    """Runs the stage that the flags name, or all; each leaves its files in WORKDIR."""
     if not flags.FLAGS.verbosity:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file it writes
+    config, workdir, stage = CONFIG.value, Path(str(WORKDIR.value)), STAGE.value
     try:
         with processes.joined(PROCESSES.value):
-            run(CONFIG.value, Path(str(WORKDIR.value)), STAGE.value)
+            if stage == "check":
+                sys.exit(not stages.check.run(config, workdir))
+            kept = config.keep_freed_memory
+            devices.use_cpu_devices(config.cpu_devices, keep_memory=kept)
+            if stage in ("predict", "export"):
+                predicts = stage == "predict"
+                use = stages.predict.predict if predicts else stages.export.export
+                print(use(config, workdir))
+                return
+            data = open_dataset(config.data)
+            claim_workdir(workdir, config, data.identity)  # read, or refused, by now
+            print(devices.device_banner(), flush=True)
+            if stage in ("all", "teacher"):
+                nrsfm_jax.train.train_and_evaluate(config, workdir, data)
+            if stage in ("all", "student"):
+                for mode in config.student.modes:
+                    pose_jax.train.train_and_evaluate(config, workdir, data, mode)
+            stages.report.write(config, workdir, data)
     except ValueError as error:
         if flags.FLAGS.verbosity > 0:  # --verbosity=1: with the traceback
             raise
         sys.exit(f"error: {error}")
-
-
-def run(config: Any, workdir: Path, stage: str) -> None:
-    """Dispatches on ``stage``; each leaves its files in ``workdir``."""
-    if stage == "check":
-        sys.exit(not stages.check.run(config, workdir))
-    devices.use_cpu_devices(config.cpu_devices, keep_memory=config.keep_freed_memory)
-    if stage in ("predict", "export"):
-        use = stages.predict.predict if stage == "predict" else stages.export.export
-        print(use(config, workdir))
-        return
-    data = open_dataset(config.data)
-    claim_workdir(workdir, config, data.identity)  # read, or refused, by now
-    print(devices.device_banner(), flush=True)
-    if stage in ("all", "teacher"):
-        nrsfm_jax.train.train_and_evaluate(config, workdir, data)
-    if stage in ("all", "student"):
-        for mode in config.student.modes:
-            pose_jax.train.train_and_evaluate(config, workdir, data, mode)
-    stages.report.write(config, workdir, data)
 
 
 if __name__ == "__main__":

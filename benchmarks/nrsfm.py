@@ -53,7 +53,7 @@ from losses import metrics
 from nrsfm_jax import loop, teacher
 from nrsfm_jax.em import FitReport, em_options, expected_pose, fit_shapes, mirror_of
 from nrsfm_jax.handedness import synchronise_signs
-from nrsfm_jax.loss import Objective
+from nrsfm_jax.train import objective_of
 from nrsfm_jax.verdict import judge
 
 UNITS = {
@@ -441,8 +441,7 @@ def em_alone(problem: Problem, seed: int, **changed: Any) -> Stages:
 def plain_teacher(problem: Problem, seed: int) -> Stages:
     """Section 3 as published: the published dictionaries and nothing but Eq. 4."""
     W, _ = problem.landmarks.centred
-    pose = teacher_pose(problem, seed, W, dictionary_sizes=PUBLISHED_SIZES)
-    yield "", pose, None
+    yield "", teacher_pose(problem, seed, W, PUBLISHED_SIZES), None
 
 
 def guided_teacher(problem: Problem, seed: int) -> Stages:
@@ -450,18 +449,29 @@ def guided_teacher(problem: Problem, seed: int) -> Stages:
     first, report = em_pose(problem, seed)
     yield "EM", first, report
     sizes = tuple(problem.config.teacher.dictionary_sizes)
-    options = {"em_depth": first[..., 2], "dictionary_sizes": sizes}
-    yield "", teacher_pose(problem, seed, first[..., :2], **options), report
+    yield "", teacher_pose(problem, seed, first[..., :2], sizes, first[..., 2]), report
 
 
 def teacher_pose(
-    problem: Problem, seed: int, W: np.ndarray, **options: Any
+    problem: Problem,
+    seed: int,
+    W: np.ndarray,
+    sizes: tuple[int, ...],
+    em_depth: np.ndarray | None = None,
 ) -> np.ndarray:
     """The own poses of a teacher that is trained on W."""
     marks, settings = problem.landmarks, problem.config.teacher
-    weights = {"sparsity_weight": settings.sparsity_weight, "steps": settings.steps}
-    options |= {"key": keys_of(seed)[1], "objective": Objective(**weights)}
-    state = loop.fit(W, marks.labelled, **options)
+    objective = objective_of(settings, len(W))
+    init_key, key = jax.random.split(keys_of(seed)[1])
+    state = loop.init_state(
+        init_key,
+        num_landmarks=W.shape[1],
+        dictionary_sizes=sizes,
+        objective=objective,
+    )
+    state = loop.fit(
+        state, W, marks.labelled, key=key, em_depth=em_depth, objective=objective
+    )
     record = teacher.Teacher(state.params, skeleton=marks.skeleton.to_dict())
     split = record.reconstruct(W, marks.labelled, marks.sample_ids)
     return split.poses(record.dictionary)

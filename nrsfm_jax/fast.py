@@ -1,7 +1,7 @@
-"""The losses of a batch with the samples as columns: `loss.sample_loss`, faster.
+"""The losses of a batch with the samples as columns: those of one sample, faster.
 
-``model.reconstruct`` and the loss of one sample are the definition. Here an activation
-is (atoms, samples) and a layer carries its own gradient:
+``model.reconstruct``, Eq. 4 and ``loss.em_difference`` are the definition. Here an
+activation is (atoms, samples) and a layer carries its own gradient:
 
     Y = relu(D' X - b),   G = dY where Y > 0,   dX = D G,   dD = X G',   db = -sum G
 
@@ -33,9 +33,15 @@ def sample_losses(
     *,
     sparsity_weight: float,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """What `loss.sample_loss` gives for each sample, with one ISTA step.
+    """Eq. 4 and the guide's term of N samples, with one ISTA step.
 
-    The arguments are as there, with a leading axis of samples.
+    Args:
+        params: of the network.
+        W: (N, P, 2) centred landmarks; missing ones are 0 or filled by the EM, which
+            the network sees and the reprojection error does not.
+        labelled: (N, P) joints that have a landmark.
+        em_depth: (N, P) z away from the camera.
+        sparsity_weight: on the L1 norm in the gauge of unit-norm columns.
 
     Returns:
         Eq. 4 of every sample, and how far its depth is from that of the EM.

@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from input_pipeline.dataset import Dataset
 from input_pipeline.landmarks import Landmarks
@@ -42,12 +42,14 @@ from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch, sharing
 from runtime.files import plain, replacing, write_json, write_rows
 from runtime.metric_writer import MetricWriter
-from runtime.progress import Tracker, progress
+from runtime.progress import progress
 from runtime.workdir import check_same_run, mark_finished
 
 SPLITS = ("train", "val")
 EM_POOL = 40_000  # samples that the EM chooses from where not all are in memory
 JUDGED = 5000  # samples whose handedness is measured at the end
+# Split -> W (N, P, 2), depth (N, P).
+Poses = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def train_and_evaluate(
@@ -70,53 +72,101 @@ def train_and_evaluate(
         ValueError: data or settings that cannot be trained on, a teacher of another
             config in the folder, a loss that is not finite.
     """
-    folder = Path(workdir) / "teacher"
+    folder, teacher = Path(workdir) / "teacher", config.teacher
     settings = {name: plain(config[name]) for name in ("seed", "data", "teacher")}
     settings["data_identity"] = data.identity
     if (folder / "teacher.json").exists():
         check_same_run(folder, teacher_file.read(folder).config, settings)
     else:
         began = time.monotonic()
-        _train(config, folder, data, settings)
-        seconds = round(time.monotonic() - began, 1)
+        objective = objective_of(teacher, len(data.landmarks("train")))
+        em_key, key = jax.random.split(jax.random.key(config.seed))
+        shapes, pose, marks = _em_poses(teacher.em, folder, em_key, data)
+        init_key, key = jax.random.split(key)
+        start = loop.init_state(
+            init_key,
+            num_landmarks=len(data.skeleton.joints),
+            dictionary_sizes=teacher.dictionary_sizes,
+            objective=objective,
+        )
+        with _watched(teacher, folder, start) as (state, after_chunk):
+            state = loop.fit(
+                state,
+                pose["train"][0],
+                marks["train"].labelled,
+                key=key,
+                objective=objective,
+                em_depth=pose["train"][1],
+                chunk=teacher.log_every,
+                after_chunk=after_chunk,
+                **devices_for(objective.batch_size),
+            )
+        _save(folder, state, settings, shapes, pose, marks)
         if processes.is_first():
+            seconds = round(time.monotonic() - began, 1)
             mark_finished(workdir, "teacher", seconds=seconds)
     processes.on_first(lambda: _judge(folder, data), "verdict")
     return evaluate.evaluate(config, workdir, data)
 
 
-def _train(config: Any, folder: Path, data: Dataset, settings: dict[str, Any]) -> None:
-    """From landmarks to the teacher's files."""
-    # Further sources of pictures: the teacher judges them, but learns nothing of them.
-    splits = [*SPLITS, *(["extra"] if config.data.extra_sources else [])]
-    marks = {split: data.landmarks(split) for split in splits}
-    train = marks["train"]
-    skeleton = train.skeleton
-    size, note = fitting_batch(
-        "config.teacher.batch_size", config.teacher.batch_size, len(train)
-    )
+def objective_of(teacher: Any, count: int) -> Objective:
+    """``config.teacher`` for ``count`` samples; says where a batch is made smaller."""
+    size, note = fitting_batch("config.teacher.batch_size", teacher.batch_size, count)
     if note and processes.is_first():
         print(note, flush=True)
-    loop.check_labelled(train.labelled, skeleton.joints)
-    em_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    shapes, report = _shapes(config.teacher.em, folder, em_key, train)
+    fields = ("sparsity_weight", "learning_rate", "steps", "ista_steps")
+    return Objective(
+        **{name: teacher[name] for name in fields},
+        guide_fraction=teacher.em.guide_fraction,
+        guide_floor=teacher.em.guide_floor,
+        batch_size=size,
+    )
+
+
+@contextlib.contextmanager
+def _watched(
+    teacher: Any, folder: Path, start: loop.TrainState
+) -> Iterator[tuple[loop.TrainState, loop.AfterChunk]]:
+    """The state of the last checkpoint, and what notes every chunk of steps."""
+    shown = processes.is_first()
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        checkpoints = enter(Checkpoints(folder / "checkpoints"))
+        first, state = checkpoints.restore_latest(start) or (0, start)
+        writer = enter(MetricWriter(folder.parent, first, active=shown))
+        bar = enter(progress("teacher", total=teacher.steps, start=first, shown=shown))
+
+        def after_chunk(state: loop.TrainState, metrics: dict[str, float]) -> None:
+            step, every = int(state.step), teacher.checkpoint_every
+            writer.write("teacher", step, metrics)
+            bar.update(step, loss=metrics["loss"])
+            passed = step // every > (step - teacher.log_every) // every
+            if passed or step == teacher.steps:
+                checkpoints.save(step, state)
+
+        try:
+            yield state, after_chunk
+        except loop.NonFiniteLoss as error:
+            checkpoints.wait()
+            kept = checkpoints.latest_step()
+            which = f"the last good checkpoint is step {kept or 'none'}, in {folder}"
+            raise ValueError(f"{error}; {which}") from error
+
+
+def _em_poses(
+    settings: Any, folder: Path, key: Key[Array, ""], data: Dataset
+) -> tuple[GaussianMixture | None, Poses, dict[str, Landmarks]]:
+    """The EM's shapes, the poses that it expects, and the landmarks of both."""
+    marks = {split: data.landmarks(split) for split in SPLITS}
+    if data.extra:  # the teacher judges these pictures, but learns nothing of them
+        marks["extra"] = data.landmarks("extra")
+    train = marks["train"]
+    loop.check_labelled(train.labelled, train.skeleton.joints)
+    shapes, report = _shapes(settings, folder, key, train)
     pose = {split: _pose(shapes, folder, split, each) for split, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
-        pose = _synchronised(pose, skeleton.edges)
-    W, em_depth = pose["train"]
-    if shapes is None:
-        em_depth = None
-    given = W, train.labelled, em_depth
-    state = _fit(config.teacher, folder, *given, key=fit_key, batch_size=size)
-    teacher = teachers.Teacher(
-        params=jax.tree.map(np.asarray, state.params),
-        skeleton=skeleton.to_dict(),
-        depth_sign=config.teacher.depth_sign,
-        config=settings,
-    )
-    processes.on_first(lambda: _save(folder, teacher, shapes, pose, marks), "teacher")
-    if processes.is_first():
-        shutil.rmtree(folder / "em_pose", ignore_errors=True)
+        pose = _synchronised(pose, train.skeleton.edges)
+    return shapes, pose, marks
 
 
 def _shapes(
@@ -176,9 +226,7 @@ def _pose(
     return tuple(np.load(path, mmap_mode="r") for path in paths)
 
 
-def _synchronised(
-    pose: Mapping[str, tuple[np.ndarray, np.ndarray]], edges: Sequence[tuple[int, int]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _synchronised(pose: Poses, edges: Sequence[tuple[int, int]]) -> Poses:
     """The EM's depths with the signs that all splits together agree on."""
     W, depth = (np.concatenate(arrays) for arrays in zip(*pose.values(), strict=True))
     signs, _ = synchronise_signs(np.concatenate([W, depth[..., None]], -1), edges)
@@ -187,75 +235,6 @@ def _synchronised(
         own = signs[start : start + len(W), None].astype(np.float32)
         tied[split], start = (W, depth * own), start + len(W)
     return tied
-
-
-def _fit(
-    teacher: Any,
-    folder: Path,
-    W: Float[np.ndarray, "n p 2"],
-    labelled: Bool[np.ndarray, "n p"],
-    em_depth: Float[np.ndarray, "n p"] | None,
-    *,
-    key: Key[Array, ""],
-    batch_size: int,
-) -> loop.TrainState:
-    """:func:`loop.fit` from the last checkpoint, with metrics and a bar."""
-    objective, shown = _objective(teacher, batch_size), processes.is_first()
-    start = loop.init_state(
-        jax.random.split(key)[0],
-        num_landmarks=labelled.shape[1],
-        dictionary_sizes=teacher.dictionary_sizes,
-        objective=objective,
-    )
-    with contextlib.ExitStack() as stack:
-        enter = stack.enter_context
-        checkpoints = enter(Checkpoints(folder / "checkpoints"))
-        first, state = checkpoints.restore_latest(start) or (0, start)
-        writer = enter(MetricWriter(folder.parent, first, active=shown))
-        bar = enter(progress("teacher", total=teacher.steps, start=first, shown=shown))
-        try:
-            return loop.fit(
-                W,
-                labelled,
-                key=key,
-                em_depth=em_depth,
-                objective=objective,
-                chunk=teacher.log_every,
-                state=state,
-                after_chunk=_note_progress(teacher, checkpoints, writer, bar),
-                **devices_for(batch_size),
-            )
-        except loop.NonFiniteLoss as error:
-            checkpoints.wait()
-            kept = checkpoints.latest_step()
-            which = f"the last good checkpoint is step {kept or 'none'}, in {folder}"
-            raise ValueError(f"{error}; {which}") from error
-
-
-def _note_progress(
-    teacher: Any, checkpoints: Checkpoints, writer: MetricWriter, bar: Tracker
-) -> loop.AfterChunk:
-    def after_chunk(state: loop.TrainState, metrics: dict[str, float]) -> None:
-        step, every = int(state.step), teacher.checkpoint_every
-        writer.write("teacher", step, metrics)
-        bar.update(step, loss=metrics["loss"])
-        passed = step // every > (step - teacher.log_every) // every
-        if passed or step == teacher.steps:
-            checkpoints.save(step, state)
-
-    return after_chunk
-
-
-def _objective(teacher: Any, batch_size: int) -> Objective:
-    return Objective(
-        sparsity_weight=teacher.sparsity_weight,
-        guide_fraction=teacher.em.guide_fraction,
-        guide_floor=teacher.em.guide_floor,
-        learning_rate=teacher.learning_rate,
-        steps=teacher.steps,
-        batch_size=batch_size,
-        ista_steps=teacher.ista_steps,
-    )
 
 
 def devices_for(batch_size: int) -> dict[str, Any]:
@@ -269,26 +248,36 @@ def devices_for(batch_size: int) -> dict[str, Any]:
 
 def _save(
     folder: Path,
-    teacher: teachers.Teacher,
+    state: loop.TrainState,
+    settings: dict[str, Any],
     shapes: GaussianMixture | None,
-    pose: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    pose: Poses,
     marks: Mapping[str, Landmarks],
 ) -> None:
     """The teacher and what it, and the EM, say of every sample."""
-    splits: dict[str, teachers.Reconstruction | int] = {}
-    posteriors = {}
-    for split, each in marks.items():
-        W = pose[split][0]
-        if is_mapped(each):
-            splits[split] = _save_by_parts(folder, split, teacher, W, each)
-            continue
-        splits[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
-        if shapes is not None:
-            posteriors[split] = {
-                "depth": pose[split][1],
-                "covariance": posterior_of(shapes, *_centred(each)).covariance,
-            }
-    teachers.save(folder, teacher, splits, posteriors)
+    teacher = teachers.Teacher(
+        params=jax.tree.map(np.asarray, state.params),
+        skeleton=marks["train"].skeleton.to_dict(),
+        depth_sign=settings["teacher"]["depth_sign"],
+        config=settings,
+    )
+
+    def write() -> None:
+        splits: dict[str, teachers.Reconstruction | int] = {}
+        posteriors = {}
+        for split, each in marks.items():
+            W, depth = pose[split]
+            if is_mapped(each):
+                splits[split] = _save_by_parts(folder, split, teacher, W, each)
+                continue
+            splits[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
+            if shapes is not None:
+                covariance = posterior_of(shapes, *_centred(each)).covariance
+                posteriors[split] = {"depth": depth, "covariance": covariance}
+        teachers.save(folder, teacher, splits, posteriors)
+        shutil.rmtree(folder / "em_pose", ignore_errors=True)
+
+    processes.on_first(write, "teacher")
 
 
 def _save_by_parts(

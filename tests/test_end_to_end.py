@@ -10,13 +10,15 @@ from pathlib import Path
 import launch
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from PIL import Image
 
 import main
-from configs import quickstart
 from runtime.metric_writer import read_metrics
 
 RUNS_LONG = True
+# ml_collections loads a config by a method that Python will drop.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 TINY = {
     "data.num_train": "96",
@@ -78,14 +80,18 @@ def whole(cache, tmp_path_factory):
     return workdir
 
 
-def config_of(workdir):
-    """The config of a run, as its folder has it."""
-    config = quickstart.get_config()
-    record = json.loads((workdir / "config.json").read_text())
-    for part in ("data", "teacher", "student", "predict"):
-        config[part].update(record[part])
-    config.cpu_devices = record["cpu_devices"]
-    return config
+@pytest.fixture
+def run(cache, whole, monkeypatch):
+    """A command line on the folder of that run, in this process."""
+
+    def start(*more):
+        arguments = command(cache, whole, *more)[1:]
+        monkeypatch.setattr(sys, "argv", arguments)  # where overrides are looked for
+        main.parse(arguments)
+        main.main(arguments)
+
+    with flagsaver.flagsaver():
+        yield start
 
 
 @pytest.mark.slow
@@ -111,27 +117,23 @@ def test_a_run_leaves_all_that_is_promised(whole):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_repeated(whole):
+def test_a_finished_run_is_not_repeated(whole, run):
     before = (whole / "metrics.jsonl").read_bytes()
-    main.run(config_of(whole), whole, "all")
+    run()
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_another_config_in_the_same_folder_is_refused(whole):
-    config = config_of(whole)
-    config.student.learning_rate = 0.5
-    with pytest.raises(ValueError, match=r"student\.learning_rate"):
-        main.run(config, whole, "all")
+def test_another_config_in_the_same_folder_is_refused(run):
+    with pytest.raises(SystemExit, match=r"student\.learning_rate"):
+        run("--config.student.learning_rate=0.5")
 
 
 @pytest.mark.slow
-def test_predict_writes_a_pose_for_every_picture(whole, tmp_path):
+def test_predict_writes_a_pose_for_every_picture(whole, run, tmp_path):
     for name in ("one.png", "two.png"):
         Image.new("RGB", (48, 64), (90, 120, 60)).save(tmp_path / name)
-    config = config_of(whole)
-    config.predict.images = str(tmp_path)
-    main.run(config, whole, "predict")
+    run("--stage=predict", f"--config.predict.images={tmp_path}")
     results = json.loads((whole / "predictions" / "predictions.json").read_text())
     assert sorted(r["file_name"] for r in results) == ["one.png", "two.png"]
     assert all(np.shape(r["keypoints_3d"]) == (17, 3) for r in results)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from losses.reprojection import reprojection_loss
 from nrsfm_jax import fast as columns
 from nrsfm_jax import model
-from nrsfm_jax.loss import sample_loss
+from nrsfm_jax.loss import em_difference
 
 SIZES = (24, 12, 5)
 
@@ -40,7 +41,12 @@ def _params(sizes, joints=7):
 def test_losses_and_gradients_are_those_of_the_definition(sizes):
     batch, params = _batch(), _params(sizes)
     weights = jax.random.uniform(jax.random.key(1), (2, len(batch[0])))
-    one = functools.partial(sample_loss, sparsity_weight=0.03, ista_steps=1)
+    eq_4 = functools.partial(reprojection_loss, sparsity_weight=0.03)
+
+    def one(params, W, labelled, em_depth):
+        phi, M, S = model.reconstruct(params, W)
+        _, phi = model.unit_norm_gauge(params["dictionaries"][0], phi)
+        return eq_4(S, M, W, phi, labelled=labelled), em_difference(S, M, em_depth)
 
     def plain(params):
         return jax.vmap(one, in_axes=(None, 0, 0, 0))(params, *batch)
