@@ -1,5 +1,6 @@
 """The whole chain by main.py on a tiny mannequin set, killed and started again."""
 
+import importlib
 import json
 import shutil
 import signal
@@ -90,6 +91,8 @@ def run(cache, whole, monkeypatch):
         main.parse(arguments)
         main.main(arguments)
 
+    # Defines flags when it is first used, which must outlive those saved here.
+    importlib.import_module("array_record.python.array_record_data_source")
     with flagsaver.flagsaver():
         yield start
 
