@@ -26,7 +26,7 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     # 'mannequin' (rendered), 'mocap' (projected motion, landmarks only), 'sequence'
     # (landmarks with their 3D), 'landmarks' (the folder below), or the format of own
-    # labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc' or 'sleap'.
+    # labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc', 'sleap', 'yolo', 'label_studio'.
     data.name = "mannequin"
     data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
     data.seed = 0  # of the rendering, the projection and the hold-out
@@ -36,11 +36,18 @@ def _data() -> ConfigDict:
     data.annotations_val = ""
     data.images = ""
     data.images_val = ""  # '': images
-    data.skeleton = ""  # a built-in one or a JSON file; '': the joints of the file
+    # A built-in one, JSON or its file; without 'joints' it changes what it names in the
+    # skeleton of the labels, e.g. '{"left_right": [["earA", "earB"]], "root": "neck"}'.
+    data.skeleton = ""  # '': that of the labels
     data.joint_names = ""  # JSON or its file: {"joint of the file": "of the skeleton"}
     data.min_joints = 1  # persons with fewer labelled joints are left out
-    # Landmarks beyond the picture; or 'keep', up to one width or height away.
+    # Landmarks beyond the picture; or 'drop': they are unlabelled; or 'keep': up to one
+    # width or height away.
     data.outside = "error"
+    # Where the labels have the centre of the first pixel: '0', '0.5' or '1'.
+    data.pixel_centre = ""  # '': as the format says
+    data.category = ""  # name or id of the only category to read; '': all alike
+    data.min_score = 0.6  # landmarks with a lower likelihood or score are unlabelled
     data.ground_truth = ""  # .npz with 3D, for evaluation only
     data.ground_truth_val = ""
     # Of 'landmarks': a folder of .npy files, read by the row where it is large; see

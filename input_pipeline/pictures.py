@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -134,28 +136,74 @@ def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
         ValueError: PyAV is not installed; the file is missing, holds no pictures, or
             does not decode (then the frames before that were given).
     """
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise ValueError(f"{file}: videos need PyAV: {INSTALL_VIDEO}") from error
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist; check config.predict")
+    av = _load_av(file)
     number = -1
     try:
         with av.open(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
-                    # Degrees, counterclockwise, as Pillow counts them.
-                    angle, picture = frame.rotation, frame.to_image()
-                    turned = picture.rotate(angle, expand=True) if angle else picture
-                    yield number, turned
+                    yield number, _upright(frame)
     except (av.error.FFmpegError, IndexError) as error:
         raise ValueError(
             f"{file} does not decode as a video after frame {number} ({error})"
         ) from error
     if number < 0:
         raise ValueError(f"{file} is a video without a frame; replace or remove it")
+
+
+def read_frame(file: Path, number: int) -> Image.Image:
+    """The frame with that number from 0, as :func:`read_video` counts and turns it.
+
+    It is decoded from the last key frame before it, without those before that.
+
+    Raises:
+        ValueError: as :func:`read_video`, or there is no such frame.
+    """
+    av = _load_av(file)
+    try:
+        times = _frame_times(file, file.stat().st_mtime_ns)
+        if number >= len(times):
+            raise ValueError(f"{file} has {len(times)} frames and no number {number}")
+        with av.open(file) as container:
+            stream = container.streams.video[0]
+            container.seek(times[number], stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts == times[number]:
+                    return _upright(frame)
+        # Its times are not those that the file announces: count from the start.
+        with av.open(file) as container:
+            for i, frame in enumerate(container.decode(video=0)):
+                if i == number:
+                    return _upright(frame)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"{file} does not decode as a video ({error})") from error
+    raise ValueError(f"{file} ends before frame {number}")
+
+
+@functools.lru_cache(maxsize=64)
+def _frame_times(file: Path, _changed_ns: int) -> tuple[int, ...]:
+    """Time of each shown frame, in the unit of the stream; nothing is decoded."""
+    with _load_av(file).open(file) as container:
+        packets = [p for p in container.demux(video=0) if p.size and not p.is_discard]
+    times = [p.dts if p.pts is None else p.pts for p in packets]
+    return tuple(sorted(-1 if time is None else time for time in times))
+
+
+def _load_av(file: Path) -> Any:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ValueError(f"{file}: videos need PyAV: {INSTALL_VIDEO}") from error
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; correct its path")
+    return av
+
+
+def _upright(frame: Any) -> Image.Image:
+    # Degrees, counterclockwise, as Pillow counts them.
+    angle, picture = frame.rotation, frame.to_image()
+    return picture.rotate(angle, expand=True) if angle else picture
 
 
 def video_length(file: Path) -> int:

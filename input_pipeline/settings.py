@@ -22,17 +22,19 @@ _READ_BY = {
     **dict.fromkeys(
         (
             *("annotations", "annotations_val", "images", "images_val", "skeleton"),
-            *("joint_names", "ground_truth", "ground_truth_val"),
+            *("joint_names", "ground_truth", "ground_truth_val", "pixel_centre"),
         ),
         FORMATS,
     ),
+    "category": ("coco",),
     "mocap_file": ("mannequin", "mocap", "sequence"),
     "sequence": ("sequence",),
     "landmarks": ("landmarks",),
 }
 # What a further source takes from the main one where it does not say otherwise.
 _SHARED = (
-    *("data_dir", "box", "padding", "min_joints", "outside", "seed", "elevation_deg"),
+    *("data_dir", "box", "padding", "min_joints", "min_score", "outside"),
+    *("seed", "elevation_deg"),
 )
 _EXAMPLES = {
     "joint_names": '{"hip": "Pelvis"}',
@@ -73,6 +75,9 @@ class DataSettings:
     padding: float
     min_joints: int
     outside: str
+    pixel_centre: str
+    category: str
+    min_score: float
     seed: int
     extra_sources: tuple[tuple[str, DataSettings], ...]
     weight: float
@@ -81,7 +86,8 @@ class DataSettings:
         for field, allowed in (
             ("name", NAMES),
             ("box", ("landmarks", "annotation")),
-            ("outside", ("error", "keep")),
+            ("outside", ("error", "drop", "keep")),
+            ("pixel_centre", ("", "0", "0.5", "1")),
         ):
             _require(self, field, getattr(self, field) in allowed, f"one of {allowed}")
         for field, least in (

@@ -83,6 +83,12 @@ class Skeleton:
             side[left], side[right] = "left", "right"
         return tuple(side)
 
+    @property
+    def unpaired(self) -> tuple[str, ...]:
+        """The joints that are in no left-right pair."""
+        paired = {i for pair in self.left_right for i in pair}
+        return tuple(j for i, j in enumerate(self.joints) if i not in paired)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary that :meth:`from_dict` reads back."""
         return {
@@ -92,6 +98,26 @@ class Skeleton:
             "left_right": [list(pair) for pair in self.left_right],
             "root": self.root,
         }
+
+    def changed(self, record: Mapping[str, Any]) -> Skeleton:
+        """This skeleton with what a record of :meth:`from_names` gives.
+
+        ``edges`` and ``root`` take the place of its own; ``left_right`` is added to
+        its pairs, in place of those that have a joint in common with it.
+
+        Raises:
+            ValueError: as :meth:`from_names`.
+        """
+        joints = {"name": self.name, "joints": self.joints}
+        given = Skeleton.from_names({"left_right": []} | dict(record) | joints)
+        new = {joint for pair in given.left_right for joint in pair}
+        kept = tuple(pair for pair in self.left_right if not new & {*pair})
+        return dataclasses.replace(
+            self,
+            edges=given.edges if "edges" in record else self.edges,
+            left_right=kept + given.left_right,
+            root=given.root if "root" in record else self.root,
+        )
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Skeleton:
@@ -151,31 +177,52 @@ class Skeleton:
             raise ValueError(f"skeleton {record.get('name', '')!r}: {error}") from error
 
 
+# What stands for a side in a name: left and right, in the order of trust.
+SIDES = (
+    ("left", "right"),
+    ("Left", "Right"),
+    ("LEFT", "RIGHT"),
+    ("L", "R"),
+    ("l", "r"),
+)
+
+
 def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs joints whose names differ only in left/right, l/r or L/R.
+    """Pairs joints whose names differ only in the side, wherever it stands.
+
+    The names are compared as they are, then without case and separators, then also
+    without digits (``paw1LH`` and ``paw4RH``). Two joints are a pair if neither of
+    them could have another partner.
 
     Examples:
-        >>> find_left_right(["nose", "left_eye", "right_eye", "LHip", "RHip"])
+        >>> find_left_right(["nose", "left_eye", "right_eye", "HLpaw", "HRpaw"])
         ((1, 2), (3, 4))
     """
-    index = {name: i for i, name in enumerate(joints)}
-    pairs = []
-    for name, i in index.items():
-        for partner in _right_names(name):
-            if partner in index and partner != name:
-                pairs.append((i, index[partner]))
-                break
-    return tuple(pairs)
+    pairs: dict[int, int] = {}
+    for ignored in ("", r"[\W_]", r"[\W_\d]"):
+        free = [i for i in range(len(joints)) if i not in {*pairs, *pairs.values()}]
+
+        def plain(name: str, ignored: str = ignored) -> str:
+            return re.sub(ignored, "", name.lower()) if ignored else name
+
+        keys = {i: plain(joints[i]) for i in free}
+        for left, right in SIDES:
+            wanted = {
+                i: {plain(other) for other in _exchanged(joints[i], left, right)}
+                for i in free
+            }
+            found = [(i, k) for i in free for k in free if keys[k] in wanted[i]]
+            for i, k in found:
+                alone = sum(i in pair or k in pair for pair in found) == 1
+                if alone and not {i, k} & {*pairs, *pairs.values()}:
+                    pairs[i] = k
+    return tuple(sorted(pairs.items()))
 
 
-_LEFT = re.compile(r"[Ll]eft|LEFT|^[Ll]|[Ll]$|(?<=[-_. ])[Ll](?=[-_. ])")
-_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
-
-
-def _right_names(name: str) -> list[str]:
-    """What the right partner of a left joint called ``name`` could be called."""
-    found = list(_LEFT.finditer(name))
-    return [f"{name[: m.start()]}{_RIGHT[m[0]]}{name[m.end() :]}" for m in found]
+def _exchanged(name: str, left: str, right: str) -> list[str]:
+    """``name`` with one ``left`` in it replaced, for each that it has."""
+    places = [match.start() for match in re.finditer(left, name)]
+    return [f"{name[:i]}{right}{name[i + len(left) :]}" for i in places]
 
 
 def _find_root(joints: Sequence[str]) -> int:
@@ -251,8 +298,11 @@ def well_known(skeleton: Skeleton) -> Skeleton:
     return skeleton
 
 
-def read_skeleton(text: str) -> Skeleton:
+def read_skeleton(text: str) -> Skeleton | Mapping[str, Any]:
     """A skeleton by the name of a built-in one, by a JSON file, or as JSON itself.
+
+    A record without ``joints`` says what to change in the skeleton of a file; it is
+    returned as it is, for :meth:`Skeleton.changed`.
 
     Raises:
         ValueError: none of the three, or a skeleton that does not hold together.
@@ -268,9 +318,10 @@ def read_skeleton(text: str) -> Skeleton:
             f"config.data.skeleton = {text!r} is neither one of {sorted(BUILT_IN)} nor "
             f"a readable JSON file ({error})"
         ) from error
-    if not isinstance(record, dict):
-        raise ValueError(f"config.data.skeleton = {text!r}: no JSON object")
-    return Skeleton.from_names(record)
+    fields = ("joints", "edges", "left_right", "root")
+    if not isinstance(record, dict) or not any(field in record for field in fields):
+        raise ValueError(f"config.data.skeleton = {text!r}: no JSON object of {fields}")
+    return Skeleton.from_names(record) if "joints" in record else record
 
 
 # The same place under another name, where data sets of people disagree.
@@ -354,6 +405,16 @@ def _key(joint: str) -> tuple[str, str]:
     sides = [_SIDES[word] for word in words if word in _SIDES]
     rest = "".join(word for word in words if word not in _SIDES)
     return (sides[0] if len(sides) == 1 else "", rest or joint)
+
+
+def side_of(joint: str) -> str:
+    """``"left"`` or ``"right"`` where a word of the name says so, else empty.
+
+    Examples:
+        >>> side_of("LHip"), side_of("ear_r1"), side_of("tail")
+        ('left', 'right', '')
+    """
+    return _key(joint)[0]
 
 
 def _synonym(key: tuple[str, str]) -> tuple[str, str]:

@@ -19,7 +19,13 @@ from rich.table import Table
 
 from input_pipeline import crops
 from input_pipeline.checks.problems import Problem
-from input_pipeline.checks.validate import Report, left_out, problem_lines, validate
+from input_pipeline.checks.validate import (
+    Report,
+    left_out,
+    problem_lines,
+    skeleton_lines,
+    validate,
+)
 from input_pipeline.dataset import Dataset, open_dataset
 from input_pipeline.formats.annotations import Labels
 from input_pipeline.formats.pictures import check_picture
@@ -95,6 +101,8 @@ def show(report: Report, console: Console | None = None) -> None:
             counts = [(s.joints.get(joint, 0), max(s.persons, 1)) for s in surveys]
             table.add_row(joint, *(f"{n} ({n / persons:.0%})" for n, persons in counts))
         console.print(table)
+    for line in skeleton_lines(report.splits):
+        console.print(line, markup=False)
     for line in problem_lines(report.problems):
         console.print(line, markup=False)
 
@@ -135,7 +143,9 @@ def _tiles(
     tiles = []
     for row in rows:
         person = index.persons[row]
-        picture = check_picture(person, person.file, report=lambda problem: None)
+        seen: list[Problem] = []  # reported before
+        how = person.file, index.skeleton
+        picture = check_picture(person, *how, report=seen.append)
         if picture is not None:
             box = person.box if settings.box == "annotation" else None
             marks = person.keypoints, person.labelled, box

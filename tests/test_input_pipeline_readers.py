@@ -236,7 +236,7 @@ def test_predictions_for_a_video_are_no_labels(tmp_path):
         _index({"name": "dlc", "annotations": str(tmp_path / "x.csv")})
 
 
-def test_sleap_frames_of_a_video_need_pictures(tmp_path):
+def test_sleap_frames_need_their_video(tmp_path):
     import sleap_io as sio
 
     skeleton = sio.Skeleton([sio.Node("a"), sio.Node("b")])
@@ -245,7 +245,7 @@ def test_sleap_frames_of_a_video_need_pictures(tmp_path):
     frame = sio.LabeledFrame(video=video, frame_idx=3, instances=[instance])
     labels = sio.Labels([frame], videos=[video], skeletons=[skeleton])
     labels.save(str(tmp_path / "x.slp"))
-    with pytest.raises(ValueError, match=r"frame 3 of mouse\.mp4.*as pictures"):
+    with pytest.raises(ValueError, match=r"frame 3: no mouse\.mp4; put it below"):
         _index({"name": "sleap", "annotations": str(tmp_path / "x.slp")})
 
 

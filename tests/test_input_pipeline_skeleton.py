@@ -1,5 +1,7 @@
 """The skeleton: pairs, permutation, root and the refusal of impossible ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,16 @@ def test_flip_permutation_swaps_sides_and_is_an_involution():
         (["wing_l", "wing_r", "tail"], ((0, 1),)),
         (["L_ear_tip", "R_ear_tip"], ((0, 1),)),
         (["Leg", "Root", "Tail"], ()),
+        # The side before a number, inside a name, beside another letter.
+        (["forelegL1", "forelegR1", "forelegL2", "forelegR2"], ((0, 1), (2, 3))),
+        (["ear_r1", "ear_l1", "frontL_knee", "frontR_knee"], ((1, 0), (2, 3))),
+        (["FL_paw", "FR_paw", "HLpaw", "HRpaw"], ((0, 1), (2, 3))),
+        (["FL", "FR", "RL", "RR"], ((0, 1), (2, 3))),
+        (["paw1LH", "paw2LF", "paw3RF", "paw4RH"], ((0, 3), (1, 2))),
+        (["leftEye", "Right_eye", "flpaw", "frpaw"], ((0, 1), (2, 3))),
+        # Which of several would be a guess.
+        (["legL1", "legL2", "legR3", "legR4"], ()),
+        (["upper_lip", "lower_lip", "flank", "throat"], ()),
     ],
 )
 def test_left_right_pairs_are_found_by_name(names, pairs):
@@ -58,3 +70,20 @@ def test_impossible_skeletons_are_refused(fields, message):
     good = {"name": "x", "joints": ("a", "b", "c"), "edges": ((0, 1),)}
     with pytest.raises(ValueError, match=message):
         Skeleton(**(good | fields))
+
+
+def test_a_pair_or_a_root_is_set_without_the_rest():
+    own = Skeleton.from_names(
+        {
+            "name": "mine",
+            "joints": ["L_ear", "R_ear", "a", "b", "tail"],
+            "edges": [["a", "b"]],
+        }
+    )
+    assert own.changed({}) == own
+    assert own.changed({"root": "tail"}) == dataclasses.replace(own, root=4)
+    assert own.changed({"left_right": [["b", "a"]]}).left_right == ((0, 1), (3, 2))
+    assert own.changed({"left_right": [["R_ear", "a"]]}).left_right == ((1, 2),)
+    assert own.changed({"edges": [["tail", 0]]}).edges == ((4, 0),)
+    with pytest.raises(ValueError, match="'wing' is not one of"):
+        own.changed({"left_right": [["a", "wing"]]})

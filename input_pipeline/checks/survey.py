@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.checks.plausible import BEYOND_BOX, beyond_box
 from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.checks.suspects import Swap, suspected_swaps
 from input_pipeline.crops import landmark_boxes
 from input_pipeline.formats.annotations import Labels, Person
 
 SMALL_PX = 16.0  # bodies below show a network next to nothing
-OUTSIDE_PART = 0.1  # of the box's longer side that landmarks may lie beyond it
 
 
 class Look(NamedTuple):
@@ -101,8 +101,8 @@ def note_oddities(
         if extent < SMALL_PX:
             value = f"the landmarks span {extent:.1f} pixels in {person.name}"
             note("small body", person.at, value, "leave it out if it cannot be seen")
-        beyond = _beyond_box(points, person.box)
-        if beyond > OUTSIDE_PART:
+        beyond = beyond_box(points, person.box)
+        if beyond > BEYOND_BOX:
             value = f"landmarks up to {beyond:.0%} of its side outside the box"
             note("box does not fit", person.at, value, "correct the box or landmarks")
     first: dict[tuple[Any, ...], Person] = {}  # by the picture's bytes and landmarks
@@ -114,12 +114,3 @@ def note_oddities(
         if one is not person:
             value = f"the same picture and landmarks as {one.at} ({one.name})"
             note("duplicate sample", person.at, value, "remove one of the two")
-
-
-def _beyond_box(points: np.ndarray, box: np.ndarray) -> float:
-    """How far landmarks lie outside an annotated box, over its longer side."""
-    side = float(box[2:].max())
-    if not side > 0:
-        return 0.0
-    outside = np.maximum(box[:2] - points, points - (box[:2] + box[2:]))
-    return float(outside.max()) / side

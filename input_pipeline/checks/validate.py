@@ -26,11 +26,11 @@ from input_pipeline.formats.pictures import check_picture
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
 from input_pipeline.settings import SPLITS, DataSettings
-from input_pipeline.skeleton import H36M_17
+from input_pipeline.skeleton import H36M_17, Skeleton, side_of
 from input_pipeline.sources.prepared import Prepared
 
 T = TypeVar("T")
-SHOWN = 20  # rows of one kind in the printed table
+SHOWN = 3  # problems of one kind that are printed one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Report:
             f"{split}: {count} samples{left_out(self.skipped.get(split, {}))}"
             for split, count in self.samples.items()
         ]
-        lines += problem_lines(self.problems)
+        lines += skeleton_lines(self.splits) + problem_lines(self.problems)
         return "\n".join([*lines, self.verdict])
 
     @property
@@ -77,6 +77,7 @@ class Report:
             "ok": self.ok,
             "samples": self.samples,
             "left_out": self.skipped,
+            "skeletons": {k: v.skeleton.to_dict() for k, v in self.splits.items()},
             "splits": {k: dataclasses.asdict(v) for k, v in self.surveys.items()},
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
         }
@@ -89,21 +90,39 @@ def left_out(skipped: Mapping[str, int]) -> str:
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """Two lines a problem: level, kind and place; then value and remedy."""
+    """Two lines a problem: level, kind and place; then value and remedy.
+
+    Many problems of one kind are the first of them and their number.
+    """
     by_kind: dict[str, list[Problem]] = collections.defaultdict(list)
     for problem in problems:
         by_kind[problem.kind].append(problem)
     width = max((len(kind) for kind in by_kind), default=0)
     lines = []
     for kind, some in by_kind.items():
-        for problem in some[:SHOWN]:
+        for problem in some if len(some) <= SHOWN else some[:1]:
             level = "error" if problem.fatal else "note "
             place = ", ".join(part for part in (problem.file, problem.index) if part)
             lines.append(f"{level}  {kind:<{width}}  {place}")
             lines.append(f"{'':<{width + 9}}{problem.value}; {problem.remedy}")
         if len(some) > SHOWN:
-            lines.append(f"       {kind:<{width}}  and {len(some) - SHOWN} more")
+            more = f"and {len(some) - 1} more of this kind, all in check.json"
+            lines.append(f"{'':<{width + 9}}{more}")
     return lines
+
+
+def skeleton_lines(splits: Mapping[str, Labels]) -> list[str]:
+    """Which joints are pairs, which have no partner, and the root."""
+    if "train" not in splits:
+        return []
+    skeleton = splits["train"].skeleton
+    names = skeleton.joints
+    pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in skeleton.left_right)
+    return [
+        f"left / right: {pairs or 'no pair'}",
+        f"without a partner: {', '.join(skeleton.unpaired) or 'none'}",
+        f"root: {names[skeleton.root]}; {len(skeleton.edges)} bones",
+    ]
 
 
 def validate(data: Dataset) -> Report:
@@ -175,19 +194,34 @@ def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
     surveys, looks = {}, {}
     for split, index in splits.items():
         path, _ = settings.annotation_file(split)
-        looks[split] = _check_pictures(index.persons, path, report)
+        looks[split] = _check_pictures(index, path, report)
         surveys[split] = survey(index, looks[split])
         note_oddities(index, surveys[split], looks[split], str(path), report)
         _check_truth(settings, split, index, report)
-    if "train" in splits and not splits["train"].skeleton.left_right:
-        remedy = "name pairs left_x and right_x, or set student.augment.flip_prob=0"
-        value = f"no left-right pairs among {list(splits['train'].skeleton.joints)}"
-        where = settings.annotations
-        report(Problem("no sides", where, "categories", value, remedy, fatal=False))
+    if "train" in splits:
+        _note_skeleton(splits["train"].skeleton, settings.annotations, report)
     if len(splits) == 2:
         _note_shared_pictures(settings, looks, report)
     samples = {split: len(index.persons) for split, index in splits.items()}
     return Report((), samples, skipped, surveys, dict(splits))
+
+
+def _note_skeleton(skeleton: Skeleton, where: str, report: Reporter) -> None:
+    """Pairs or bones that are missing."""
+
+    def note(kind: str, value: str, changes: str, otherwise: str) -> None:
+        remedy = f"set --config.data.skeleton='{changes}'{otherwise}"
+        report(Problem(kind, where, "skeleton", value, remedy, fatal=False))
+
+    example = '{"left_right": [["LEFT", "RIGHT"]]}'
+    if not skeleton.left_right:
+        value = f"no left-right pairs among {list(skeleton.joints)}"
+        note("no sides", value, example, ", or student.augment.flip_prob=0")
+    elif half := [joint for joint in skeleton.unpaired if side_of(joint)]:
+        note("side without a partner", ", ".join(half), example, " if it has one")
+    if not skeleton.edges:
+        value = "the skeleton has no bones: only points will be drawn"
+        note("no bones", value, '{"edges": [["PARENT", "CHILD"]]}', "")
 
 
 def _check_extra(data: Dataset, found: Report, report: Reporter) -> None:
@@ -204,15 +238,14 @@ def _check_extra(data: Dataset, found: Report, report: Reporter) -> None:
                 getattr(found, field)[key] = getattr(checked, field)["train"]
 
 
-def _check_pictures(
-    persons: Sequence[Person], path: Path, report: Reporter
-) -> dict[Path, Look]:
+def _check_pictures(index: Labels, path: Path, report: Reporter) -> dict[Path, Look]:
     """Decodes every picture, once for each person; what was seen, by file."""
     looks: dict[Path, Look] = {}
+    persons = index.persons
     found: list[list[Problem]] = [[] for _ in persons]
 
     def check(person: Person, problems: list[Problem]) -> None:
-        picture = check_picture(person, path, report=problems.append)
+        picture = check_picture(person, path, index.skeleton, report=problems.append)
         if picture is not None:
             digest = hashlib.sha1(picture.encoded, usedforsecurity=False).hexdigest()
             looks[person.file] = Look(picture.image.size, digest)

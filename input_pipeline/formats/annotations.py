@@ -1,8 +1,8 @@
 """Labelled persons, whatever format they come from. No TensorFlow here.
 
-A reader (``coco``, ``mpii``, ``h36m``, ``lsp``, ``dlc``, ``sleap``) turns one file
-into :class:`Labels`, in the joints of the file. :func:`index_labels` brings them to
-the wanted joints by name, checks every person and says what is wrong.
+A reader (``coco``, ``mpii``, ``h36m``, ``lsp``, ``dlc``, ``sleap`` ...) turns one file
+into :class:`Labels`, in the joints and pixels of the file. :func:`index_labels` brings
+them to the wanted joints by name, checks every person and says what is wrong.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.frames import is_there, picture_size
 from input_pipeline.skeleton import Skeleton, match_joints, well_known
 
 # Annotation tools round to whole pixels, so a landmark may lie just outside.
-BORDER_PX = 1.0
+BORDER_PX = 2.0
+CENTRE_PX = 0.5  # of the first pixel, in the convention of ``input_pipeline.crops``
 # No picture is that large; beyond it float32 could not tell one pixel from the next.
 FAR_PX = 1e6
 OUTSIDE_REMEDY = (
-    "correct the coordinates, set v to 0, or take them as they are with "
-    "--config.data.outside=keep"
+    "correct it, or set --config.data.outside=drop (such landmarks are unlabelled) or "
+    "=keep (they are taken as they are)"
 )
 JOINT_NAMES = """--config.data.joint_names='{"in the file": "in the skeleton"}'"""
+DROPPED = "landmarks outside the picture"
 SKIPPED = ("crowd", "unlabelled", "too few joints")
 
 
@@ -38,11 +41,12 @@ class Person:
         sample_id: unique in the file.
         image_id: of the picture, shared by the persons in it.
         name: of the picture, relative to the folder of the pictures.
-        keypoints: (J, 2) pixels, in the convention of ``input_pipeline.crops``.
+        keypoints: (J, 2) pixels, in the convention of the file and then in that of
+            ``input_pipeline.crops``; and so is ``box``.
         labelled: (J,) bool.
         size: (width, height) of the picture, where the file tells it.
         box: (4,) x, y, width, height; zeros where the file has none.
-        file: of the picture.
+        file: of the picture; what it can be: ``input_pipeline.frames``.
         reach: how far outside landmarks may lie, in sizes of the picture.
     """
 
@@ -60,13 +64,17 @@ class Person:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """One file: its joints and bones, its persons, and what was left out."""
+    """One file: its joints and bones, its persons, and what was left out.
+
+    ``pixel_centre`` is where the file has the centre of the first pixel.
+    """
 
     skeleton: Skeleton
     persons: Sequence[Person] = ()
     skipped: dict[str, int] = dataclasses.field(
         default_factory=lambda: dict.fromkeys(SKIPPED, 0)
     )
+    pixel_centre: float = CENTRE_PX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +89,13 @@ class Source:
         min_joints: the fewest labelled joints of a person.
         report: receives every :class:`Problem`.
         skeleton: the joints to bring the labels to; None: those of the file.
+        changes: to the skeleton of the file, see ``Skeleton.changed``.
         joint_names: joint of the file -> joint of ``skeleton``, where names differ.
-        reach: how far outside landmarks may lie, in sizes of the picture.
+        outside: what is done with landmarks outside of the picture: ``"error"``,
+            ``"drop"`` or ``"keep"``, up to one size of the picture.
+        pixel_centre: where the centre of the first pixel is; None: as the format says.
+        category: name or id of the only category to read; empty: any.
+        min_score: landmarks with a lower score count as unlabelled.
     """
 
     path: Path
@@ -92,8 +105,12 @@ class Source:
     min_joints: int
     report: Reporter
     skeleton: Skeleton | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     joint_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    reach: float = 0.0
+    outside: str = "error"
+    pixel_centre: float | None = None
+    category: str = ""
+    min_score: float = 0.6
 
     def problem(
         self, kind: str, index: str, value: Any, remedy: str, fatal: bool = True
@@ -116,7 +133,8 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         The labels, or None where nobody can be used.
     """
     try:
-        skeleton = source.skeleton or well_known(labels.skeleton)
+        own = well_known(labels.skeleton).changed(source.changes)
+        skeleton = source.skeleton or own
         places = match_joints(labels.skeleton.joints, skeleton, source.joint_names)
     except ValueError as error:
         remedy = f"name the pairs by {JOINT_NAMES}, or change the skeleton"
@@ -128,10 +146,19 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         if names:
             remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
             source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
+    first = next(iter(labels.persons), None)
+    if (
+        first
+        and not source.images.is_dir()
+        and not is_there(source.images / first.name)
+    ):
+        remedy = "set --config.data.images to the folder of the pictures"
+        source.problem("missing folder", str(source.images), "no such folder", remedy)
+        return None
     skipped = dict(labels.skipped)
     persons: dict[int, Person] = {}
     for found in labels.persons:
-        person = _usable(source, found, places, skipped)
+        person = _usable(source, found, labels, places, skipped)
         if person is None or not _check_person(source, person, skeleton):
             continue
         if person.sample_id in persons:
@@ -147,9 +174,13 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
 
 
 def _usable(
-    source: Source, found: Person, places: np.ndarray, skipped: dict[str, int]
+    source: Source,
+    found: Person,
+    labels: Labels,
+    places: np.ndarray,
+    skipped: dict[str, int],
 ) -> Person | None:
-    """One person in the wanted joints; None where it cannot be used."""
+    """One person in the wanted joints and pixels; None where it cannot be used."""
     if not found.labelled.any():
         remedy = "label a joint, or set num_keypoints to 0 to leave the person out"
         source.problem("no labelled joint", found.at, "none is labelled", remedy)
@@ -159,33 +190,50 @@ def _usable(
     if bad.size:
         j = int(bad[0])
         remedy = "write finite pixels, or mark the joint as unlabelled"
-        value = f"joint {j} is at {found.keypoints[j].tolist()}"
+        joint = labels.skeleton.joints[j]
+        value = f"{joint} is at {found.keypoints[j].tolist()}"
         source.problem("impossible coordinate", found.at, value, remedy)
         return None
     labelled = (places >= 0) & found.labelled[places]
-    if labelled.sum() < source.min_joints:
-        skipped["too few joints" if labelled.any() else "unlabelled"] += 1
-        return None
-    keypoints = np.where(labelled[:, None], found.keypoints[places], 0.0)
+    centre = source.pixel_centre
+    shift = CENTRE_PX - (labels.pixel_centre if centre is None else centre)
+    keypoints = np.where(labelled[:, None], found.keypoints[places] + shift, 0.0)
     box = np.where(np.abs(found.box) < FAR_PX, found.box, np.nan)
-    return dataclasses.replace(
+    box[:2] += shift
+    person = dataclasses.replace(
         found,
         keypoints=keypoints.astype(np.float32),
         labelled=labelled,
         box=box.astype(np.float32),
         file=source.images / found.name,
-        reach=source.reach,
+        reach=float(source.outside == "keep"),
     )
+    if source.outside == "drop":
+        person = _without_outside(person, skipped)
+    if person.labelled.sum() < source.min_joints:
+        skipped["too few joints" if person.labelled.any() else "unlabelled"] += 1
+        return None
+    return person
+
+
+def _without_outside(person: Person, skipped: dict[str, int]) -> Person:
+    """The person without its landmarks outside of the picture, which are counted."""
+    outside = joints_outside(person, person.size or picture_size(person.file))
+    if not outside.any():
+        return person
+    skipped[DROPPED] = skipped.get(DROPPED, 0) + int(outside.sum())
+    keypoints = np.where(outside[:, None], np.float32(0), person.keypoints)
+    labelled = person.labelled & ~outside
+    return dataclasses.replace(person, keypoints=keypoints, labelled=labelled)
 
 
 def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
     """Reports what is wrong with one person; True where it can be used."""
-    outside = joint_outside(person, person.size)
-    if outside is not None:
-        joint = f"joint {outside} ({skeleton.joints[outside]})"
-        where = f"{joint} at {person.keypoints[outside].tolist()}"
-        value = f"{where}, {person.name} is {person.size}"
-        source.problem("landmark outside the picture", person.at, value, OUTSIDE_REMEDY)
+    outside = text_outside(person, person.size, skeleton)
+    if outside:
+        source.problem(
+            "landmark outside the picture", person.at, outside, OUTSIDE_REMEDY
+        )
         return False
     landmarks = source.box == "landmarks"
     points = person.keypoints[person.labelled]
@@ -201,27 +249,33 @@ def _check_person(source: Source, person: Person, skeleton: Skeleton) -> bool:
         value = f"{source.box} box {extent.tolist()}, annotated {person.box.tolist()}"
         source.problem("zero-area box", person.at, value, remedy)
         return False
-    if not is_file(person.file):
+    if not is_there(person.file):
         remedy = "set --config.data.images to the folder of the pictures, or add it"
         source.problem("missing file", person.at, person.file, remedy)
         return False
     return True
 
 
-def joint_outside(person: Person, size: tuple[int, int] | None) -> int | None:
-    """Index of the first labelled landmark outside a (width, height) picture."""
+def joints_outside(person: Person, size: tuple[int, int] | None) -> np.ndarray:
+    """(P,) bool: labelled landmarks outside a (width, height) picture."""
     if size is None:
-        return None
+        return np.zeros_like(person.labelled)
     beyond = BORDER_PX + person.reach * np.asarray(size, np.float64)
     low, high = -beyond, np.asarray(size, np.float64) + beyond
     outside = ((person.keypoints < low) | (person.keypoints > high)).any(axis=1)
-    bad = np.flatnonzero(person.labelled & outside)
-    return int(bad[0]) if bad.size else None
+    return person.labelled & outside
 
 
-def is_file(path: Path) -> bool:
-    """``path.is_file()``, False also for what cannot be a path at all."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+def text_outside(
+    person: Person, size: tuple[int, int] | None, skeleton: Skeleton
+) -> str:
+    """The first labelled landmark outside of a picture, in words; empty for none."""
+    bad = np.flatnonzero(joints_outside(person, size))
+    if not bad.size:
+        return ""
+    j = int(bad[0])
+    where = f"{skeleton.joints[j]} at {person.keypoints[j].tolist()}"
+    exchanged = dataclasses.replace(person, keypoints=person.keypoints[:, ::-1])
+    fits = not joints_outside(exchanged, size).any()
+    hint = "; with x and y exchanged all would be inside" if fits else ""
+    return f"{where}, {person.name} is {size}{hint}"

@@ -6,7 +6,8 @@ video, file). An empty cell is an unlabelled joint. The centre of the first pixe
 0. The bones come from ``skeleton`` in the project's ``config.yaml``, where there is
 one. A project's folder reads the labels of all its videos.
 
-A ``likelihood`` below 0.6, which is DeepLabCut's own threshold, counts as unlabelled.
+A ``likelihood`` below ``config.data.min_score`` counts as unlabelled; its default is
+DeepLabCut's own threshold.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.settings import deeplabcut_project
 from input_pipeline.skeleton import Skeleton
 
-CENTRE_PX = 0.5  # DeepLabCut has the centre of the first pixel at 0
-LIKELY = 0.6
+PIXEL_CENTRE_PX = 0.0  # of the first pixel
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
 LABELS = "labeled-data/*/CollectedData_*"
 
@@ -56,11 +56,11 @@ def read(source: Source) -> Labels | None:
     if len(good) < max(len(tables), 1):
         return None
     joints = tuple(dict.fromkeys(c[1] for t in good.values() for c in t.columns))
-    labels = Labels(_skeleton(source, joints))
+    labels = Labels(_skeleton(source, joints), pixel_centre=PIXEL_CENTRE_PX)
     found: list[Person] = []
     image_ids: dict[str, int] = {}
     for file, table in good.items():
-        for person in _persons(file.name, table, joints, image_ids):
+        for person in _persons(file.name, table, joints, image_ids, source.min_score):
             if person.labelled.any():
                 found.append(dataclasses.replace(person, sample_id=len(found)))
             else:
@@ -97,7 +97,11 @@ def _skeleton(source: Source, joints: tuple[str, ...]) -> Skeleton:
 
 
 def _persons(
-    file: str, table: Table, joints: Sequence[str], image_ids: dict[str, int]
+    file: str,
+    table: Table,
+    joints: Sequence[str],
+    image_ids: dict[str, int],
+    likely: float,
 ) -> Iterator[Person]:
     individuals = tuple(dict.fromkeys(c[0] for c in table.columns))
     place = {column: i for i, column in enumerate(table.columns)}
@@ -113,8 +117,8 @@ def _persons(
             ]
             array = values[row][np.array(columns)]
             given = ~np.isnan(array[:, :2]).all(axis=1)
-            labelled = given & (np.nan_to_num(array[:, 2], nan=1.0) >= LIKELY)
-            xy = np.where(labelled[:, None], array[:, :2] + CENTRE_PX, 0.0)
+            labelled = given & (np.nan_to_num(array[:, 2], nan=1.0) >= likely)
+            xy = np.where(labelled[:, None], array[:, :2], 0.0)
             at = f"{file} row {row}"
             at += f" {individual}" if len(individuals) > 1 else ""
             yield Person(at, 0, image_id, name, xy, labelled)

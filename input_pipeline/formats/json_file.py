@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from input_pipeline.formats.annotations import Source, is_file
+from input_pipeline.formats.annotations import Source
+from input_pipeline.frames import is_file
 
 
 def read_json(source: Source) -> Any | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Person, Source, is_file
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.mat_file import read_mat
-from input_pipeline.formats.mpii import MATLAB_PX
+from input_pipeline.formats.mpii import MATLAB_CENTRE_PX
+from input_pipeline.frames import is_file
 from input_pipeline.skeleton import LSP_14
 
 JOINTS = LSP_14.num_joints
@@ -37,7 +38,8 @@ def read(source: Source) -> Labels | None:
         return None
     order = (2, 1, 0) if original else (2, 0, 1)
     table = array.astype(np.float64).transpose(order)  # (N, joints, 3)
-    return Labels(LSP_14, tuple(_marks(table, original, source.images)))
+    persons = tuple(_marks(table, original, source.images))
+    return Labels(LSP_14, persons, pixel_centre=MATLAB_CENTRE_PX)
 
 
 def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Person]:
@@ -49,6 +51,6 @@ def _marks(table: np.ndarray, original: bool, images: Path) -> Iterator[Person]:
         # Left of or above the picture: what the annotator could only guess.
         guessed = (row[:, :2] < 1).any(axis=1) & (row[:, 2] > 0)
         labelled = ~guessed if original else row[:, 2] > 0
-        xy = np.where(labelled[:, None], row[:, :2] + MATLAB_PX, 0.0)
+        xy = np.where(labelled[:, None], row[:, :2], 0.0)
         at = f"joints(:, :, {i + 1})"
         yield Person(at, i + 1, i + 1, pattern.format(i + 1), xy, labelled)

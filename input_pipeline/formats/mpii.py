@@ -21,8 +21,7 @@ from input_pipeline.formats.json_file import read_json
 from input_pipeline.formats.mat_file import as_list, field, number, read_mat, text
 from input_pipeline.skeleton import MPII_16
 
-# The centre of the first pixel is at 1 in MATLAB, at 0.5 here.
-MATLAB_PX = -0.5
+MATLAB_CENTRE_PX = 1.0  # of the first pixel
 SCALE_PX = 200.0
 JOINTS = MPII_16.num_joints
 
@@ -33,7 +32,7 @@ def read(source: Source) -> Labels | None:
         release = read_mat(source, "RELEASE")
         if release is None:
             return None
-        labels = Labels(MPII_16)
+        labels = Labels(MPII_16, pixel_centre=MATLAB_CENTRE_PX)
         found = tuple(_from_release(source, release, labels.skipped))
         return dataclasses.replace(labels, persons=found)
     record = read_json(source)
@@ -43,7 +42,8 @@ def read(source: Source) -> Labels | None:
         remedy = "use the list of persons that HRNet and mmpose read"
         source.problem("not an MPII file", "", type(record).__name__, remedy)
         return None
-    return Labels(MPII_16, tuple(_from_json(source, record)))
+    persons = tuple(_from_json(source, record))
+    return Labels(MPII_16, persons, pixel_centre=MATLAB_CENTRE_PX)
 
 
 def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Person]:
@@ -65,7 +65,7 @@ def _from_json(source: Source, record: Sequence[Any]) -> Iterator[Person]:
             image_id = image_ids.setdefault(name, len(image_ids))
             box = _box(entry.get("center"), entry.get("scale"))
             labelled = np.nan_to_num(vis, nan=1.0) > 0
-            yield Person(at, i, image_id, name, xy + MATLAB_PX, labelled, None, box)
+            yield Person(at, i, image_id, name, xy, labelled, None, box)
 
 
 def _box(at: Any, size: Any) -> np.ndarray:
@@ -73,7 +73,7 @@ def _box(at: Any, size: Any) -> np.ndarray:
     if centre is None or scale is None:
         return np.zeros(4)
     side = SCALE_PX * float(scale)
-    return np.array([*(centre + MATLAB_PX - side / 2), side, side])
+    return np.array([*(centre - side / 2), side, side])
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -127,4 +127,4 @@ def _points(
         values = [number(field(point, axis)) for axis in ("x", "y")]
         xy[int(joint)] = [np.nan if v is None else v for v in values]
         labelled[int(joint)] = True
-    return np.where(labelled[:, None], xy + MATLAB_PX, 0.0), labelled
+    return np.where(labelled[:, None], xy, 0.0), labelled

@@ -9,8 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from input_pipeline.checks.problems import Problem, Reporter
-from input_pipeline.formats.annotations import OUTSIDE_REMEDY, Person, joint_outside
+from input_pipeline.formats.annotations import OUTSIDE_REMEDY, Person, text_outside
+from input_pipeline.frames import read_encoded
 from input_pipeline.pictures import as_rgb, decode_upright
+from input_pipeline.skeleton import Skeleton
 
 JPEG_QUALITY = 95
 
@@ -31,7 +33,7 @@ class Picture:
 
 
 def check_picture(
-    person: Person, annotations: Path, *, report: Reporter
+    person: Person, annotations: Path, skeleton: Skeleton, *, report: Reporter
 ) -> Picture | None:
     """Decodes a person's picture and compares it with the annotations.
 
@@ -48,7 +50,7 @@ def check_picture(
         report(Problem(kind, str(person.file), where, value, remedy))
 
     try:
-        encoded = person.file.read_bytes()
+        encoded = read_encoded(person.file)
         picture = Picture(encoded, *decode_upright(encoded, person.size))
     except Exception as error:  # damaged files make Pillow fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -65,11 +67,9 @@ def check_picture(
         remedy = "correct width and height, or the picture"
         problem("size differs", value, remedy)
         return None
-    outside = joint_outside(person, image.size)
-    if outside is not None:
-        value = f"joint {outside} at {person.keypoints[outside].tolist()}"
-        remedy = f"the picture is {image.size}: {OUTSIDE_REMEDY}"
-        problem("landmark outside", value, remedy)
+    outside = text_outside(person, image.size, skeleton)
+    if outside:
+        problem("landmark outside", outside, OUTSIDE_REMEDY)
         return None
     return picture
 

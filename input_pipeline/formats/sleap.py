@@ -1,9 +1,9 @@
 """Reads SLEAP's ``.slp`` through sleap-io (``pip install 'nrsfm-distill[readers]'``).
 
-The labelled frames must be pictures: a project made from an image sequence. Frames of
-a video are first saved as pictures (``docs/own_data.md`` has the lines). The centre of
-the first pixel is at 0; a point that is NaN is unlabelled. Where a frame has an
-instance set by hand, instances predicted by a model are left out and counted.
+The labelled frames are read out of the videos (by PyAV), out of the package
+(``.pkg.slp``), or are the files of an image sequence. The centre of the first pixel is
+at 0; a point that is NaN is unlabelled. Where a frame has an instance set by hand,
+instances predicted by a model are left out and counted. Symmetric nodes are pairs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Person, Source, is_file
+from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.json_file import read_bytes
+from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
 
-CENTRE_PX = 0.5
+PIXEL_CENTRE_PX = 0.0
 PREDICTED = "predicted"
 
 
@@ -36,6 +37,10 @@ def read(source: Source) -> Labels | None:
             f"{source.path}: reading .slp needs sleap-io; pip install "
             "'nrsfm-distill[readers]'"
         ) from error
+    if source.path.suffix.lower() != ".slp":
+        remedy = "give the project's .slp, or set --config.data.name=tracks for tracks"
+        source.problem("not a SLEAP file", "", "an export, without labels", remedy)
+        return None
     if read_bytes(source) is None:
         return None
     try:
@@ -45,35 +50,42 @@ def read(source: Source) -> Labels | None:
             project = load(str(source.path), open_videos=False)
             nodes = [str(node.name) for node in project.skeleton.nodes]
             edges = [list(map(str, edge)) for edge in project.skeleton.edge_names]
+            pairs = [list(map(int, pair)) for pair in project.skeleton.symmetry_inds]
             frames = list(project.labeled_frames)
     except Exception as error:  # HDF5 and the parser fail in many ways
-        remedy = "copy the file again, or save it with SLEAP"
+        remedy = "open it in SLEAP and save it as .slp or as a package"
         source.problem("not a SLEAP file", "", repr(error), remedy)
         return None
     try:
         skeleton = Skeleton.from_names(
             {"name": "sleap", "joints": nodes, "edges": edges}
         )
+        # Which of a symmetric pair is the left one, only the names can tell.
+        named = {frozenset(pair) for pair in skeleton.left_right}
+        new = [pair for pair in pairs if frozenset(pair) not in named]
+        skeleton = skeleton.changed({"left_right": new})
     except ValueError as error:
         remedy = "correct the skeleton in SLEAP, or set --config.data.skeleton"
         source.problem("bad skeleton", "skeleton", error, remedy)
         return None
     skipped = Labels(skeleton).skipped | {PREDICTED: 0}
     marks = tuple(_marks(source, frames, skeleton, skipped))
-    return Labels(skeleton, marks, skipped)
+    return Labels(skeleton, marks, skipped, PIXEL_CENTRE_PX)
 
 
 def _marks(
     source: Source, frames: list[Any], skeleton: Skeleton, skipped: dict[str, int]
 ) -> Iterator[Person]:
     image_ids: dict[str, int] = {}
+    places = _Places(source)
     count = 0
     for i, frame in enumerate(frames):
         at = f"labeled_frames[{i}]"
-        name = _picture(source.images, frame)
-        if not name:
-            value = f"frame {frame.frame_idx} of {frame.video.filename}"
-            remedy = "save the labelled frames as pictures (docs/own_data.md)"
+        try:
+            name, size = places.of(frame)
+        except ValueError as error:
+            remedy = "put it below the folder of the pictures, --config.data.images"
+            value = f"frame {frame.frame_idx}: {error}"
             source.problem("no pictures", at, value, remedy)
             continue
         image_id = image_ids.setdefault(name, len(image_ids))
@@ -92,24 +104,65 @@ def _marks(
             if not labelled.any():
                 skipped["unlabelled"] += 1
                 continue
-            xy = np.where(labelled[:, None], points + CENTRE_PX, 0.0)
+            xy = np.where(labelled[:, None], points, 0.0)
             where = f"{at}.instances[{k}]"
-            yield Person(where, count, image_id, name, xy, labelled)
+            yield Person(where, count, image_id, name, xy, labelled, size)
             count += 1
 
 
-def _picture(images: Path, frame: Any) -> str:
-    """The file of a frame of an image sequence; empty for a frame of a video.
+class _Places:
+    """Finds the pictures of frames, also of a project that was made elsewhere."""
 
-    A project that was made elsewhere names folders that are not here: then it is the
-    file of that name in the folder of the pictures.
-    """
-    files = frame.video.filename
-    index = int(frame.frame_idx)
-    if isinstance(files, str) or not 0 <= index < len(files):
-        return ""
-    name = str(files[index]).replace("\\", "/")
-    if is_file(images / name):
-        return name
-    moved = name.rsplit("/", 1)[-1]
-    return moved if is_file(images / moved) else name
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._original: dict[str, str] = {}  # found file -> the name in the project
+        self._rows: dict[str, dict[int, int]] = {}  # array -> frame -> its row
+
+    def of(self, frame: Any) -> tuple[str, tuple[int, int] | None]:
+        """Name, see ``input_pipeline.frames``, and (width, height) where it is told.
+
+        Raises:
+            ValueError: there is no such picture, or it could be that of two files.
+        """
+        files, number = frame.video.filename, int(frame.frame_idx)
+        if not isinstance(files, str):
+            if not 0 <= number < len(files):
+                raise ValueError(f"frame {number} of {len(files)} pictures")
+            return self._found(str(files[number])), None
+        told = frame.video.backend_metadata or {}
+        shape = told.get("shape") or ()
+        size = (int(shape[2]), int(shape[1])) if len(shape) == 4 else None
+        array = told.get("dataset")
+        if not array:
+            return f"{self._found(files)}#{number}", size
+        rows = self._rows.setdefault(array, _embedded(self._source.path, array))
+        if number not in rows:
+            raise ValueError(f"frame {number} is not in the package's {array}")
+        path = self._source.path
+        beside = is_file(self._source.images / path.name)
+        file = path.name if beside else str(path.absolute())
+        return f"{file}#{array}#{rows[number]}", size
+
+    def _found(self, name: str) -> str:
+        """The file with as much of the end of this path as there is."""
+        images, parts = self._source.images, name.replace("\\", "/").split("/")
+        tails = ["/".join(parts[i:]) for i in range(len(parts))]
+        found = next((tail for tail in tails if is_file(images / tail)), "")
+        if not found:
+            raise ValueError(f"no {name}")
+        other = self._original.setdefault(found, name)
+        if other != name:
+            raise ValueError(f"{found} could be {other} or {name}: keep their folders")
+        return found
+
+
+def _embedded(file: Path, array: str) -> dict[int, int]:
+    """Number of a frame -> row of an array of pictures in a package."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as package:
+            numbers: Any = package[f"{array.rpartition('/')[0]}/frame_numbers"]
+            return {int(number): row for row, number in enumerate(numbers[:])}
+    except (KeyError, OSError, AttributeError) as error:
+        raise ValueError(f"the package has no pictures {array} ({error})") from error

@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 
+from input_pipeline.checks.plausible import check_plausible
 from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.formats import coco, dlc, h36m, lsp, mpii, sleap
 from input_pipeline.formats.annotations import Labels, Source, index_labels
 from input_pipeline.settings import DataSettings
-from input_pipeline.skeleton import read_skeleton
+from input_pipeline.skeleton import Skeleton, read_skeleton
 
 HELD_OUT = 0.1  # the largest part of the pictures that validation takes
 READ = {
@@ -74,7 +75,7 @@ def read_index(
     """
     path, images = settings.annotation_file(split)
     try:
-        skeleton = read_skeleton(settings.skeleton) if settings.skeleton else None
+        given = read_skeleton(settings.skeleton) if settings.skeleton else {}
     except ValueError as error:
         remedy = "name a built-in skeleton or correct the file"
         report(Problem("bad skeleton", "config.data.skeleton", "", str(error), remedy))
@@ -86,9 +87,15 @@ def read_index(
         box=settings.box,
         min_joints=settings.min_joints,
         report=report,
-        skeleton=skeleton,
+        skeleton=given if isinstance(given, Skeleton) else None,
+        changes={} if isinstance(given, Skeleton) else given,
         joint_names=dict(settings.joint_names),
-        reach=1.0 if settings.outside == "keep" else 0.0,
+        outside=settings.outside,
+        pixel_centre=float(settings.pixel_centre) if settings.pixel_centre else None,
+        category=settings.category,
+        min_score=settings.min_score,
     )
-    labels = READ[settings.name](source)
-    return None if labels is None else index_labels(source, labels)
+    found = READ[settings.name](source)
+    labels = None if found is None else index_labels(source, found)
+    good = labels is not None and check_plausible(source, labels.persons)
+    return labels if good else None

@@ -15,6 +15,7 @@ from input_pipeline.checks.problems import raise_problem
 from input_pipeline.formats.annotations import Labels, Person
 from input_pipeline.formats.pictures import check_picture, storable
 from input_pipeline.formats.splits import read_splits
+from input_pipeline.frames import holder, read_encoded
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.records import PictureSource, Record, digest
 from runtime.files import write_text
@@ -58,10 +59,13 @@ class LabelledPictures(PictureSource):
     def records(self, split: str) -> Iterator[Record]:
         persons = self.index[split].persons
         path, _ = self.settings.annotation_file(split)
+        skeleton = self.skeleton
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for start in range(0, len(persons), DECODED_AHEAD):
                 some = persons[start : start + DECODED_AHEAD]
-                yield from pool.map(lambda person: _record(person, path), some)
+                yield from pool.map(
+                    lambda person: _record(person, path, skeleton), some
+                )
 
 
 def _pictures_digest(persons: Sequence[Person], root: Path) -> str:
@@ -71,7 +75,7 @@ def _pictures_digest(persons: Sequence[Person], root: Path) -> str:
     is worked out anew where one of these is another.
     """
     files = [person.file for person in persons]
-    states = [file.stat() for file in files]
+    states = [holder(file).stat() for file in files]
     seen = [
         (str(file.absolute()), state.st_size, state.st_mtime_ns)
         for file, state in zip(files, states, strict=True)
@@ -80,13 +84,13 @@ def _pictures_digest(persons: Sequence[Person], root: Path) -> str:
     if note.is_file() and (known := note.read_text()):
         return known
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda file: hashlib.sha256(file.read_bytes()), files)
+        digests = pool.map(lambda file: hashlib.sha256(read_encoded(file)), files)
         found = hashlib.sha256(b"".join(each.digest() for each in digests)).hexdigest()
     write_text(note, found)
     return found
 
 
-def _record(person: Person, annotations: Path) -> Record:
-    checked = check_picture(person, annotations, report=raise_problem)
+def _record(person: Person, annotations: Path, skeleton: Skeleton) -> Record:
+    checked = check_picture(person, annotations, skeleton, report=raise_problem)
     assert checked is not None  # else a problem was raised
     return Record(storable(checked), person)
