@@ -13,9 +13,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from PIL import Image
 
+from input_pipeline.formats.hdf5 import own_dataset
 from input_pipeline.pictures import VIDEO_SUFFIXES, picture_of_array, read_frame
 
 _FRAME = re.compile(
@@ -66,11 +68,9 @@ def read_encoded(picture: Path) -> bytes:
 
 def _read_embedded(file: Path, name: str, row: int) -> bytes:
     """Row ``row`` of an array of pictures, encoded each or plain (N, H, W, C)."""
-    import h5py
-
-    with h5py.File(file, "r") as package:
-        array = package[name]
-        if not isinstance(array, h5py.Dataset) or not row < len(array):
+    with h5py.File(file, "r", locking=False) as package:
+        array = own_dataset(package, name)
+        if not row < len(array):
             raise ValueError(f"{file} has no picture {name}#{row}")
         kind = _text(array.attrs.get("format", "hdf5"))
         # As OpenCV writes them where nothing else is said.

@@ -1,8 +1,9 @@
-"""Reads COCO keypoints JSON.
+"""Reads COCO keypoints JSON, and lists of detections (``coco_forms``).
 
 https://cocodataset.org/#format-data: ``categories`` name the joints and the
 skeleton, ``annotations`` hold ``keypoints`` as x1 y1 v1 x2 y2 v2 ... with v = 0
-unlabelled, 1 labelled but hidden, 2 labelled and seen.
+unlabelled, 1 labelled but hidden, 2 labelled and seen. Where a third number is a
+fraction, all are scores, with a threshold. Categories with the same joints are one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
+from input_pipeline.formats.coco_forms import as_record
 from input_pipeline.formats.json_file import read_json, whole_number
 from input_pipeline.skeleton import Skeleton
+
+LABELLED = 1e-9  # the least v of a labelled joint
+OTHER = "other category"
 
 
 def read(source: Source) -> Labels | None:
@@ -24,40 +29,44 @@ def read(source: Source) -> Labels | None:
     Crowds and persons that say ``num_keypoints: 0``, or have no keypoints, are left
     out and counted. Categories without keypoints are passed over.
     """
-    record = read_json(source)
+    found = read_json(source)
+    record = None if found is None else as_record(source, found)
     if record is None:
         return None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(record, dict) or not isinstance(record.get(key), list):
-            remedy = "use the COCO keypoints format: images, annotations, categories"
-            source.problem("not a COCO file", "", f"no list {key!r}", remedy)
-            return None
-    category = _category(source, record)
-    if category is None:
-        return None
-    try:
-        bones = category.get("skeleton") or ()
-        edges = [(int(a) - 1, int(b) - 1) for a, b in bones]  # counted from 1
-        named = {"name": category.get("name", "coco"), "edges": edges}
-        skeleton = Skeleton.from_names(named | {"joints": category["keypoints"]})
-    except (ValueError, TypeError, OverflowError) as error:
-        remedy = "correct the category's keypoints and skeleton (counted from 1)"
-        source.problem("bad skeleton", "categories", error, remedy)
+    categories = _categories(source, record)
+    skeleton = None if categories is None else _skeleton(source, categories)
+    if categories is None or skeleton is None:
         return None
     pictures = read_pictures(source, record["images"])
+    least = _note_numbers(source, record["annotations"])
     labels = Labels(skeleton)
-    found = _marks(source, record, skeleton, category, pictures, labels.skipped)
+    ids = {str(category.get("id")) for category in categories}
+    marks = _marks(source, record, skeleton, ids, pictures, labels.skipped, least=least)
     # Read to the end here: what is left out is counted on the way.
-    return dataclasses.replace(labels, persons=tuple(found))
+    return dataclasses.replace(labels, persons=tuple(marks))
 
 
-def _category(source: Source, record: dict[str, Any]) -> Mapping[str, Any] | None:
-    """The one category that has keypoints and is used."""
-    named = [
-        c for c in record["categories"] if isinstance(c, Mapping) and c.get("keypoints")
+def _categories(source: Source, record: dict[str, Any]) -> list[Any] | None:
+    """The categories to read, all with the same joints; empty where none is named."""
+    chosen = [
+        c
+        for c in record["categories"]
+        if isinstance(c, Mapping)
+        and source.category in ("", str(c.get("name")), str(c.get("id")))
     ]
+    if source.category and not chosen:
+        names = [c.get("name") for c in record["categories"] if isinstance(c, Mapping)]
+        remedy = "set --config.data.category to one of them, or leave it empty"
+        source.problem("unknown category", source.category, f"not in {names}", remedy)
+        return None
+    named = [c for c in chosen if c.get("keypoints")]
+    if not named and source.skeleton:
+        return chosen
     if not named:
-        remedy = "add 'keypoints': [names] and 'skeleton' to the category"
+        remedy = (
+            "add 'keypoints': [names] and 'skeleton' to the category, or set "
+            "--config.data.skeleton with the joints in the order of the file"
+        )
         source.problem("no skeleton", "categories", "no category has keypoints", remedy)
         return None
     # As text: what is no number must not stop the comparison.
@@ -65,12 +74,67 @@ def _category(source: Source, record: dict[str, Any]) -> Mapping[str, Any] | Non
         str(a.get("category_id")) for a in record["annotations"] if isinstance(a, dict)
     }
     several = [c for c in named if str(c.get("id")) in used] or named
-    if len(several) > 1:
-        names = [c.get("name") for c in several]
-        remedy = "keep the annotations of one category in a file"
+    names = ", ".join(str(c.get("name")) for c in several)
+    remedy = "set --config.data.category to one of them"
+    if any(c["keypoints"] != several[0]["keypoints"] for c in several):
         source.problem("several skeletons", "categories", names, remedy)
         return None
-    return several[0]
+    if len(several) > 1:
+        value = f"{names} have the same joints and are read as one"
+        remedy += " if that is not wanted"
+        source.problem("several categories", "categories", value, remedy, fatal=False)
+    return several
+
+
+def _skeleton(source: Source, categories: Sequence[Any]) -> Skeleton | None:
+    """That of the categories; where one is given, only the names of its joints."""
+    category = categories[0] if categories else {}
+    bones = [] if source.skeleton else category.get("skeleton") or []
+    fields = {k: category[k] for k in ("left_right", "root") if k in category}
+    try:
+        pairs = [(int(a), int(b)) for a, b in bones]
+        first = int(not any(0 in pair for pair in pairs))
+        edges = [(a - first, b - first) for a, b in pairs]
+        named = {"name": category.get("name", "coco"), "edges": edges}
+        found = Skeleton.from_names(
+            named | fields | {"joints": category.get("keypoints")}
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        if source.skeleton:  # its joints, in the order of the file
+            return source.skeleton
+        remedy = (
+            "correct the category's keypoints and skeleton (bones are counted from 1, "
+            "or from 0 where one is 0), or set --config.data.skeleton"
+        )
+        source.problem("bad skeleton", "categories", error, remedy)
+        return None
+    if not first:
+        remedy = "nothing to do"
+        value = "a bone begins at 0: bones are counted from 0"
+        source.problem("bones from 0", "categories", value, remedy, fatal=False)
+    return found
+
+
+def _note_numbers(source: Source, annotations: Sequence[Any]) -> float:
+    """Says what the numbers mean; the least third number of a labelled joint."""
+    found = [a.get("keypoints") for a in annotations if isinstance(a, Mapping)]
+    flat = [v for k in found if isinstance(k, list) for v in k[: len(k) // 3 * 3]]
+    table = _numbers(flat).reshape(-1, 3)
+    table = table[np.isfinite(table).all(axis=1) & (table[:, 2] > 0)]
+    scored = bool((table[:, 2] % 1).any())
+    if scored:
+        few = int((table[:, 2] < source.min_score).sum())
+        value = (
+            f"the third numbers are scores: {few} of {len(table)} landmarks are below "
+            f"{source.min_score:g} and count as unlabelled"
+        )
+        remedy = "set --config.data.min_score if that is not wanted"
+        source.problem("scores", "keypoints", value, remedy, fatal=False)
+    if len(table) and source.pixel_centre is None and not (table[:, :2] % 1).any():
+        value = "all coordinates are whole numbers, and taken as they are"
+        remedy = "if they number pixels from 0, set --config.data.pixel_centre=0"
+        source.problem("whole numbers", "keypoints", value, remedy, fatal=False)
+    return source.min_score if scored else LABELLED
 
 
 def read_pictures(
@@ -98,9 +162,11 @@ def _marks(
     source: Source,
     record: dict[str, Any],
     skeleton: Skeleton,
-    category: Mapping[str, Any],
+    categories: set[str],
     pictures: dict[int, tuple[str, tuple[int, int] | None]],
     skipped: dict[str, int],
+    *,
+    least: float,
 ) -> Iterator[Person]:
     for i, annotation in enumerate(record["annotations"]):
         entry = annotation if isinstance(annotation, Mapping) else {}
@@ -113,11 +179,14 @@ def _marks(
             skipped["crowd"] += 1
         elif entry.get("num_keypoints", 1) == 0 or not entry.get("keypoints"):
             skipped["unlabelled"] += 1
-        elif entry.get("category_id", category.get("id")) != category.get("id"):
+        elif categories and str(entry.get("category_id", "")) not in {"", *categories}:
+            if source.category:
+                skipped[OTHER] = skipped.get(OTHER, 0) + 1
+                continue
             remedy = "name its keypoints in 'categories', or remove the annotation"
             source.problem("unknown category", at, entry["category_id"], remedy)
         else:
-            landmarks = _landmarks(source, at, entry["keypoints"], skeleton)
+            landmarks = _landmarks(source, at, entry["keypoints"], skeleton, least)
             image_id = whole_number(entry.get("image_id"))
             if landmarks is None:
                 continue
@@ -131,7 +200,7 @@ def _marks(
 
 
 def _landmarks(
-    source: Source, at: str, values: Any, skeleton: Skeleton
+    source: Source, at: str, values: Any, skeleton: Skeleton, least: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """xy (J, 2) with zeros where unlabelled, and labelled (J,)."""
     expected = 3 * skeleton.num_joints
@@ -141,12 +210,12 @@ def _landmarks(
         source.problem("skeleton mismatch", at, f"{found} keypoint numbers", remedy)
         return None
     array = _numbers(values).reshape(-1, 3)
-    labelled = np.nan_to_num(array[:, 2], nan=1.0) > 0
+    labelled = np.nan_to_num(array[:, 2], nan=1.0) >= least
     bad = np.flatnonzero(labelled & ~np.isfinite(array).all(axis=1))
     if bad.size:
         j = int(bad[0])
         remedy = "write finite numbers, or 0 0 0 for an unlabelled joint"
-        value = f"joint {j} ({skeleton.joints[j]}) is {values[3 * j : 3 * j + 3]}"
+        value = f"{skeleton.joints[j]} is {values[3 * j : 3 * j + 3]}"
         source.problem("NaN", at, value, remedy)
         return None
     return np.where(labelled[:, None], array[:, :2], 0.0), labelled

@@ -17,6 +17,7 @@ import numpy as np
 
 # Compressed landmarks shrink less than this; a file that claims more means harm.
 MOST_GROWTH = 100
+MOST_ROW_BYTES = 2**30
 Labels = list[tuple[str, ...]]
 
 
@@ -68,6 +69,24 @@ def read_frame(path: Path) -> Frame:
     order = [place[name] for name in columns]
     joined = np.concatenate([part.astype(np.float64) for part in values], axis=1)
     return Frame(levels, columns, index, joined[:, order])
+
+
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """An array that lies in the file itself, with its groups.
+
+    Raises:
+        ValueError: there is none, or its rows are larger than a picture can be.
+    """
+    *groups, last = name.split("/")
+    group: Any = file
+    for part in groups:
+        group = _item(group, part, h5py.Group) if group is not None else None
+    found = None if group is None else _item(group, last, h5py.Dataset)
+    if found is None or found.is_virtual or found.external or not found.ndim:
+        raise ValueError(f"it has no array {name}")
+    if found.nbytes > MOST_ROW_BYTES * max(len(found), 1):
+        raise ValueError(f"a row of {name} would take more than {MOST_ROW_BYTES} bytes")
+    return found
 
 
 def _item(group: h5py.Group, name: str, kind: type) -> Any:

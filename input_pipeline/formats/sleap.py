@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
+from input_pipeline.formats.hdf5 import own_dataset
 from input_pipeline.formats.json_file import read_bytes
 from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
@@ -158,11 +160,9 @@ class _Places:
 
 def _embedded(file: Path, array: str) -> dict[int, int]:
     """Number of a frame -> row of an array of pictures in a package."""
-    import h5py
-
     try:
-        with h5py.File(file, "r") as package:
-            numbers: Any = package[f"{array.rpartition('/')[0]}/frame_numbers"]
+        with h5py.File(file, "r", locking=False) as package:
+            numbers = own_dataset(package, f"{array.rpartition('/')[0]}/frame_numbers")
             return {int(number): row for row, number in enumerate(numbers[:])}
-    except (KeyError, OSError, AttributeError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"the package has no pictures {array} ({error})") from error
