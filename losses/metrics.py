@@ -141,6 +141,22 @@ def auc(
     return np.mean([pck3d(pred, truth, threshold=t, **how) for t in AUC], axis=0)
 
 
+def per_joint_error(
+    pred: Poses, truth: Poses, *, labelled: Labelled = None
+) -> Float[np.ndarray, " p"]:
+    """Mean distance of each joint over the samples, aligned as in :func:`pa_mpjpe`.
+
+    NaN for a joint that no sample has labelled.
+    """
+    how: dict[str, Any] = {"scale": True, "reflection": False}
+    aligned = procrustes_align(pred, truth, labelled=labelled, **how)
+    _, truth, mask = _arrays(pred, truth, labelled)
+    distance = np.linalg.norm(aligned - truth, axis=-1)
+    return _mean(
+        distance.reshape(-1, mask.shape[-1]).T, mask.reshape(-1, mask.shape[-1]).T
+    )
+
+
 def scale_by_bone_length(
     pred: Poses, truth: Poses, *, edges: Edges, labelled: Labelled = None
 ) -> Float[np.ndarray, "*n p 3"]:

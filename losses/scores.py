@@ -45,7 +45,8 @@ def score_poses(
 
     Returns:
         The metrics of ``pose``; the same with the annotated x and y under
-        ``"annotated_xy"``; those of depth 0 and of the mean pose under
+        ``"annotated_xy"``; the error of each joint under ``"per_joint_mm"``, None
+        where it is never labelled; those of depth 0 and of the mean pose under
         ``"baselines"``; where there are several actions ``"per_action"``; and how
         many samples were ``"left_out"`` where any were.
 
@@ -70,7 +71,11 @@ def score_poses(
     if mean_pose is not None:
         same = np.repeat(mean_pose[None], len(pose), axis=0)
         baselines["mean_pose"] = measure(same, MEAN_POSE)
+    joints = metrics.per_joint_error(pose, truth, labelled=mask)
     scores = measure(pose) | {
+        "per_joint_mm": [
+            round(float(e), 2) if np.isfinite(e) else None for e in joints
+        ],
         "annotated_xy": measure(annotated),
         "baselines": baselines,
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import numpy as np
 import nrsfm_jax.evaluate
 import pose_jax.evaluate
 from input_pipeline.dataset import Dataset
+from losses import metrics
 from runtime import processes
 from runtime.metric_writer import read_metrics
 from runtime.workdir import merge_results
-from view.report import method_name, write_report
+from view.report import LABELS, method_name, write_report
 
 SHOWN = 12  # validation samples in the report
 PICTURE = 224  # side of their crops, pixels
@@ -32,7 +36,8 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
     if not processes.is_first():
         return
     path, results = workdir / "report.html", merge_results(workdir)
-    rows = shown_rows(len(data.landmarks("val")))
+    said = predictions(workdir)
+    rows = chosen(data, said)
     write_report(
         path,
         title="3D pose from pictures and 2D landmarks",
@@ -40,51 +45,101 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
         skeleton=data.skeleton,
         results=results,
         curves=read_metrics(workdir / "metrics.jsonl"),
-        samples=samples(data, workdir, rows) if data.has_pictures else (),
+        samples=samples(data, said, rows) if data.has_pictures and rows else (),
+        made={"command": shlex.join(["python", *sys.argv]), "seed": str(config.seed)},
     )
     print(f"results: {workdir / 'results.json'}\nreport:  {path}")
 
 
-def shown_rows(count: int) -> list[int]:
-    """At most SHOWN of ``count`` rows, evenly spread.
-
-    Examples:
-        >>> shown_rows(100)[:4], shown_rows(3)
-        ([0, 8, 16, 24], [0, 1, 2])
-    """
-    step = max(count // SHOWN, 1)
-    return list(range(0, step * min(SHOWN, count), step))
-
-
-def samples(data: Dataset, workdir: Path, rows: list[int]) -> list[dict[str, Any]]:
-    """Validation samples with their poses, as ``write_report`` takes them.
-
-    Only the pictures of ``rows`` are decoded.
-    """
-    landmarks, truth = data.landmarks("val"), data.truth("val")
-    how: dict[str, Any] = {"image_size": PICTURE, "seed": 0, "rows": rows}
-    batch = next(data.pictures("val", batch_size=len(rows), train=False, **how))
-    predictions = {}
+def predictions(workdir: Path) -> dict[str, dict[int, np.ndarray]]:
+    """Method -> sample id -> pose (P, 3) in the plain patch, of the validation set."""
+    found = {}
     for path in sorted(workdir.glob("*/predictions_val.npz")):
         with np.load(path) as file:
             by_id = dict(zip(file["sample_ids"].tolist(), file["pose"], strict=True))
-        predictions[method_name(path.parent.name)] = by_id
+        found[method_name(path.parent.name)] = by_id
+    return found
+
+
+def chosen(
+    data: Dataset, said: Mapping[str, Mapping[int, np.ndarray]]
+) -> dict[int, str]:
+    """Rows of the best, the median and the worst predictions -> a word on each.
+
+    Of the distilled student, or the first one there is, or of the teacher. At most
+    SHOWN rows; without predictions the first ones.
+    """
+    marks = data.landmarks("val")
+    ids = marks.sample_ids.tolist()
+    # The teacher is the last in question: its landmarks are given.
+    order = sorted(said, key=("distill", *LABELS, *said).index)
+    judged = sorted(order, key=lambda name: name == "teacher")
+    name = next((n for n in judged if set(ids) <= set(said[n])), None)
+    if name is None or not ids:
+        return dict.fromkeys(range(min(len(ids), SHOWN)), "")
+    error, text = _errors(np.stack([said[name][i] for i in ids]), data)
+    order = [int(row) for row in np.argsort(error) if np.isfinite(error[row])]
+    third, middle = SHOWN // 3, len(order) // 2 - SHOWN // 6
+    groups = {"all": order}
+    if len(order) >= SHOWN:
+        groups = {"best": order[:third], "median": order[middle:][:third]}
+        groups["worst"] = order[-third:]
+    label = LABELS.get(name, name)
+    return {
+        row: f"{group} of {label}, {text.format(error[row])}"
+        for group, rows in groups.items()
+        for row in rows
+    }
+
+
+def _errors(pose: np.ndarray, data: Dataset) -> tuple[np.ndarray, str]:
+    """Of each validation pose: PA-MPJPE, or without 3D the distance to the landmarks.
+
+    Also how it is written.
+    """
+    marks, truth = data.landmarks("val"), data.truth("val")
+    if truth is not None:
+        error = metrics.pa_mpjpe(pose, truth.positions_mm, labelled=marks.labelled)
+        return np.asarray(error), "PA-MPJPE {:.0f} mm"
+    far = np.linalg.norm(pose[..., :2] - marks.patch, axis=-1)
+    error = np.ma.array(far, mask=~marks.labelled).mean(axis=1).filled(np.nan)
+    return error, "{:.3f} half sides from the landmarks"
+
+
+def samples(
+    data: Dataset,
+    said: Mapping[str, Mapping[int, np.ndarray]],
+    rows: Mapping[int, str],
+) -> list[dict[str, Any]]:
+    """Validation samples with their poses, as ``write_report`` takes them.
+
+    Only the pictures of ``rows`` (row -> a word on it) are decoded.
+    """
+    landmarks, truth = data.landmarks("val"), data.truth("val")
+    how: dict[str, Any] = {"image_size": PICTURE, "seed": 0, "rows": list(rows)}
+    batch = next(data.pictures("val", batch_size=len(rows), train=False, **how))
     found = []
-    for i, row in enumerate(rows):
+    for i, (row, word) in enumerate(rows.items()):
         key = int(landmarks.sample_ids[row])
-        poses = {name: some[key] for name, some in predictions.items() if key in some}
+        poses = {name: some[key] for name, some in said.items() if key in some}
+        points = {name: _pixels(pose[:, :2]) for name, pose in poses.items()}
         if truth is not None:
             poses["truth"] = truth.positions_mm[row]
         found.append(
             {
                 "image": batch["image"][i],
-                "keypoints_2d": (batch["keypoints"][i] + 1) * PICTURE / 2,
+                "keypoints_2d": _pixels(batch["keypoints"][i]),
                 "labelled": batch["labelled"][i],
                 "poses": poses,
-                "caption": landmarks.name(row),
+                "points": points,
+                "caption": ": ".join(filter(None, (word, landmarks.name(row)))),
             }
         )
     return found
+
+
+def _pixels(patch: np.ndarray) -> np.ndarray:
+    return (patch + 1) * PICTURE / 2
 
 
 def _description(config: Any, data: Dataset, shown: int) -> str:

@@ -26,8 +26,8 @@ def test_only_the_pictures_that_are_shown_are_decoded(data, tmp_path, monkeypatc
         return draw(*arguments, **more)
 
     monkeypatch.setattr(pipeline, "draw_patch", counted)
-    rows = report.shown_rows(len(data.landmarks("val")))
-    found = report.samples(data, tmp_path, rows)
+    rows = report.chosen(data, report.predictions(tmp_path))
+    found = report.samples(data, {}, rows)
     assert len(found) == len(decoded) == report.SHOWN
     for row, sample in zip(rows, found, strict=True):
         assert sample["caption"] == data.landmarks("val").names[row]
@@ -46,13 +46,24 @@ def test_the_poses_of_a_sample_are_found_by_its_id(data, tmp_path):
         (tmp_path / folder).mkdir()
         file = tmp_path / folder / "predictions_val.npz"
         np.savez(file, sample_ids=marks.sample_ids[order], pose=pose)
-    found = report.samples(data, tmp_path, [3, 1])
-    for row, sample in zip([3, 1], found, strict=True):
+    rows = {3: "", 1: "worst"}
+    found = report.samples(data, report.predictions(tmp_path), rows)
+    for row, sample in zip(rows, found, strict=True):
         assert set(sample["poses"]) == {"teacher", "distill"}
+        assert (sample["points"]["distill"] == report.PICTURE / 2).all()
         assert (sample["poses"]["distill"][:, 2] == marks.sample_ids[row]).all()
 
 
-def test_few_samples_are_all_shown_and_many_evenly():
-    assert report.shown_rows(5) == [0, 1, 2, 3, 4]
-    assert np.unique(np.diff(report.shown_rows(20_000))).tolist() == [1666]
-    assert len(report.shown_rows(20_000)) == report.SHOWN
+def test_the_best_the_median_and_the_worst_are_shown(data):
+    """By the distance to the landmarks, where there is no 3D."""
+    marks = data.landmarks("val")
+    order = np.random.default_rng(0).permutation(len(marks))
+    pose = np.concatenate([marks.patch, 0 * marks.patch[..., :1]], axis=-1)
+    pose[order, :, 0] += 0.01 * np.arange(len(marks))[:, None]
+    by_id = dict(zip(marks.sample_ids.tolist(), pose, strict=True))
+    rows = report.chosen(data, {"teacher": {}, "distill": by_id})
+    words = ["best of Distilled"] * 4 + ["median of Distilled"] * 4
+    words += ["worst of Distilled"] * 4
+    assert list(rows) == [int(i) for i in (*order[:4], *order[18:22], *order[-4:])]
+    assert [text.partition(",")[0] for text in rows.values()] == words
+    assert rows[int(order[-1])].endswith("0.390 half sides from the landmarks")

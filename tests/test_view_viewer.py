@@ -259,6 +259,6 @@ def test_the_report_runs_without_network_or_complaint(chromium, tmp_path):
     chromium.key("ArrowRight")
     assert count(chromium) == "2 / 3"
     assert canvas(chromium) != before
-    assert chromium.run("document.querySelectorAll('.js-plotly-plot').length") == 1
+    assert chromium.run("document.querySelectorAll('svg.chart').length") == 1
     assert chromium.problems == []
     assert chromium.requests == []

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-import plotly.offline
 
 from input_pipeline.skeleton import Skeleton
-from view import overlay, plot3d, viewer
+from view import charts, overlay, plot3d, viewer
+from view.findings import findings
 
 # Rows and poses in their order: name in results.json -> label.
 LABELS = {
@@ -40,7 +39,7 @@ _WITHOUT_MEANING = {
 # Baselines and the upper reference are never marked as the best of a column.
 _NOT_COMPARED = ("mean_pose", "z_zero", "supervised")
 COLUMNS = {
-    "pa_mpjpe_mm": "P-MPJPE",
+    "pa_mpjpe_mm": "PA-MPJPE",
     "mpjpe_mm": "MPJPE",
     "depth_error_mm": "Depth",
     "flip_fraction": "Flip",
@@ -48,8 +47,8 @@ COLUMNS = {
 _WITH_ANNOTATED_XY = ("pa_mpjpe_mm", "mpjpe_mm", "depth_error_mm")
 _SPLITS = {"val": "Validation set", "train": "Training set"}
 _DEFINITIONS = {
-    "P-MPJPE": "mm; mean distance of the joints after the best similarity transform "
-    "(rotation, scale, shift; no reflection), PA-MPJPE in the paper's text.",
+    "PA-MPJPE": "mm; mean distance of the joints after the best similarity transform "
+    "(rotation, scale, shift; no reflection).",
     "MPJPE": "mm; mean distance after scaling to the true average bone length and "
     "moving the root joint onto the true one.",
     "Depth": "mm; mean |dz| after the same scaling, both depths centred over the "
@@ -62,9 +61,9 @@ _DEFINITIONS = {
     "annotated xy": "the same with the image coordinates replaced by the annotation: "
     "what is left is the error of the depth.",
 }
-_COLOURS = ("#3b82f6", "#ef7d32", "#22a06b", "#a855f7", "#d4a017", "#64748b")
-_GREY = "#8a94a3"  # readable on a light and on a dark page
-_HIDDEN = ("learning_rate", "lr", "steps_per_second", "data_wait")
+_SIDE = 192  # of the pictures with a prediction drawn in, pixels
+# Curves that tell how fast a training runs, not how far it has come.
+_HIDDEN = ("learning_rate", "steps_per_second", "data_wait", "gradient_norm")
 
 
 def write_report(
@@ -76,6 +75,7 @@ def write_report(
     curves: Sequence[Mapping[str, Any]] = (),
     samples: Sequence[Mapping[str, Any]] = (),
     description: str = "",
+    made: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the report of a run.
 
@@ -90,18 +90,21 @@ def write_report(
         curves: the lines of metrics.jsonl.
         samples: each with ``image`` (H, W, 3), ``keypoints_2d`` (P, 2) pixels of
             that image, optionally ``labelled`` (P,), ``poses`` (method or "truth" ->
-            (P, 3), any unit) and ``caption``.
+            (P, 3), any unit), ``points`` (method -> its own x and y, (P, 2) pixels of
+            that image) and ``caption``.
         description: one or two sentences on the data and the method.
+        made: how the run was made, name -> text: command, seed and the like.
     """
     results = dict(results or {})
     prepared = [_prepare_sample(sample, skeleton) for sample in samples]
     parts = [
-        _header(title, description, results),
-        results_section(results),
+        _header(title, description, results, series(curves)),
         _pictures(prepared, skeleton),
         _viewer(prepared, skeleton),
+        results_section(results),
+        joints_section(results, skeleton),
         curves_section(curves),
-        _environment(results),
+        _environment(results, made or {}),
     ]
     viewer.write_page(path, title, "".join(parts))
 
@@ -113,8 +116,15 @@ def _prepare_sample(sample: Mapping[str, Any], skeleton: Skeleton) -> dict[str, 
     points = np.asarray(sample["keypoints_2d"]) * factor
     labelled = sample.get("labelled")
     drawn = overlay.draw_skeleton(image, points, skeleton, labelled=labelled)
-    poses = _in_order(sample["poses"])
-    return {**sample, "image": plot3d.image_uri(drawn), "poses": poses}
+    predicted = {
+        name: plot3d.image_uri(
+            overlay.draw_skeleton(image, np.asarray(xy) * factor, skeleton),
+            max_size=_SIDE,
+        )
+        for name, xy in sample.get("points", {}).items()
+    }
+    poses, uri = _in_order(sample["poses"]), plot3d.image_uri(drawn)
+    return {**sample, "image": uri, "predicted": predicted, "poses": poses}
 
 
 def _in_order(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +132,12 @@ def _in_order(found: Mapping[str, Any]) -> dict[str, Any]:
     return {n: found[n] for n in sorted(found, key=[*LABELS, *found].index)}
 
 
-def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
+def _header(
+    title: str,
+    description: str,
+    results: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, charts.Points]],
+) -> str:
     environment = results.get("environment") or {}
     device, revision = environment.get("device"), environment.get("git")
     seconds = results.get("seconds") or {}
@@ -139,17 +154,28 @@ def _header(title: str, description: str, results: Mapping[str, Any]) -> str:
     return (
         f"<h1>{html.escape(title)}</h1>"
         f'<p class="soft">{html.escape(description)}</p>'
-        f'<div class="facts">{shown}</div>{_verdict(results)}{glance(results)}'
+        f'<div class="facts">{shown}</div>{_verdict(results, curves)}{glance(results)}'
     )
 
 
-def _verdict(results: Mapping[str, Any]) -> str:
-    """Whether the depth can be trusted, in the teacher's own words."""
+def _verdict(
+    results: Mapping[str, Any], curves: Mapping[str, Mapping[str, charts.Points]]
+) -> str:
+    """Whether the depth can be trusted, how good each student is, what to do next."""
     verdict = (results.get("teacher") or {}).get("verdict")
-    if not verdict:
+    losses = {method_name(n): c["loss"] for n, c in curves.items() if "loss" in c}
+    told = [verdict["text"]] if verdict else []
+    told += findings(methods(results), losses, LABELS)
+    if not told:
         return ""
-    head, _, rest = verdict["text"].partition(". ")
-    return f"<p><b>{html.escape(head)}.</b> {html.escape(rest)}</p>"
+    parts = (
+        text.partition(". " if text.startswith("Depth") else ": ") for text in told
+    )
+    items = "".join(
+        f"<li><b>{html.escape(head + mark.rstrip())}</b> {html.escape(rest)}</li>"
+        for head, mark, rest in parts
+    )
+    return f"<div class='card verdict'><h3>What came out</h3><ul>{items}</ul></div>"
 
 
 def _device_text(device: Mapping[str, Any]) -> str:
@@ -158,8 +184,8 @@ def _device_text(device: Mapping[str, Any]) -> str:
     return f"{device['devices']} × {name}"
 
 
-def _environment(results: Mapping[str, Any]) -> str:
-    rows = {
+def _environment(results: Mapping[str, Any], made: Mapping[str, str]) -> str:
+    rows = dict(made) | {
         f"{_label(stage)} took": _duration(seconds)
         for stage, seconds in (results.get("seconds") or {}).items()
     }
@@ -200,10 +226,11 @@ def _pictures(samples: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> str:
     )
     return (
         "<h2>Pictures and poses</h2>"
-        "<p class='soft'>Each pose from the front, as the camera sees it, and from the "
-        "side, with the camera on the left: what the side view shows, no 2D label "
-        "says. All poses are scaled to the same average bone length.<br>"
-        f"{colours}</p>{cards}"
+        "<p class='soft'>First the picture with its annotated landmarks, then each "
+        "method: its own landmarks drawn on the picture (without them the pose from "
+        "the front), and its pose from the side, with the camera on the left: what the "
+        "side view shows, no 2D label says. All poses are scaled to the same average "
+        f"bone length.<br>{colours}</p>{cards}"
     )
 
 
@@ -217,13 +244,17 @@ def _sample_card(sample: Mapping[str, Any], skeleton: Skeleton) -> str:
     ]
     for name, pose in poses.items():
         truth = None if name == "truth" else poses.get("truth")
+        label = html.escape(LABELS.get(name, name))
         views = ""
         for view in plot3d.VIEWS:
-            drawn = plot3d.pose_svg(
+            drawn, text = None, view
+            if view == "front" and name in sample["predicted"]:
+                uri, text = sample["predicted"][name], "predicted"
+                drawn = f'<img src="{uri}" alt="{label} on {caption}">'
+            drawn = drawn or plot3d.pose_svg(
                 pose, skeleton, view=view, reference=truth, reach=reach
             )
-            views += f"<figure>{drawn}<figcaption>{view}</figcaption></figure>"
-        label = html.escape(LABELS.get(name, name))
+            views += f"<figure>{drawn}<figcaption>{text}</figcaption></figure>"
         blocks.append(
             f'<div class="method"><b>{label}</b><div class="views">{views}</div></div>'
         )
@@ -380,6 +411,36 @@ def _value(metrics: Mapping[str, Any], key: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def joints_section(results: Mapping[str, Any], skeleton: Skeleton) -> str:
+    """The error of each joint on the validation set, for every method."""
+    errors = {
+        name: record["val"]["per_joint_mm"]
+        for name, record in methods(results).items()
+        if len((record.get("val") or {}).get("per_joint_mm") or ())
+        == skeleton.num_joints
+    }
+    longest = max((e for row in errors.values() for e in row if e), default=0.0)
+    if not longest:
+        return ""
+    head = "".join(f"<th>{html.escape(LABELS.get(n, n))}</th>" for n in errors)
+    body = ""
+    for joint, name in enumerate(skeleton.joints):
+        cells = ""
+        for row in errors.values():
+            value = row[joint]
+            width = 100 * (value or 0.0) / longest
+            cells += f"<td class='level' style='--part:{width:.0f}%'>" + (
+                "–" if value is None else f"{value:.0f}"
+            )
+            cells += "</td>"
+        body += f"<tr><td>{html.escape(name)}</td>{cells}</tr>"
+    return (
+        "<h2>Joints</h2><div class='card'><h3>Error of each joint on the validation "
+        "set <span class='soft'>(mm after the similarity of PA-MPJPE)</span></h3>"
+        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def glance(results: Mapping[str, Any]) -> str:
     """PA-MPJPE of every method on the validation set, as bars."""
     rows = methods(results)
@@ -390,13 +451,15 @@ def glance(results: Mapping[str, Any]) -> str:
     longest = max(known.values())
     bars = "".join(
         f"<span>{html.escape(LABELS.get(name, name))}</span>"
-        f"<span class='bar-cell'><span class='bar{' main' * (name == 'distill')}' "
-        f"style='width:{88 * value / longest:.1f}%'></span>{value:.1f}</span>"
+        f"<span><span class='bar{' main' * (name == 'distill')}' "
+        f"style='display:block;width:{100 * value / longest:.1f}%'></span></span>"
+        f"<span class='value'>{value:.1f}</span>"
         for name, value in known.items()
     )
     return (
         "<div class='card' style='margin-top:16px'><h3>Error of the 3D pose on the "
-        "validation set <span class='soft'>(P-MPJPE in mm, lower is better)</span></h3>"
+        "validation set <span class='soft'>(PA-MPJPE in mm, lower is better)</span>"
+        "</h3>"
         f"<div class='bars'>{bars}</div></div>"
     )
 
@@ -417,55 +480,22 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list]]:
 
 
 def curves_section(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A chart for each stage, with plotly.js inside the page."""
-    stages = series(lines)
-    if not stages:
-        return ""
-    charts = "".join(
-        f"<div class='card'><h3>{html.escape(_label(stage))}</h3>"
-        f"{_chart(metrics)}</div>"
-        for stage, metrics in stages.items()
-    )
-    return (
-        f"<script>{plotly.offline.get_plotlyjs()}</script>"
-        "<h2>Training</h2><p class='soft'>A click on a name in the legend shows or "
-        f"hides its curve.</p><div class='grid'>{charts}</div>"
-        # A chart drawn before its neighbour stood beside it was given all the width.
-        "<script>addEventListener('load', () => document.querySelectorAll("
-        "'.js-plotly-plot').forEach((p) => Plotly.Plots.resize(p)));</script>"
-    )
-
-
-def _chart(metrics: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    figure = go.Figure()
-    shown = [n for n in metrics if n not in _HIDDEN]
-    for i, (name, points) in enumerate(metrics.items()):
-        steps, values = zip(*points, strict=True)
-        figure.add_scatter(
-            x=list(steps),
-            y=list(values),
-            name=name,
-            mode="lines" if len(steps) > 1 else "markers",
-            line={"color": _COLOURS[i % len(_COLOURS)], "width": 2},
-            visible=True if name in shown else "legendonly",
+    """A chart for each stage."""
+    drawn = {
+        stage: charts.line_chart(
+            dict(
+                [(n, p) for n, p in metrics.items() if n not in _HIDDEN][
+                    : charts.SERIES
+                ]
+            ),
+            x_title="step",
+            y_title="loss and its parts",
         )
-    positive = all(v > 0 for n in shown for _, v in metrics[n])
-    axis = {"gridcolor": "rgba(138,148,163,.25)", "zeroline": False}
-    figure.update_layout(
-        height=300,
-        margin={"l": 50, "r": 10, "t": 10, "b": 40},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _GREY, "size": 12},
-        xaxis={**axis, "title": {"text": "step"}},
-        yaxis={**axis, **({"type": "log", "dtick": "D2"} if positive else {})},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="x unified",
-        hoverlabel={"bgcolor": "#ffffff", "font": {"color": "#1c2430"}},
-        showlegend=True,
+        for stage, metrics in series(lines).items()
+    }
+    found = "".join(
+        f"<div class='card'><h3>{html.escape(_label(stage))}</h3>{chart}</div>"
+        for stage, chart in drawn.items()
+        if chart
     )
-    return figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
-    )
+    return f"<h2>Training</h2><div class='grid'>{found}</div>" if found else ""
