@@ -195,8 +195,9 @@ def _environment(results: Mapping[str, Any], made: Mapping[str, str]) -> str:
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v)
         rows[name] = value
-    made = f"<h2>How it was made</h2><div class='card'>{_definitions(rows)}</div>"
-    return made if rows else ""
+    if not rows:
+        return ""
+    return f"<h2>How it was made</h2><div class='card'>{_definitions(rows)}</div>"
 
 
 def _definitions(rows: Mapping[str, Any]) -> str:
