@@ -287,8 +287,13 @@ def test_the_verdict_stands_at_the_top(tmp_path):
         title="A",
         skeleton=H36M_17,
         results=RESULTS | {"teacher": teacher},
+        made={"command": "python main.py --config=a.py --workdir='my run' --stage=all"},
     )
     page = path.read_text("utf-8")
     assert "<b>Depth: NOT TRUSTED.</b> A single view explains &lt;them&gt;" in page
     assert "<b>Distilled:</b> PA-MPJPE 62.2 mm on the validation set" in page
+    command = (
+        "python main.py --config=a.py &#x27;--workdir=my run&#x27; --stage=predict"
+    )
+    assert f"<code>{command} --config.predict.images=FOLDER</code>" in page
     assert page.index("NOT TRUSTED") < page.index("PA-MPJPE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def write_report(
     results = dict(results or {})
     prepared = [_prepare_sample(sample, skeleton) for sample in samples]
     parts = [
-        _header(title, description, results, series(curves)),
+        _header(title, description, results, series(curves), made or {}),
         _pictures(prepared, skeleton),
         _viewer(prepared, skeleton),
         results_section(results),
@@ -137,6 +138,7 @@ def _header(
     description: str,
     results: Mapping[str, Any],
     curves: Mapping[str, Mapping[str, charts.Points]],
+    made: Mapping[str, str],
 ) -> str:
     environment = results.get("environment") or {}
     device, revision = environment.get("device"), environment.get("git")
@@ -154,16 +156,25 @@ def _header(
     return (
         f"<h1>{html.escape(title)}</h1>"
         f'<p class="soft">{html.escape(description)}</p>'
-        f'<div class="facts">{shown}</div>{_verdict(results, curves)}{glance(results)}'
+        f'<div class="facts">{shown}</div>{_verdict(results, curves, made)}'
+        f"{glance(results)}"
     )
 
 
 def _verdict(
-    results: Mapping[str, Any], curves: Mapping[str, Mapping[str, charts.Points]]
+    results: Mapping[str, Any],
+    curves: Mapping[str, Mapping[str, charts.Points]],
+    made: Mapping[str, str],
 ) -> str:
     """Whether the depth can be trusted, how good each student is, what to do next."""
     verdict = (results.get("teacher") or {}).get("verdict")
-    losses = {method_name(n): c["loss"] for n, c in curves.items() if "loss" in c}
+    # Students that share a network share its loss: "student_weaksup_bs+distill".
+    losses = {
+        name: metrics["loss"]
+        for stage, metrics in curves.items()
+        for name in method_name(stage).split("+")
+        if "loss" in metrics
+    }
     told = [verdict["text"]] if verdict else []
     told += findings(methods(results), losses, LABELS)
     if not told:
@@ -175,6 +186,13 @@ def _verdict(
         f"<li><b>{html.escape(head + mark.rstrip())}</b> {html.escape(rest)}</li>"
         for head, mark, rest in parts
     )
+    if "command" in made:
+        words = [w for w in shlex.split(made["command"]) if not w.startswith("--stage")]
+        predict = [*words, "--stage=predict", "--config.predict.images=FOLDER"]
+        items += (
+            f"<li><b>Next:</b> <code>{html.escape(shlex.join(predict))}</code> "
+            "predicts the pictures of a folder.</li>"
+        )
     return f"<div class='card verdict'><h3>What came out</h3><ul>{items}</ul></div>"
 
 
@@ -289,7 +307,7 @@ def method_name(name: str) -> str:
 
 
 def _label(name: str) -> str:
-    return LABELS.get(method_name(name), name)
+    return " and ".join(LABELS.get(n, n) for n in method_name(name).split("+"))
 
 
 def methods(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -484,11 +502,7 @@ def curves_section(lines: Sequence[Mapping[str, Any]]) -> str:
     """A chart for each stage."""
     drawn = {
         stage: charts.line_chart(
-            dict(
-                [(n, p) for n, p in metrics.items() if n not in _HIDDEN][
-                    : charts.SERIES
-                ]
-            ),
+            {name: metrics[name] for name in _shown(metrics)},
             x_title="step",
             y_title="loss and its parts",
         )
@@ -500,3 +514,10 @@ def curves_section(lines: Sequence[Mapping[str, Any]]) -> str:
         if chart
     )
     return f"<h2>Training</h2><div class='grid'>{found}</div>" if found else ""
+
+
+def _shown(metrics: Mapping[str, Any]) -> list[str]:
+    """The loss first, then that of the validation set, then as many parts as fit."""
+    names = sorted(n for n in metrics if n not in _HIDDEN)
+    names.sort(key=lambda n: (n != "loss", n != "val_loss", n.startswith("val_")))
+    return names[: charts.SERIES]
