@@ -70,9 +70,9 @@ class Handedness:
     @property
     def exists(self) -> bool | None:
         """Whether poses differ from their mirror images; None: too few samples."""
-        if self.bimodality >= BIMODALITY and self.split >= SPLIT:
-            return True
-        return False if self.samples >= ENOUGH else None
+        if self.samples < ENOUGH:
+            return None
+        return self.bimodality >= BIMODALITY and self.split >= SPLIT
 
 
 def synchronise_signs(

@@ -1,5 +1,6 @@
 """Handedness: volumes by hand, cuts by brute force, random signs on jointed bodies."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_a_set_closed_under_reflection_has_no_handedness():
     assert report.exists is False
     few = handedness.synchronise_signs(worms[:300])[1]
     assert few.exists is None
+
+
+def test_few_samples_tell_nothing_however_clear_their_signs_look():
+    figures = {"changed": 0.0, "applied": False, "fit": 0.9, "gain": 0.0}
+    figures |= {"bimodality": 0.99, "split": 1.0}
+    few = handedness.Handedness(**figures, samples=handedness.ENOUGH - 1)
+    assert few.exists is None
+    assert dataclasses.replace(few, samples=handedness.ENOUGH).exists is True
 
 
 def test_motions_of_the_samples_change_no_sign():
