@@ -22,7 +22,7 @@ from losses.scores import NO_TRUTH, score_poses
 from nrsfm_jax import depth_sign
 from nrsfm_jax import teacher as teachers
 from runtime import processes, teacher_file
-from runtime.files import read_json, write_json, write_npz
+from runtime.files import kept, read_json, read_npz, write_json, write_npz
 
 SPLITS = ("train", "val")
 
@@ -57,7 +57,8 @@ def _evaluate(config: Any, folder: Path, data: Dataset) -> None:
     file = teacher_file.read(folder)
     about = {"depth_sign": file.sign_text, "truth": _digest(truth)}
     path = folder / "results.json"
-    if path.exists() and read_json(path).get("teacher") == about:
+    done = kept(lambda: _results(folder)) if path.exists() else None
+    if done is not None and done.get("teacher") == about:
         return
     mean_pose = None if truth["train"] is None else _mean_pose(truth["train"])
     results: dict[str, Any] = {}
@@ -75,7 +76,14 @@ def _evaluate(config: Any, folder: Path, data: Dataset) -> None:
     results["teacher"] = about
     if (folder / "verdict.json").exists():  # without the EM there is none
         results["verdict"] = read_json(folder / "verdict.json")
-    write_json(path, results)
+    write_json(path, results, sealed=True)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """What was written of them, all of it whole."""
+    for path in folder.glob("predictions_*.npz"):
+        read_npz(path)
+    return read_json(folder / "results.json")
 
 
 def _evaluate_split(

@@ -40,7 +40,14 @@ from nrsfm_jax.verdict import judge
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch, sharing
-from runtime.files import plain, replacing, write_json, write_rows
+from runtime.files import (
+    kept,
+    plain,
+    read_json,
+    replacing,
+    write_json,
+    write_rows,
+)
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.workdir import check_same_run, mark_finished
@@ -75,8 +82,8 @@ def train_and_evaluate(
     folder, teacher = Path(workdir) / "teacher", config.teacher
     settings = {name: plain(config[name]) for name in ("seed", "data", "teacher")}
     settings["data_identity"] = data.identity
-    if (folder / "teacher.json").exists():
-        check_same_run(folder, teacher_file.read(folder).config, settings)
+    if (folder / "teacher.json").exists() and (file := kept(lambda: _whole(folder))):
+        check_same_run(folder, file.config, settings)
     else:
         began = time.monotonic()
         objective = objective_of(teacher, len(data.landmarks("train")))
@@ -107,6 +114,12 @@ def train_and_evaluate(
             mark_finished(workdir, "teacher", seconds=seconds)
     processes.on_first(lambda: _judge(folder, data), "verdict")
     return evaluate.evaluate(config, workdir, data)
+
+
+def _whole(folder: Path) -> teacher_file.TeacherFile:
+    """The teacher's files, all of them compared with their digests."""
+    read_fit(folder / "em.safetensors")
+    return teacher_file.read(folder).compare()
 
 
 def objective_of(teacher: Any, count: int) -> Objective:
@@ -147,9 +160,8 @@ def _watched(
         try:
             yield state, after_chunk
         except loop.NonFiniteLoss as error:
-            checkpoints.wait()
-            kept = checkpoints.latest_step()
-            which = f"the last good checkpoint is step {kept or 'none'}, in {folder}"
+            latest = checkpoints.latest_step()
+            which = f"the last good checkpoint is step {latest or 'none'}, in {folder}"
             raise ValueError(f"{error}; {which}") from error
 
 
@@ -299,8 +311,11 @@ def _save_by_parts(
 
 def _judge(folder: Path, data: Dataset) -> None:
     """Writes ``verdict.json``: whether the depth can be trusted. Only once."""
+    path = folder / "verdict.json"
+    if path.exists() and kept(lambda: read_json(path)):
+        return
     fitted = read_fit(folder / "em.safetensors")
-    if fitted is None or (folder / "verdict.json").exists():
+    if fitted is None:
         return
     shapes, report = fitted
     train, val = data.landmarks("train"), data.landmarks("val").take(slice(JUDGED))
@@ -316,5 +331,5 @@ def _judge(folder: Path, data: Dataset) -> None:
         training_nats=float(shapes.log_likelihood),
         held_out_nats=float(np.mean(held_out)) if len(held_out) else None,
     )
-    write_json(folder / "verdict.json", dataclasses.asdict(verdict))
+    write_json(path, dataclasses.asdict(verdict), sealed=True)
     print(f"teacher: {verdict.text}", flush=True)

@@ -25,7 +25,14 @@ from pose_jax.targets import SPLITS
 from pose_jax.weights import FILE, save_weights
 from runtime import processes, teacher_file
 from runtime.devices import data_parallel
-from runtime.files import read_json, write_json, write_npz
+from runtime.files import (
+    kept,
+    read_arrays,
+    read_json,
+    read_npz,
+    write_json,
+    write_npz,
+)
 from runtime.progress import progress
 
 GATHERED = 65536  # poses that processes exchange at once
@@ -59,9 +66,9 @@ def evaluate(
     }
     path = folder / "results.json"
     if path.exists() and (folder / FILE).exists():
-        results = read_json(path)
-        if results.get("student") == about:
-            return results
+        done = kept(lambda: _results(folder))
+        if done and done.get("student") == about:
+            return done
     sign = "no sign to choose: trained on 3D labels"
     if not supervised:
         sign = teacher_file.read(Path(workdir) / "teacher").sign_text
@@ -79,9 +86,17 @@ def evaluate(
         if data.settings.annotations:
             facts["annotations"] = Path(data.settings.annotations).name
         save_weights(folder, record, state.variables, data=facts, results=results)
-        write_json(path, results)
+        write_json(path, results, sealed=True)
     processes.barrier("evaluate student")
     return read_json(path)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """What was written of them, all of it whole."""
+    for split in SPLITS:
+        read_npz(folder / f"predictions_{split}.npz")
+    read_arrays(folder / FILE)
+    return read_json(folder / "results.json")
 
 
 def _digest(truth: Any) -> int | None:

@@ -64,7 +64,7 @@ class StudentRecord:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``folder/student.json``."""
-        write_json(Path(folder) / "student.json", self.to_dict())
+        write_json(Path(folder) / "student.json", self.to_dict(), sealed=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> StudentRecord:

@@ -48,6 +48,7 @@ from pose_jax.targets import (
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, data_parallel, fitting_batch
+from runtime.files import kept
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
 from runtime.workdir import mark_finished
@@ -81,7 +82,7 @@ def train_and_evaluate(
     """
     student, stage, began = config.student, f"student_{mode}", time.monotonic()
     with Checkpoints(Path(workdir) / stage / CHECKPOINTS) as checkpoints:
-        if checkpoints.latest_step() != student.steps:
+        if checkpoints.latest_step() != student.steps or not _described(workdir, mode):
             record, targets = prepare(config, workdir, data, mode)
             processes.on_first(lambda: record.save(Path(workdir) / stage), stage)
             net = record.make_net(AXIS if student.sync_batch_norm else None)
@@ -115,6 +116,12 @@ def train_and_evaluate(
                 seconds = round(time.monotonic() - began, 1)
                 mark_finished(workdir, stage, seconds=seconds)
     evaluate.evaluate(config, workdir, data, mode)
+
+
+def _described(workdir: str | Path, mode: str) -> bool:
+    folder = Path(workdir) / f"student_{mode}"
+    there = (folder / "student.json").exists()
+    return there and kept(lambda: StudentRecord.load(folder)) is not None
 
 
 # --- the loop ----------------------------------------------------------------------
@@ -223,7 +230,6 @@ def _check_finite(
         return
     kept = "no checkpoint was written yet"
     if checkpoints is not None:
-        checkpoints.wait()
         latest = checkpoints.latest_step()
         if latest is not None:
             kept = f"the checkpoint of step {latest} in {checkpoints.directory} is kept"

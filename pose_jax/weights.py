@@ -14,12 +14,11 @@ from typing import Any
 
 import flax.traverse_util
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from pose_jax.loss import MODES
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
 from pose_jax.state import StudentRecord, state_shapes
-from runtime.files import write_arrays, write_text
+from runtime.files import Damaged, read_arrays, write_arrays, write_text
 
 FILE, CARD = "student.safetensors", "MODEL_CARD.md"
 # Names quoted by a message before it says how many more there are.
@@ -66,21 +65,22 @@ def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; run --stage=student first")
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != "1" or "student" not in metadata:
+        arrays, metadata = read_arrays(path, remedy="run --stage=student first")
+    except Damaged as error:
         raise ValueError(
-            f"{path} is not a student's file of format 1; for a backbone of another "
-            "project set config.student.pretrained"
-        )
-    record = StudentRecord.from_dict(json.loads(metadata["student"]), path)
-    shapes = state_shapes(record.make_net(), image_size=record.image_size)
+            f"{error}; a backbone of another project is read by "
+            "config.student.pretrained"
+        ) from error
+    try:
+        if metadata["format"] != "1":
+            raise ValueError(f"format {metadata['format']}")
+        _ = MODES[json.loads(metadata["student"])["mode"]]
+        record = StudentRecord.from_dict(json.loads(metadata["student"]), path)
+        shapes = state_shapes(record.make_net(), image_size=record.image_size)
+    # Of a record that another program wrote, anything.
+    except Exception as error:
+        raise ValueError(f"{path}: its record is no student's ({error})") from error
     wanted: Any = flax.traverse_util.flatten_dict(shapes.variables, sep="/")
     check_arrays(path, arrays, {name: leaf.shape for name, leaf in wanted.items()})
     return record, flax.traverse_util.unflatten_dict(arrays, sep="/")

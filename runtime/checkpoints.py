@@ -2,15 +2,16 @@
 
 A checkpoint holds the arrays of a pytree and a JSON record. Orbax writes into a
 temporary folder and renames it, so a process killed while it writes leaves the
-checkpoint before it as the latest.
+checkpoint before it as the latest. ``digests.json`` follows, with a digest of every
+file: a checkpoint that is not as it was written is passed over, with a line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from runtime.files import Damaged, digest_of_file, read_json, write_json
+
+DIGESTS = "digests.json"
 PyTree = Any
 
 
@@ -29,15 +33,12 @@ class Checkpoints:
     Args:
         directory: where they are kept; made when the first one is saved.
         max_to_keep: older ones are deleted.
-        wait: whether ``save`` returns only when the checkpoint is complete on
-            disk. By default it returns as soon as the arrays are copied.
     """
 
-    def __init__(
-        self, directory: str | Path, *, max_to_keep: int = 2, wait: bool = False
-    ) -> None:
+    def __init__(self, directory: str | Path, *, max_to_keep: int = 2) -> None:
         self.directory = Path(os.path.abspath(directory))
-        self._wait = wait
+        self._sound: set[int] = set()  # read whole, or saved by this process
+        self._damaged: dict[int, str] = {}
         with _quiet():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -46,7 +47,11 @@ class Checkpoints:
                     "extra": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=max_to_keep, create=True
+                    max_to_keep=max_to_keep,
+                    create=True,
+                    # Its threads print what a full disk does to them, and some wait
+                    # for minutes; a step is saved in less than it takes to train it.
+                    enable_async_checkpointing=False,
                 ),
             )
 
@@ -55,40 +60,73 @@ class Checkpoints:
     ) -> None:
         """Saves ``state`` (any pytree of arrays and PRNG keys) and a JSON record.
 
-        Both are copied before this returns, so the caller may donate or change them.
-        A step that is already saved is left as it is.
+        Whole on disk when this returns. A step that is already saved is left as it is.
+
+        Raises:
+            ValueError: it cannot be written.
         """
+        try:
+            with _quiet():
+                self._save(step, state, extra or {})
+        except Exception as error:  # of Orbax any kind, and many lines
+            raise ValueError(
+                f"{self.directory}: the checkpoint of step {step} cannot be written "
+                f"({_gist(error)}); see that there is room and that the folder may be "
+                "written to, then the same command goes on from the one before"
+            ) from error
+        self._sound.add(step)
+
+    def _save(self, step: int, state: PyTree, extra: dict[str, Any]) -> None:
+        for damaged in self._damaged.keys() & set(self._manager.all_steps()):
+            self._manager.delete(damaged)
         if step in self._manager.all_steps():
             return
         arrays = _to_numpy(state)
-        # Orbax writes the record in a thread of its own, later.
-        record = {"structure": _structure(state), "extra": copy.deepcopy(extra or {})}
-        with _quiet():
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    # Orbax refuses arrays without elements; the structure has them.
-                    state=ocp.args.PyTreeSave(
-                        {k: v for k, v in arrays.items() if v.size}  # type: ignore
-                    ),
-                    extra=ocp.args.JsonSave(record),  # type: ignore
+        record = {"structure": _structure(state), "extra": extra}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                # Orbax refuses arrays without elements; the structure has them.
+                state=ocp.args.PyTreeSave(
+                    {k: v for k, v in arrays.items() if v.size}  # type: ignore
                 ),
-                force=True,
-            )
-            if self._wait:
-                self._manager.wait_until_finished()
+                extra=ocp.args.JsonSave(record),  # type: ignore
+            ),
+            force=True,
+        )
+        if jax.process_index() == 0:
+            folder = self.directory / str(step)
+            write_json(folder / DIGESTS, _digests(folder), sealed=True)
 
     def latest_step(self) -> int | None:
-        """The last step whose checkpoint is complete, or None."""
-        return self._manager.latest_step()
+        """The last step whose checkpoint is whole, or None.
+
+        Those that are not are named on standard error.
+        """
+        passed_over = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if step not in self._sound and step not in self._damaged:
+                try:
+                    _compare(self.directory / str(step))
+                    self._sound.add(step)
+                except ValueError as error:
+                    self._damaged[step] = passed_over[step] = str(error)
+            if step in self._sound:
+                break
+        else:
+            step = None
+        for text in passed_over.values():
+            instead = "there is none before it" if step is None else f"step {step}"
+            print(f"{text}; taken instead: {instead}", file=sys.stderr, flush=True)
+        return step
 
     def extra(self, step: int | None = None) -> dict[str, Any] | None:
         """The JSON record of a step (the latest by default), or None."""
         step = self.latest_step() if step is None else step
-        return None if step is None else self._record(step)["extra"]
+        return None if step is None else self._read(step)[0]["extra"]
 
     def restore_latest(self, like: PyTree) -> tuple[int, PyTree] | None:
-        """Restores the latest complete checkpoint.
+        """Restores the latest whole checkpoint.
 
         Args:
             like: a pytree of the same structure, shapes and dtypes; leaves that
@@ -103,28 +141,13 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             return None
-        saved, wanted = self._record(step)["structure"], _structure(like)
-        if saved != wanted:
-            raise ValueError(self._difference(step, saved, wanted))
-        template = {k: v for k, v in wanted.items() if 0 not in v["shape"]}
-        restore = ocp.RestoreArgs(restore_type=np.ndarray)
-        with _quiet():
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeRestore(
-                        restore_args=dict.fromkeys(template, restore)  # type: ignore
-                    )
-                ),
-            )
-        return step, _from_numpy(restored["state"], like)
-
-    def wait(self) -> None:
-        """Waits until the last save is complete on disk."""
-        self._manager.wait_until_finished()
+        record, arrays = self._read(step)
+        if (wanted := _structure(like)) != record["structure"]:
+            raise ValueError(self._difference(step, record["structure"], wanted))
+        return step, _from_numpy(arrays, like)
 
     def close(self) -> None:
-        """Waits for the last save and frees Orbax's threads."""
+        """Frees Orbax's threads."""
         with _quiet():
             self._manager.close()
 
@@ -134,12 +157,21 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _record(self, step: int) -> dict[str, Any]:
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The record and the arrays of a step that is whole."""
+        record = self._restored(step, extra=ocp.args.JsonRestore())
+        shapes = {n: x["shape"] for n, x in record["structure"].items()}
+        names = [name for name, shape in shapes.items() if 0 not in shape]
+        restore = ocp.RestoreArgs(restore_type=np.ndarray)
+        args: Any = dict.fromkeys(names, restore)
+        arrays = self._restored(step, state=ocp.args.PyTreeRestore(restore_args=args))
+        return record, arrays
+
+    def _restored(self, step: int, **item: Any) -> Any:
         with _quiet():
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())
-            )
-        return restored["extra"]
+            restored = self._manager.restore(step, args=ocp.args.Composite(**item))
+        (name,) = item
+        return restored[name]
 
     def _difference(self, step: int, saved: dict, wanted: dict) -> str:
         names = [n for n in {**saved, **wanted} if saved.get(n) != wanted.get(n)]
@@ -152,6 +184,26 @@ class Checkpoints:
             f"{self.directory}: the checkpoint of step {step} is of another network or "
             f"configuration ({shown}{more}); use another workdir or delete this folder"
         )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != DIGESTS]
+    return {str(p.relative_to(folder)): digest_of_file(p) for p in files}
+
+
+def _compare(folder: Path) -> None:
+    """Raises a ValueError where a checkpoint is not as it was written."""
+    saved = read_json(folder / DIGESTS, remedy="it is not whole")
+    found = _digests(folder)
+    for name in {**saved, **found}:
+        if saved.get(name) != found.get(name):
+            raise Damaged(f"{folder / name} is not as it was written")
+
+
+def _gist(error: BaseException) -> str:
+    """The first line of a message; Orbax and TensorStore append their stacks."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:160]}".removeprefix("ValueError: ")
 
 
 def _describe(entry: dict[str, Any] | None) -> str:
@@ -178,10 +230,8 @@ def _structure(tree: PyTree) -> dict[str, dict[str, Any]]:
 
 
 def _to_numpy(tree: PyTree) -> dict[str, np.ndarray]:
-    # np.array copies: on a CPU the view that asarray gives would change, or keep
-    # the buffer from being donated, while the checkpoint is written.
     return {
-        name: np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for name, leaf in _named(tree)
     }
 

@@ -1,19 +1,112 @@
-"""Files that are whole or absent: readers find the old file or the new one."""
+"""Files that are whole or absent: readers find the old file or the new one.
+
+What a run reads again later has a digest: another file system, a bad disk or a hand
+cannot change it unnoticed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import fnmatch
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+
+T = TypeVar("T")
+# Of files and folders that are being written: ours, Orbax's and TFDS's. They are stale
+# where their writer is gone.
+UNFINISHED = (".tmp-*", "*.orbax-checkpoint-tmp*", "*.incomplete*", "incomplete.*")
+LOCK = ".lock"
+
+
+class Damaged(ValueError):
+    """A file that is not as it was written; the message names it and the remedy."""
+
+
+def kept(read: Callable[[], T]) -> T | None:
+    """What ``read`` returns; None, with a line, where a file is damaged.
+
+    For what can be made again from other files.
+    """
+    try:
+        return read()
+    except Damaged as error:
+        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+        return None
+
+
+# --- one writer at a time -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds ``folder`` for this process, and removes what killed ones left unfinished.
+
+    The kernel frees the lock of a process that dies, so that a lock file which nobody
+    holds is stale and taken over. Folders below that are held themselves stay alone.
+
+    Args:
+        folder: made if absent.
+        wait: until another process is done with it.
+
+    Raises:
+        ValueError: another process holds it; names host and process.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"{folder} is in use by {path.read_text() or 'another process'}; "
+                    "wait until it ends, stop it, or choose another folder"
+                ) from error
+            # The one who held it may have removed the file meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        _remove_unfinished(folder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for found in (path for name in UNFINISHED for path in folder.glob(name)):
+        remove(found)
+    for below in folder.iterdir():
+        if below.is_dir() and not below.is_symlink() and not (below / LOCK).exists():
+            _remove_unfinished(below)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- writing ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -34,15 +127,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:  # on the disk before it has the name
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a full disk does not say where
+        with contextlib.suppress(OSError):
+            remove(temporary)
         raise
 
 
@@ -52,10 +148,34 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, record: Any) -> None:
-    """Writes JSON; arrays become lists, NaN and infinities become null."""
-    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
+def write_json(path: str | Path, record: Any, *, sealed: bool = False) -> None:
+    """Writes JSON; arrays become lists, NaN and infinities become null.
+
+    ``sealed`` adds the ``digest`` of a record, which :func:`read_json` compares.
+    """
+    record = plain(record)
+    if sealed:
+        record["digest"] = digest_of_record(record)
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def digest_of_record(record: Any) -> str:
+    """Of plain values, as JSON has them."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_of_file(path: str | Path) -> str:
+    """Of the bytes of a file, in little memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def digest_of_array(values: np.ndarray) -> str:
+    """Of the bytes of an array, as they lie in C order, its shape and its dtype."""
+    digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
 
 
 def write_npz(path: str | Path, **arrays: Any) -> None:
@@ -81,53 +201,84 @@ def write_arrays(
     arrays: Mapping[str, Any],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a safetensors file."""
+    """Writes a safetensors file, with a digest of every array and of ``metadata``."""
     # The library's save_file gives mode 0600 whatever the umask, and writes memory as
     # it lies: a transposed view would be scrambled.
     ordered = {k: np.array(v, order="C") for k, v in arrays.items()}
+    text = dict(metadata or {})
+    text["digests"] = json.dumps(_digests(ordered, text))
     with replacing(path) as temporary:
-        text = dict(metadata) if metadata else None
         temporary.write_bytes(safetensors.numpy.save(ordered, text))
 
 
+def _digests(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    digests = {name: digest_of_array(values) for name, values in arrays.items()}
+    return digests | {"": digest_of_record(dict(metadata))}
+
+
+# --- reading ------------------------------------------------------------------------
+
+
 def read_json(path: str | Path, *, remedy: str = "run the stage before it") -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file; of a sealed record compares the digest, which is left out.
 
     Raises:
-        ValueError: the file is missing or is not JSON.
+        ValueError: the file is missing.
+        Damaged: it is not JSON, or not as it was written.
     """
     path = Path(path)
+    again = "delete it and run its stage again"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; {remedy}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); delete it and run its stage again"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is not valid JSON ({error}); {again}") from error
+    digest = record.pop("digest", None) if isinstance(record, dict) else None
+    if digest not in (None, digest_of_record(record)):
+        raise Damaged(f"{path} is not as it was written; {again}")
+    return record
 
 
 def read_arrays(
     path: str | Path, *, remedy: str = "run the stage before it"
-) -> dict[str, np.ndarray]:
-    """Reads a safetensors file.
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a file by :func:`write_arrays`.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        ValueError: the file is missing.
+        Damaged: it is not a safetensors file, or not as it was written.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist; {remedy}")
     try:
-        return safetensors.numpy.load_file(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; {remedy}") from error
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error})") from error
+        with safe_open(path, framework="np") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        saved = json.loads(metadata.pop("digests", "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise Damaged(
+            f"{path} is not a safetensors file ({error}); run its stage again or copy "
+            "it again"
+        ) from error
+    found = _digests(arrays, metadata)
+    wrong = [n for n in {**saved, **found} if saved.get(n) != found.get(n)]
+    if wrong:
+        raise Damaged(
+            f"{path}: {wrong[0] or 'its metadata'} not as it was written, or by "
+            "another program or version; run its stage again or copy it again"
+        )
+    return arrays, metadata
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an ``.npz`` file; never unpickles.
 
     Raises:
-        ValueError: the file is missing or is not an ``.npz`` of plain arrays.
+        ValueError: the file is missing.
+        Damaged: it is not an ``.npz`` of plain arrays, or not as it was written.
     """
     try:
         # Opened here: numpy leaves a file open that is no zip after all.
@@ -136,7 +287,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise ValueError(f"{path}: missing file; correct its path") from error
     except Exception as error:
-        raise ValueError(
+        raise Damaged(
             f"{path}: not a readable .npz of plain arrays ({error}); write it again"
         ) from error
 

@@ -2,7 +2,8 @@
 
 ::
 
-    teacher/teacher.json          format, skeleton, sign of depth, settings, splits
+    teacher/teacher.json          format, skeleton, sign of depth, settings, splits, and
+                                  digests of the arrays, which readers compare
     teacher/teacher.safetensors   dictionary (3P, K); params/... of the network
     teacher/<split>/<name>.npy    one array per name, one row per sample
 
@@ -25,13 +26,21 @@ from typing import Any
 
 import numpy as np
 
-from runtime.files import read_arrays, read_json, write_arrays, write_json
+from runtime.files import (
+    Damaged,
+    digest_of_file,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+)
 
-FORMAT = 2
+FORMAT = 3
 SOURCES = ("given", "cue")
 SPLIT_ARRAYS = ("sample_ids", "camera", "code", "residual", "W", "labelled")
 POSTERIOR_ARRAYS = ("depth", "covariance")
 _REMEDY = "run --stage=teacher first"
+_AGAIN = "run --stage=teacher again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +57,7 @@ class TeacherFile:
         params: of the network, as trained (before the sign).
         config: the settings of the training, as plain JSON.
         splits: name -> number of samples.
+        digests: name -> digest of each of its files.
     """
 
     folder: Path
@@ -58,6 +68,8 @@ class TeacherFile:
     params: dict[str, Any]
     config: dict[str, Any]
     splits: dict[str, int]
+    digests: dict[str, dict[str, str]]
+    _compared: set[Path] = dataclasses.field(default_factory=set, compare=False)
 
     @property
     def sign_text(self) -> str:
@@ -107,12 +119,12 @@ class TeacherFile:
     def _read(
         self, name: str, wanted: tuple[str, ...], sample_ids: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        arrays = {n: _load(self.folder / name / f"{n}.npy") for n in wanted}
+        arrays = {n: self._load(name, n) for n in wanted}
         lengths = {n: len(x) for n, x in arrays.items()}
         if set(lengths.values()) != {self.splits.get(name)}:
             raise ValueError(
                 f"{self.folder / name}: teacher.json says {self.splits.get(name)} "
-                f"samples, the arrays have {lengths}; train the teacher again"
+                f"samples, the arrays have {lengths}; {_AGAIN}"
             )
         ids = arrays["sample_ids"]
         if sample_ids is not None and not np.array_equal(ids, sample_ids):
@@ -123,22 +135,30 @@ class TeacherFile:
             )
         return arrays
 
+    def compare(self) -> TeacherFile:
+        """Compares the arrays of all splits with their digests; itself."""
+        for split, names in self.digests.items():
+            for name in names:
+                self._load(split, name)
+        return self
+
+    def _load(self, split: str, name: str) -> np.ndarray:
+        path = self.folder / split / f"{name}.npy"
+        try:
+            # Once: large files are mapped anew for each part of their rows.
+            if path not in self._compared:
+                if digest_of_file(path) != self.digests.get(split, {}).get(name):
+                    raise Damaged(f"{path} is not as it was written; {_AGAIN}")
+                self._compared.add(path)
+            # Mapped where it is large: a million codes take a gigabyte.
+            large = path.stat().st_size > 2**26
+            return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise Damaged(f"{path} does not exist; {_AGAIN}") from error
+
 
 def _ids_text(ids: np.ndarray) -> str:
     return f"{len(ids)} samples ({', '.join(map(str, ids[:3].tolist()))}, ...)"
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        # Mapped where it is large: a million codes take a gigabyte.
-        large = path.stat().st_size > 2**26
-        return np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist; {_REMEDY}") from error
-    except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a whole .npy file ({error}); train the teacher again"
-        ) from error
 
 
 def read(folder: str | Path) -> TeacherFile:
@@ -157,11 +177,12 @@ def read(folder: str | Path) -> TeacherFile:
             f"{path}: format is {found!r}, this version reads {FORMAT}; train again"
         )
     needed = {"skeleton", "depth_sign", "depth_sign_source", "config", "splits"}
+    needed |= {"digests"}
     missing = sorted(needed - record.keys())
     if missing or "joints" not in record["skeleton"]:
         raise ValueError(f"{path} lacks {missing or ['skeleton.joints']}; train again")
     _check_sign(record["depth_sign"], record["depth_sign_source"])
-    arrays = read_arrays(folder / "teacher.safetensors", remedy=_REMEDY)
+    arrays, _ = read_arrays(folder / "teacher.safetensors", remedy=_REMEDY)
     dictionary = arrays.pop("dictionary", np.zeros((0, 0)))
     rows = 3 * len(record["skeleton"]["joints"])
     if dictionary.ndim != 2 or len(dictionary) != rows:
@@ -225,8 +246,12 @@ def save(
         "depth_sign_source": depth_sign_source,
         "config": dict(config),
         "splits": counts,
+        "digests": {
+            name: {p.stem: digest_of_file(p) for p in (folder / name).glob("[!.]*.npy")}
+            for name in counts
+        },
     }
-    write_json(folder / "teacher.json", record)
+    write_json(folder / "teacher.json", record, sealed=True)
 
 
 def split_file(folder: str | Path, split: str, name: str) -> Path:
@@ -243,7 +268,7 @@ def set_depth_sign(
     _check_sign(sign, source)
     path = Path(folder) / "teacher.json"
     changed = {"depth_sign": sign, "depth_sign_source": source, "config": dict(config)}
-    write_json(path, read_json(path, remedy=_REMEDY) | changed)
+    write_json(path, read_json(path, remedy=_REMEDY) | changed, sealed=True)
 
 
 def _check_sign(sign: Any, source: Any) -> None:

@@ -63,7 +63,7 @@ def claim_workdir(
     # No process writes before all have compared with what was there.
     processes.barrier("claim")
     if processes.is_first():
-        write_json(path, record)
+        write_json(path, record, sealed=True)
 
 
 def check_same_run(
@@ -128,7 +128,7 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def mark_finished(workdir: str | Path, stage: str, **facts: Any) -> None:
     """Notes that ``stage`` is done, with facts such as ``seconds``."""
-    write_json(_marker(workdir, stage), {"stage": stage, **facts})
+    write_json(_marker(workdir, stage), {"stage": stage, **facts}, sealed=True)
 
 
 def _marker(workdir: str | Path, stage: str) -> Path:
@@ -151,7 +151,9 @@ def merge_results(workdir: str | Path) -> dict[str, Any]:
         for folder in folders
         if (folder / "results.json").exists()
     }
-    facts = [read_json(path) for path in sorted(_marker(workdir, "x").parent.glob("*"))]
+    # Not what the system or a killed process left there.
+    markers = sorted(_marker(workdir, "x").parent.glob("[!.]*.json"))
+    facts = [read_json(path) for path in markers]
     results["seconds"] = {
         fact["stage"]: fact["seconds"] for fact in facts if "seconds" in fact
     }

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import nrsfm_jax.evaluate
 import pose_jax.evaluate
 from input_pipeline.dataset import Dataset
 from losses import metrics
 from runtime import processes
+from runtime.files import read_npz
 from runtime.metric_writer import read_metrics
 from runtime.workdir import merge_results
 from view.report import LABELS, method_name, write_report
@@ -55,8 +54,8 @@ def predictions(workdir: Path) -> dict[str, dict[int, np.ndarray]]:
     """Method -> sample id -> pose (P, 3) in the plain patch, of the validation set."""
     found = {}
     for path in sorted(workdir.glob("*/predictions_val.npz")):
-        with np.load(path) as file:
-            by_id = dict(zip(file["sample_ids"].tolist(), file["pose"], strict=True))
+        file = read_npz(path)
+        by_id = dict(zip(file["sample_ids"].tolist(), file["pose"], strict=True))
         found[method_name(path.parent.name)] = by_id
     return found
 

@@ -57,7 +57,7 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-    with Checkpoints(folder / "checkpoints", wait=True) as checkpoints:
+    with Checkpoints(folder / "checkpoints") as checkpoints:
         restored = checkpoints.restore_latest(tiny.new_state())
         state = restored[1] if restored else tiny.new_state()
         start = int(state.step)

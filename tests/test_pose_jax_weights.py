@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny_student as tiny
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pose_jax.weights import load_weights, model_card, save_weights
+from runtime import files
 
 RECORD = tiny.record(depth_sign=-1)
 RESULTS = {"val": {"mpjpe_mm": 91.234, "count": 7, "alignment": "by bone length"}}
@@ -60,12 +61,10 @@ def test_a_card_without_numbers_says_so():
 
 def test_a_file_of_another_network_is_refused_by_name(folder):
     path = folder / "student.safetensors"
-    with safe_open(path, framework="np") as file:
-        metadata = file.metadata()
-    arrays = load_file(path)
+    arrays, metadata = files.read_arrays(path)
     arrays["params/head/final/bias"] = np.zeros(3, np.float32)
     arrays["params/extra"] = arrays.pop("params/backbone/conv1/kernel")
-    save_file(arrays, path, metadata)
+    files.write_arrays(path, arrays, metadata)
     with pytest.raises(ValueError, match="does not fit this network") as error:
         load_weights(folder)
     for words in (
@@ -85,4 +84,32 @@ def test_other_files_are_refused_with_a_remedy(folder, tmp_path):
         load_weights(path)
     path.write_bytes(b"no header")
     with pytest.raises(ValueError, match="is not a safetensors file"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        *("null", "[]", '"x"', "{", "[" * 5000, '{"format": 1}'),
+        *("net", "skeleton", "mode", "image_size", "resnet_layers", "width"),
+    ],
+)
+def test_a_record_that_no_student_has_is_one_line(folder, student):
+    """With digests that are right, as somebody else could write them."""
+    path = folder / "student.safetensors"
+    arrays, metadata = files.read_arrays(path)
+    record = json.loads(metadata["student"])
+    if student in record or student in record["net"]:
+        for value in (None, 1e300, -1, [], {}, "x"):
+            changed = record | {student: value}
+            if student in record["net"]:
+                changed = record | {"net": record["net"] | {student: value}}
+            files.write_arrays(
+                path, arrays, metadata | {"student": json.dumps(changed)}
+            )
+            with pytest.raises(ValueError, match=r"student\.safetensors"):
+                load_weights(path)
+        return
+    files.write_arrays(path, arrays, metadata | {"student": student})
+    with pytest.raises(ValueError, match=r"student\.safetensors: its record"):
         load_weights(path)

@@ -1,12 +1,14 @@
 """The teacher's folder: what is written is read, at either sign of depth."""
 
-import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from runtime import teacher_file
+from runtime.files import Damaged, read_json, write_arrays, write_json
 
 SKELETON = {"name": "five", "joints": list("abcde"), "edges": [[0, 1]], "root": 0}
 
@@ -90,12 +92,13 @@ def test_the_sign_of_depth_is_one_field_and_turns_every_depth(folder):
 
 def _edit(folder, **changes):
     path = folder / "teacher.json"
-    record = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+    record = read_json(path) | changes
+    record = {k: v for k, v in record.items() if v is not None}
+    write_json(path, record, sealed=True)
 
 
 def _swap(folder, **arrays):
-    save_file(arrays, folder / "teacher.safetensors")
+    write_arrays(folder / "teacher.safetensors", arrays)
 
 
 @pytest.mark.parametrize(
@@ -124,15 +127,39 @@ def test_wrong_samples_are_refused(folder):
         found.split("train", np.arange(6))
     with pytest.raises(ValueError, match="train the teacher again on this data"):
         found.posterior("train", np.arange(5))
-    np.save(folder / "train" / "residual.npy", np.zeros(4))
-    with pytest.raises(ValueError, match=r"says 6 samples.*'residual': 4"):
-        found.split("train")
-    path = folder / "train" / "code.npy"
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"code\.npy is not a whole \.npy"):
-        found.split("train")
+    _edit(folder, splits={"train": 4})
+    with pytest.raises(ValueError, match=r"says 4 samples.*'residual': 6"):
+        teacher_file.read(folder).split("train")
     with pytest.raises(ValueError, match=r"sample_ids\.npy does not exist"):
         found.split("val")
     (folder / "train" / "depth.npy").unlink()
     with pytest.raises(ValueError, match="that the EM guides"):
         found.posterior("train")
+
+
+def _flip(path):
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_flip, lambda p: os.truncate(p, 100), Path.unlink])
+def test_a_damaged_file_is_named(folder, damage):
+    """A NaN among the codes, say, would be taken for a wrong learning rate later."""
+    for path in sorted(folder.rglob("*.npy")):
+        before = path.read_bytes()
+        damage(path)
+        with pytest.raises(Damaged, match=rf"{path.name}.*run --stage=teacher again"):
+            teacher_file.read(folder).compare()
+        path.write_bytes(before)
+    teacher_file.read(folder).compare()
+
+
+def test_one_bit_of_the_weights_or_of_the_record_is_noticed(folder):
+    for name in ("teacher.safetensors", "teacher.json"):
+        before = (folder / name).read_bytes()
+        _flip(folder / name)
+        with pytest.raises(Damaged, match=name):
+            teacher_file.read(folder)
+        (folder / name).write_bytes(before)

@@ -39,7 +39,7 @@ def trained(tmp_path):
 def test_a_workdir_keeps_to_its_config(trained):
     config = _config()
     claim_workdir(trained, config, "digest")
-    kept = json.loads((trained / "config.json").read_text())
+    kept = read_json(trained / "config.json")
     assert kept == json.loads(config.to_json()) | {"data_identity": "digest"}
     config.teacher.learning_rate = 0.1
     config.student.augment.colour = 0.0
@@ -102,6 +102,8 @@ def test_results_of_all_stages_are_gathered(tmp_path):
     (tmp_path / "student_weaksup_bs").mkdir()  # trained, not yet evaluated
     workdir.mark_finished(tmp_path, "teacher", seconds=12.5)
     workdir.mark_finished(tmp_path, "evaluate")
+    for name in (".DS_Store", ".tmp-12-teacher.json"):  # of the system, of a kill
+        (tmp_path / "finished" / name).touch()
     results = workdir.merge_results(tmp_path)
     assert results == read_json(tmp_path / "results.json")
     environment = results.pop("environment")

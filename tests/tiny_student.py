@@ -90,6 +90,7 @@ class MadeUpTeacher(TeacherFile):
             params={},
             config={},
             splits={},
+            digests={},
         )
         object.__setattr__(self, "arrays", arrays)
 
@@ -282,7 +283,7 @@ def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmar
     folder = workdir / f"student_{mode}"
     made.save(folder)
     state = made_up_state(made.make_net(), seed)
-    with Checkpoints(folder / CHECKPOINTS, wait=True) as checkpoints:
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(5, state)
     return folder
 

@@ -11,16 +11,17 @@ found again.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import shutil
 from pathlib import Path
+
+import numpy as np
 
 from input_pipeline.ground_truth import GroundTruth, load_ground_truth
 from input_pipeline.landmarks import Landmarks, make_landmarks
 from input_pipeline.sources.build import build
 from input_pipeline.sources.records import PictureSource
-from runtime.files import read_npz
+from runtime.files import Damaged, locked, read_npz
 
 VERSION = "1.0.0"
 
@@ -61,10 +62,7 @@ class Prepared:
         folder = self.planned
         if not _complete(folder):
             _ = self.source.splits  # a problem is said before anything is written
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with open(folder.parent / ".lock", "w") as lock:
-                # Of one process at a time; the kernel frees it when the process dies.
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(folder.parent, wait=True):
                 if not _complete(folder):
                     # TFDS would take what is left of a folder for the whole.
                     shutil.rmtree(folder, ignore_errors=True)
@@ -75,7 +73,7 @@ class Prepared:
         """The landmarks of a split, None where the source has no samples for it."""
         if split not in self.source.splits:
             return None
-        table = read_npz(self.folder / f"landmarks_{split}.npz")
+        table = self._table(split)
         settings = self.source.settings
         return make_landmarks(
             skeleton=self.source.skeleton,
@@ -87,6 +85,14 @@ class Prepared:
             padding=settings.padding,
         )
 
+    def _table(self, split: str) -> dict[str, np.ndarray]:
+        try:
+            return read_npz(self.folder / f"landmarks_{split}.npz")
+        except Damaged as error:
+            raise ValueError(
+                f"{error}, by deleting {self.folder}: it is prepared anew"
+            ) from error
+
     def truth(self, split: str) -> GroundTruth | None:
         """3D of the user's file, or of the source itself."""
         settings = self.source.settings
@@ -94,7 +100,7 @@ class Prepared:
         if settings.labelled and not given:
             return None
         own = self.folder / f"ground_truth_{split}.npz"
-        table = read_npz(self.folder / f"landmarks_{split}.npz")
+        table = self._table(split)
         return load_ground_truth(
             Path(given).expanduser() if given else own,
             skeleton=self.source.skeleton,

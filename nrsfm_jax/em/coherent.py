@@ -43,7 +43,7 @@ from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.em.samples import Samples, check_landmarks, choose_samples
 from nrsfm_jax.em.views import ABOVE, FREE, LEVEL, RAISED, ViewPrior, upright_views
 from nrsfm_jax.handedness import Handedness, synchronise_signs
-from runtime.files import read_arrays, read_json, write_arrays, write_json
+from runtime.files import kept, read_arrays, read_json, write_arrays, write_json
 
 # The name of the trial in which nothing turns.
 ONE_VIEW = "one view"
@@ -363,11 +363,11 @@ def _sign_nats(single: GaussianMixture, samples: Samples, prior: ViewPrior) -> f
 
 
 def read_fit(path: Path) -> tuple[GaussianMixture, FitReport] | None:
-    """What :func:`read_or_fit` kept, or None."""
+    """What :func:`read_or_fit` kept, or None; ``Damaged`` if not as it was written."""
     beside = path.with_suffix(".json")
     if not (path.exists() and beside.exists()):
         return None
-    shapes = {name: jnp.asarray(x) for name, x in read_arrays(path).items()}
+    shapes = {name: jnp.asarray(x) for name, x in read_arrays(path)[0].items()}
     return GaussianMixture(**shapes), FitReport.from_dict(read_json(beside))
 
 
@@ -383,12 +383,12 @@ def read_or_fit(
 
     The report lies in a JSON file beside ``path``, of the same stem.
     """
-    if (kept := read_fit(path)) is not None:
-        return kept
+    if (found := kept(lambda: read_fit(path))) is not None:
+        return found
     mixture, report = fit_shapes(W, labelled, key=key, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, mixture._asdict())
-    write_json(path.with_suffix(".json"), dataclasses.asdict(report))
+    write_json(path.with_suffix(".json"), dataclasses.asdict(report), sealed=True)
     return mixture, report
 
 
