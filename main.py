@@ -17,7 +17,7 @@ import stages.predict
 import stages.report
 from input_pipeline.dataset import open_dataset
 from runtime import devices, processes
-from runtime.workdir import claim_workdir
+from runtime.workdir import claim_workdir, hold_workdir
 
 STAGES = ("all", "check", "teacher", "student", "evaluate", "predict", "export")
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
@@ -57,14 +57,15 @@ def main(_: list[str]) -> None:
                 print(use(config, workdir))
                 return
             data = open_dataset(config.data)
-            claim_workdir(workdir, config, data.identity)  # read, or refused, by now
-            print(devices.device_banner(), flush=True)
-            if stage in ("all", "teacher"):
-                nrsfm_jax.train.train_and_evaluate(config, workdir, data)
-            if stage in ("all", "student"):
-                for mode in config.student.modes:
-                    pose_jax.train.train_and_evaluate(config, workdir, data, mode)
-            stages.report.write(config, workdir, data)
+            with hold_workdir(workdir):  # the data are read, or refused, by now
+                claim_workdir(workdir, config, data.identity)
+                print(devices.device_banner(), flush=True)
+                if stage in ("all", "teacher"):
+                    nrsfm_jax.train.train_and_evaluate(config, workdir, data)
+                if stage in ("all", "student"):
+                    for mode in config.student.modes:
+                        pose_jax.train.train_and_evaluate(config, workdir, data, mode)
+                stages.report.write(config, workdir, data)
     except ValueError as error:
         if flags.FLAGS.verbosity > 0:  # --verbosity=1: with the traceback
             raise

@@ -24,10 +24,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 T = TypeVar("T")
-# Of files and folders that are being written: ours, Orbax's and TFDS's. They are stale
-# where their writer is gone.
-UNFINISHED = (".tmp-*", "*.orbax-checkpoint-tmp*", "*.incomplete*", "incomplete.*")
-LOCK = ".lock"
+LOCK, TEMPORARY = ".lock", ".tmp-[0-9]*-*"  # what `locked` and `replacing` make
 
 
 class Damaged(ValueError):
@@ -50,14 +47,18 @@ def kept(read: Callable[[], T]) -> T | None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
+def locked(
+    folder: str | Path, *, unfinished: Sequence[str] = (), wait: bool = False
+) -> Iterator[None]:
     """Holds ``folder`` for this process, and removes what killed ones left unfinished.
 
     The kernel frees the lock of a process that dies, so that a lock file which nobody
-    holds is stale and taken over. Folders below that are held themselves stay alone.
+    holds is stale and taken over.
 
     Args:
         folder: made if absent.
+        unfinished: patterns, relative to it, of files and folders that are being
+            written; they are stale where nobody holds the folder, and removed.
         wait: until another process is done with it.
 
     Raises:
@@ -83,19 +84,12 @@ def locked(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        _remove_unfinished(folder)
+        for stale in [path for name in unfinished for path in folder.glob(name)]:
+            remove(stale)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for found in (path for name in UNFINISHED for path in folder.glob(name)):
-        remove(found)
-    for below in folder.iterdir():
-        if below.is_dir() and not below.is_symlink() and not (below / LOCK).exists():
-            _remove_unfinished(below)
 
 
 def remove(path: Path) -> None:

@@ -7,12 +7,12 @@ import fnmatch
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime import devices, processes
-from runtime.files import plain, read_json, write_json
+from runtime.files import TEMPORARY, locked, plain, read_json, write_json
 
 # Fields that change no number of a trained stage: where files lie (the data are told
 # by their contents), what evaluation opens, the devices, how often something is
@@ -36,6 +36,26 @@ _PACKAGES = (
 
 
 # --- the run that a workdir belongs to ---------------------------------------------
+
+# Where a process that is killed may leave what it was writing.
+_PLACES = ("", "finished/", "teacher/", "teacher/*/", "student_*/", "*/checkpoints/*/")
+UNFINISHED = (
+    *(f"{place}{TEMPORARY}" for place in _PLACES),
+    *(f"{s}/checkpoints/*.orbax-checkpoint-tmp*" for s in ("teacher", "student_*")),
+)
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: str | Path) -> Iterator[None]:
+    """Keeps other runs out of it; of several processes of one run the first does.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        if processes.is_first():
+            stack.enter_context(locked(workdir, unfinished=UNFINISHED))
+        yield
 
 
 def claim_workdir(

@@ -284,28 +284,6 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / "finished").mkdir()
-    (tmp_path / "finished" / ".tmp-123-teacher.json").touch()
-    (tmp_path / "1.0.0.incompleteAB12").mkdir()
-    (tmp_path / "ck" / "7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-    (tmp_path / "predictions" / ".tmp-5-x").mkdir(parents=True)
-    (tmp_path / "kept.json").touch()
-    with files.locked(tmp_path / "predictions"):
-        busy = tmp_path / "predictions" / ".tmp-6-y"
-        busy.touch()
-        with files.locked(tmp_path):  # not of a folder that somebody else holds
-            assert busy.exists()
-    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")}
-    assert left == {
-        "finished",
-        "ck",
-        "predictions",
-        "predictions/.tmp-6-y",
-        "kept.json",
-    }
-
-
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     files.write_json(path, {"a": 1})

@@ -114,3 +114,24 @@ def test_results_of_all_stages_are_gathered(tmp_path):
         "distill": student,
         "seconds": {"teacher": 12.5},
     }
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    stale = (
+        *(".tmp-7-config.json", "finished/.tmp-7-teacher.json"),
+        *("teacher/train/.tmp-7-code.npy", "student_distill/.tmp-7-results.json"),
+        "teacher/checkpoints/40.orbax-checkpoint-tmp/state/d",
+        "student_distill/checkpoints/8/.tmp-7-digests.json",
+    )
+    own = (
+        *("notes/.tmp-7-x", "film.incomplete", ".tmp-7", "a/checkpoints/1/x"),
+        "teacher/checkpoints/40/state/d",
+    )
+    for name in (*stale, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with workdir.hold_workdir(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert {name for name in found if (tmp_path / name).is_file()} == set(own)
+    assert not any("orbax" in name for name in found)

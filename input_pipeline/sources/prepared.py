@@ -62,7 +62,8 @@ class Prepared:
         folder = self.planned
         if not _complete(folder):
             _ = self.source.splits  # a problem is said before anything is written
-            with locked(folder.parent, wait=True):
+            stale = ("*incomplete*",)  # of TFDS
+            with locked(folder.parent, unfinished=stale, wait=True):
                 if not _complete(folder):
                     # TFDS would take what is left of a folder for the whole.
                     shutil.rmtree(folder, ignore_errors=True)
