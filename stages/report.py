@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import nrsfm_jax.evaluate
 import pose_jax.evaluate
 from input_pipeline.dataset import Dataset
