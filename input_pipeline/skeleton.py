@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from input_pipeline.sides import find_left_right, key_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,54 +178,6 @@ class Skeleton:
             raise ValueError(f"skeleton {record.get('name', '')!r}: {error}") from error
 
 
-# What stands for a side in a name: left and right, in the order of trust.
-SIDES = (
-    ("left", "right"),
-    ("Left", "Right"),
-    ("LEFT", "RIGHT"),
-    ("L", "R"),
-    ("l", "r"),
-)
-
-
-def find_left_right(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs joints whose names differ only in the side, wherever it stands.
-
-    The names are compared as they are, then without case and separators, then also
-    without digits (``paw1LH`` and ``paw4RH``). Two joints are a pair if neither of
-    them could have another partner.
-
-    Examples:
-        >>> find_left_right(["nose", "left_eye", "right_eye", "HLpaw", "HRpaw"])
-        ((1, 2), (3, 4))
-    """
-    pairs: dict[int, int] = {}
-    for ignored in ("", r"[\W_]", r"[\W_\d]"):
-        free = [i for i in range(len(joints)) if i not in {*pairs, *pairs.values()}]
-
-        def plain(name: str, ignored: str = ignored) -> str:
-            return re.sub(ignored, "", name.lower()) if ignored else name
-
-        keys = {i: plain(joints[i]) for i in free}
-        for left, right in SIDES:
-            wanted = {
-                i: {plain(other) for other in _exchanged(joints[i], left, right)}
-                for i in free
-            }
-            found = [(i, k) for i in free for k in free if keys[k] in wanted[i]]
-            for i, k in found:
-                alone = sum(i in pair or k in pair for pair in found) == 1
-                if alone and not {i, k} & {*pairs, *pairs.values()}:
-                    pairs[i] = k
-    return tuple(sorted(pairs.items()))
-
-
-def _exchanged(name: str, left: str, right: str) -> list[str]:
-    """``name`` with one ``left`` in it replaced, for each that it has."""
-    places = [match.start() for match in re.finditer(left, name)]
-    return [f"{name[:i]}{right}{name[i + len(left) :]}" for i in places]
-
-
 def _find_root(joints: Sequence[str]) -> int:
     for word in ("pelvis", "hip_center", "hipcenter", "root", "spine"):
         for i, name in enumerate(joints):
@@ -368,11 +321,11 @@ def match_joints(
                 f"{list(found)} and the skeleton {list(wanted.joints)}"
             )
     exact = {joint: place for place, joint in enumerate(wanted.joints)}
-    by_key = {_key(joint): place for joint, place in exact.items()}
+    by_key = {key_of(joint): place for joint, place in exact.items()}
     by_synonym = {_synonym(key): place for key, place in by_key.items()}
     places = np.full(wanted.num_joints, -1, np.int64)
     for i, joint in enumerate(found):
-        key = _key(joint)
+        key = key_of(joint)
         target = exact.get(names.get(joint, joint), by_key.get(key))
         if target is None:
             target = by_synonym.get(_synonym(key))
@@ -391,30 +344,6 @@ def match_joints(
             "have no name in common"
         )
     return places
-
-
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
-_SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
-
-
-def _key(joint: str) -> tuple[str, str]:
-    """(side, the rest in lower case without separators) of a joint's name."""
-    # An L or R before a capital is a side: LHip.
-    parted = re.sub(r"^([LR])(?=[A-Z][a-z])", r"\1_", joint)
-    words = [word.lower() for word in _WORDS.findall(parted)]
-    sides = [_SIDES[word] for word in words if word in _SIDES]
-    rest = "".join(word for word in words if word not in _SIDES)
-    return (sides[0] if len(sides) == 1 else "", rest or joint)
-
-
-def side_of(joint: str) -> str:
-    """``"left"`` or ``"right"`` where a word of the name says so, else empty.
-
-    Examples:
-        >>> side_of("LHip"), side_of("ear_r1"), side_of("tail")
-        ('left', 'right', '')
-    """
-    return _key(joint)[0]
 
 
 def _synonym(key: tuple[str, str]) -> tuple[str, str]:

@@ -232,7 +232,7 @@ def test_unlikely_points_are_unlabelled(tmp_path):
 def test_predictions_for_a_video_are_no_labels(tmp_path):
     rows = ["scorer,m,m", "bodyparts,a,a", "coords,x,y", "0,1,2", "1,1,2"]
     (tmp_path / "x.csv").write_text("\n".join(rows))
-    with pytest.raises(ValueError, match="save its frames as pictures"):
+    with pytest.raises(ValueError, match="use the files under"):
         _index({"name": "dlc", "annotations": str(tmp_path / "x.csv")})
 
 

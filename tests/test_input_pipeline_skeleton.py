@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import skeleton
+from input_pipeline.sides import find_left_right
 from input_pipeline.skeleton import Skeleton
 
 
@@ -47,13 +48,14 @@ def test_flip_permutation_swaps_sides_and_is_an_involution():
         (["FL", "FR", "RL", "RR"], ((0, 1), (2, 3))),
         (["paw1LH", "paw2LF", "paw3RF", "paw4RH"], ((0, 3), (1, 2))),
         (["leftEye", "Right_eye", "flpaw", "frpaw"], ((0, 1), (2, 3))),
+        (["left_foot", "foot_r", "Hip-R", "hip_left"], ((0, 1), (3, 2))),
         # Which of several would be a guess.
         (["legL1", "legL2", "legR3", "legR4"], ()),
         (["upper_lip", "lower_lip", "flank", "throat"], ()),
     ],
 )
 def test_left_right_pairs_are_found_by_name(names, pairs):
-    assert skeleton.find_left_right(names) == pairs
+    assert find_left_right(names) == pairs
 
 
 @pytest.mark.parametrize(

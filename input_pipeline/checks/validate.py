@@ -26,7 +26,8 @@ from input_pipeline.formats.pictures import check_picture
 from input_pipeline.formats.splits import read_splits
 from input_pipeline.ground_truth import load_ground_truth
 from input_pipeline.settings import SPLITS, DataSettings
-from input_pipeline.skeleton import H36M_17, Skeleton, side_of
+from input_pipeline.sides import side_of
+from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.prepared import Prepared
 
 T = TypeVar("T")

@@ -4,7 +4,9 @@ Header rows: ``scorer``, with several animals ``individuals``, ``bodyparts``,
 ``coords``. A row begins with the picture, in one cell or in three (``labeled-data``,
 video, file). An empty cell is an unlabelled joint. The centre of the first pixel is at
 0. The bones come from ``skeleton`` in the project's ``config.yaml``, where there is
-one. A project's folder reads the labels of all its videos.
+one. A project's folder reads the labels of all its videos; where a video has those of
+several scorers, ``scorer`` in ``config.yaml`` chooses. Unique body parts, the
+individual ``single``, are landmarks of the scene and are left out.
 
 A ``likelihood`` below ``config.data.min_score`` counts as unlabelled; its default is
 DeepLabCut's own threshold.
@@ -29,6 +31,8 @@ from input_pipeline.skeleton import Skeleton
 PIXEL_CENTRE_PX = 0.0  # of the first pixel
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
 LABELS = "labeled-data/*/CollectedData_*"
+ROOT_LABELS = "CollectedData*"  # in Lightning Pose, beside labeled-data
+UNIQUE = "single"
 
 
 class Table(NamedTuple):
@@ -47,16 +51,19 @@ class Table(NamedTuple):
 
 def read(source: Source) -> Labels | None:
     """The animals of all pictures, by file, row and individual, numbered from 0."""
-    files = label_files(source.path)
+    config = _config(source)
+    files = label_files(source.path, str(config.get("scorer", "")))
     if not files:
+        value = f"no {LABELS}.csv or .h5, nor {ROOT_LABELS}.csv"
         remedy = "give a CollectedData csv, or the folder of the project"
-        source.problem("missing file", "", f"no {LABELS}.csv or .h5", remedy)
+        source.problem("missing file", "", value, remedy)
     tables = {file: _read_table(source, file) for file in files}
     good = {file: table for file, table in tables.items() if table is not None}
-    if len(good) < max(len(tables), 1):
+    if len(good) < max(len(tables), 1) or _labelled_twice(source, good):
         return None
+    good = {file: _without_unique(source, table) for file, table in good.items()}
     joints = tuple(dict.fromkeys(c[1] for t in good.values() for c in t.columns))
-    labels = Labels(_skeleton(source, joints), pixel_centre=PIXEL_CENTRE_PX)
+    labels = Labels(_skeleton(source, joints, config), pixel_centre=PIXEL_CENTRE_PX)
     found: list[Person] = []
     image_ids: dict[str, int] = {}
     for file, table in good.items():
@@ -68,31 +75,78 @@ def read(source: Source) -> Labels | None:
     return dataclasses.replace(labels, persons=tuple(found))
 
 
-def label_files(path: Path) -> list[Path]:
+def label_files(path: Path, scorer: str = "") -> list[Path]:
     """The files to read: ``path`` itself, or those of all videos of a project."""
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob(f"{LABELS}.csv"))
-    with_csv = {file.with_suffix("") for file in found}
-    others = [f for f in path.glob(f"{LABELS}.h5") if f.with_suffix("") not in with_csv]
-    return sorted([*found, *others])
+    for pattern in (LABELS, ROOT_LABELS):
+        found = sorted(path.glob(f"{pattern}.csv"))
+        with_csv = {file.with_suffix("") for file in found}
+        hdf = path.glob(f"{pattern}.h5")
+        found += [file for file in hdf if file.with_suffix("") not in with_csv]
+        if found:
+            break
+    chosen = f"CollectedData_{scorer}"
+    of_scorer = {file.parent for file in found if file.stem == chosen}
+    return sorted(f for f in found if f.stem == chosen or f.parent not in of_scorer)
 
 
-def _skeleton(source: Source, joints: tuple[str, ...]) -> Skeleton:
-    """The joints, with the bones of the project's configuration."""
+def _labelled_twice(source: Source, tables: dict[Path, Table]) -> bool:
+    """Whether a picture is in two files, so that its animals would count twice."""
+    first: dict[str, Path] = {}
+    for file, table in tables.items():
+        for name in table.pictures:
+            other = first.setdefault(name, file)
+            if other != file:
+                value = f"{name} is in {other.name} and in {file.name}"
+                remedy = "give one of them, or name the scorer in config.yaml"
+                source.problem("labelled twice", "", value, remedy)
+                return True
+    return False
+
+
+def _without_unique(source: Source, table: Table) -> Table:
+    """The table without body parts that only the individual ``single`` has."""
+    single = {part for animal, part, _ in table.columns if animal == UNIQUE}
+    others = {part for animal, part, _ in table.columns if animal != UNIQUE}
+    if not single or not others or single & others:
+        return table
+    value = f"{', '.join(sorted(single))} are of no animal and left out"
+    remedy = "nothing to do"
+    source.problem("unique body parts", UNIQUE, value, remedy, fatal=False)
+    kept = [i for i, column in enumerate(table.columns) if column[0] != UNIQUE]
+    columns = [table.columns[i] for i in kept]
+    return table._replace(columns=columns, values=table.values[:, kept])
+
+
+def _config(source: Source) -> dict[str, Any]:
+    """The project's configuration; empty where there is none."""
     config = deeplabcut_project(source.path) / "config.yaml"
-    plain: dict[str, Any] = {"name": "deeplabcut", "joints": joints}
-    if config.is_file():
-        import yaml
+    if not config.is_file():
+        return {}
+    import yaml
 
-        try:
-            record = yaml.safe_load(config.read_bytes())
-            given = record.get("skeleton") if isinstance(record, dict) else None
-            bones = [b for b in given or () if {*map(str, b)} <= set(joints)]
-            return Skeleton.from_names(plain | {"edges": bones})
-        except (yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as why:
-            remedy = "correct it, or set --config.data.skeleton"
-            source.problem("bad skeleton", config.name, why, remedy, fatal=False)
+    try:
+        record = yaml.safe_load(config.read_bytes())
+        return record if isinstance(record, dict) else {}
+    except (yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as why:
+        remedy = "correct it, or set --config.data.skeleton"
+        source.problem("bad skeleton", config.name, why, remedy, fatal=False)
+        return {}
+
+
+def _skeleton(
+    source: Source, joints: tuple[str, ...], config: dict[str, Any]
+) -> Skeleton:
+    """The joints, with the bones of the project's configuration."""
+    plain: dict[str, Any] = {"name": "deeplabcut", "joints": joints}
+    try:
+        given = config.get("skeleton") or ()
+        bones = [bone for bone in given if {*map(str, bone)} <= set(joints)]
+        return Skeleton.from_names(plain | {"edges": bones})
+    except (ValueError, TypeError) as why:
+        remedy = "correct it, or set --config.data.skeleton"
+        source.problem("bad skeleton", "config.yaml", why, remedy, fatal=False)
     return Skeleton.from_names(plain)
 
 
@@ -137,8 +191,8 @@ def _read_table(source: Source, file: Path) -> Table | None:
         return None
     if all(Path(name).suffix == "" for name in pictures):
         remedy = (
-            "these are predictions for a video: save its frames as pictures and use "
-            "the labels under labeled-data"
+            "these are predictions for a video and no labels: use the files under "
+            "labeled-data, or set --config.data.name=tracks"
         )
         here.problem("no pictures", "row 0", pictures[0], remedy)
         return None
@@ -153,11 +207,14 @@ def _read_csv(source: Source) -> Table | None:
         text = data.decode("utf-8-sig")
         rows = [row for row in csv.reader(text.splitlines()) if any(row)]
     except (ValueError, csv.Error) as error:
-        source.problem("not a csv file", "", error, "save the file again as UTF-8")
+        source.problem("not a csv file", "", error, "write it as UTF-8, with commas")
         return None
-    head = {row[0].strip().lower(): row for row in rows[:4] if row[0].strip()}
+    # pandas calls the empty cells of a header so.
+    top = [["" if c.startswith("Unnamed: ") else c for c in row] for row in rows[:4]]
+    head = {row[0].strip().lower(): row for row in top if row[0].strip()}
     if not {"bodyparts", "coords"} <= set(head):
         remedy = f"the first rows should begin with {', '.join(HEADER)}"
+        remedy += _pandas_header(top)
         source.problem("not a DeepLabCut file", "", rows[:1], remedy)
         return None
     coords = head["coords"]
@@ -175,12 +232,23 @@ def _read_csv(source: Source) -> Table | None:
         except ValueError:
             numbers = []
         if len(row) != width or not numbers:
-            remedy = "every cell is a number or empty, every row as long as 'coords'"
-            source.problem("bad row", f"row {i}", ",".join(row), remedy)
+            cells = f"{len(row)} cells under a header of {width}"
+            what = "a cell that is no number" if len(row) == width else cells
+            remedy = "every row has a cell for each of the header, a number or empty"
+            source.problem("bad row", f"row {i}", f"{what}: {','.join(row)}", remedy)
             return None
         names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
         values.append(numbers)
     return Table(columns, names, np.array(values, np.float64))
+
+
+def _pandas_header(top: list[list[str]]) -> str:
+    """What pandas has done to the header, if it has."""
+    if any(HEADER[2] in row[1:2] for row in top):
+        return "; pandas has put its index before it: write it with index=False"
+    if top and any(cell.startswith("(") and cell.endswith(")") for cell in top[0]):
+        return "; pandas has made one row of it: read it with header=[0, 1, 2]"
+    return ""
 
 
 def _columns(

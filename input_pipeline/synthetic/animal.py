@@ -13,7 +13,8 @@ import itertools
 
 import numpy as np
 
-from input_pipeline.skeleton import Skeleton, find_left_right
+from input_pipeline.sides import find_left_right
+from input_pipeline.skeleton import Skeleton
 from input_pipeline.synthetic import scene
 from input_pipeline.synthetic.body import Body, Posture, both_sides, hang_bones
 from input_pipeline.synthetic.cones import build_cones, parse_parts

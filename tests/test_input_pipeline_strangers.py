@@ -1,0 +1,398 @@
+"""Labels as other projects write them: read, or a message that names the cause."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_data import JOINTS, SIZE, changed, coco_record, write_coco
+from tiny_formats import write_pictures
+
+from input_pipeline.checks.problems import Problem
+from input_pipeline.checks.validate import Report, validate
+from input_pipeline.dataset import open_dataset
+from input_pipeline.formats.annotations import Labels
+from input_pipeline.formats.splits import read_splits
+from input_pipeline.settings import read_settings
+
+GIVEN = json.dumps({"joints": JOINTS, "edges": [["root", "head"]]})
+
+
+@pytest.fixture
+def record():
+    return coco_record(20)
+
+
+def _read(data) -> tuple[Labels | None, list[Problem]]:
+    found: list[Problem] = []
+    settings = read_settings(data | {"num_val": 0})
+    return read_splits(settings, report=found.append).get("train"), found
+
+
+def _labels(data, *kinds: str) -> Labels:
+    """The labels of data without errors, with notes of these kinds."""
+    labels, found = _read(data)
+    assert [p for p in found if p.fatal] == []
+    assert {p.kind for p in found} == set(kinds)
+    assert labels is not None
+    return labels
+
+
+def _error(data) -> Problem:
+    """The one error of data that cannot be read."""
+    _, found = _read(data)
+    (problem,) = [p for p in found if p.fatal]
+    return problem
+
+
+# --- COCO --------------------------------------------------------------------------
+
+
+def _two_categories(record):
+    first = record["categories"][0]
+    record["categories"] = [
+        first | {"id": 1, "name": "cat"},
+        first | {"id": 2, "name": "dog"},
+        {"id": 3, "name": "ball"},
+    ]
+    for i, annotation in enumerate(record["annotations"]):
+        annotation["category_id"] = 1 + i % 2
+    return record
+
+
+def test_categories_with_the_same_joints_are_one(tmp_path, record):
+    data = write_coco(tmp_path, _two_categories(record))
+    assert len(_labels(data, "several categories").persons) == 20
+    for category in ("dog", "2"):
+        labels = _labels(data | {"category": category})
+        assert [p.sample_id for p in labels.persons] == list(range(501, 520, 2))
+        assert labels.skipped["other category"] == 10
+    assert "not in ['cat', 'dog', 'ball']" in _error(data | {"category": "cow"}).value
+
+
+def test_categories_with_other_joints_are_chosen_from(tmp_path, record):
+    record = _two_categories(record)
+    record["categories"][1]["keypoints"] = [*JOINTS[:-1], "tail"]
+    data = write_coco(tmp_path, record)
+    problem = _error(data)
+    assert problem.kind == "several skeletons"
+    assert "config.data.category" in problem.remedy
+    assert _labels(data | {"category": "dog"}).skeleton.joints[-1] == "tail"
+
+
+def test_bones_counted_from_0(tmp_path, record):
+    expected = _labels(write_coco(tmp_path, record)).skeleton.edges
+    category = record["categories"][0]
+    category["skeleton"] = [[a - 1, b - 1] for a, b in category["skeleton"]]
+    data = write_coco(tmp_path, record)
+    assert _labels(data, "bones from 0").skeleton.edges == expected
+
+
+@pytest.mark.parametrize(
+    "category",
+    [
+        {"id": 1, "name": "face"},
+        {"id": 1, "keypoints": ["a", "a"], "skeleton": [[1, 2]]},
+        {"id": 1, "keypoints": JOINTS, "skeleton": [[16, 14]]},  # CrowdPose: COCO's
+        None,
+    ],
+)
+def test_with_a_skeleton_the_category_need_not_be_sound(tmp_path, record, category):
+    record["categories"] = [category] if category else None
+    if not category:
+        del record["categories"]
+    data = write_coco(tmp_path, record)
+    labels = _labels(data | {"skeleton": GIVEN})
+    assert labels.skeleton.edges == ((0, 1),)
+    points = np.reshape(record["annotations"][3]["keypoints"], (-1, 3))[:, :2]
+    np.testing.assert_allclose(labels.persons[3].keypoints, points, atol=1e-5)
+    assert _error(data).fatal
+
+
+def test_another_form_is_named_once_for_the_whole_file(tmp_path, record):
+    record["images"] = {str(i["id"]): i["file_name"] for i in record["images"]}
+    for annotation in record["annotations"]:
+        del annotation["id"]
+        points = np.reshape(annotation["keypoints"], (-1, 3))
+        annotation["keypoints"] = points.tolist()
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(record))
+    problem = _error({"name": "coco", "annotations": str(file)})
+    assert problem.kind == "another form of COCO"
+    for part in ("'images' is dict", "no id", "'keypoints' are nested"):
+        assert part in problem.value
+    record = coco_record(3)
+    for image, annotation in zip(record["images"], record["annotations"], strict=True):
+        image["id"] = annotation["image_id"] = f"p{image['id']}"
+    file.write_text(json.dumps(record))
+    problem = _error({"name": "coco", "annotations": str(file)})
+    assert problem.value == "the ids of the images are text, 'p100'"
+
+
+def test_a_third_number_that_is_a_score_has_a_threshold(tmp_path, record):
+    scores = np.tile([0.9, 0.61, 0.59, 1.0, 0.7, 0.0], (20, 1))
+    for annotation, row in zip(record["annotations"], scores, strict=True):
+        annotation["keypoints"][2::3] = row.tolist()
+    data = write_coco(tmp_path, record)
+    labels = _labels(data, "scores")
+    assert labels.persons[7].labelled.tolist() == [True, True, False, True, True, False]
+    labels = _labels(data | {"min_score": 0.5}, "scores")
+    assert labels.persons[7].labelled.tolist() == [True] * 5 + [False]
+
+
+def test_a_list_of_detections_takes_its_images_from_the_file_beside_it(
+    tmp_path, record
+):
+    data = write_coco(tmp_path, record)
+    keys = ("image_id", "category_id", "keypoints")
+    detections = [{k: a[k] for k in keys} for a in record["annotations"]]
+    (tmp_path / "detections.json").write_text(json.dumps(detections))
+    (tmp_path / "other.json").write_text('{"images": [{"id": 1}]}')
+    expected = _labels(data)
+    labels = _labels(data | {"annotations": str(tmp_path / "detections.json")})
+    assert labels.skeleton == expected.skeleton
+    assert [p.file for p in labels.persons] == [p.file for p in expected.persons]
+    Path(data["annotations"]).unlink()
+    problem = _error(data | {"annotations": str(tmp_path / "detections.json")})
+    assert "put the COCO file with the 'images'" in problem.remedy
+
+
+def test_own_predictions_are_read_back(tmp_path, record):
+    data = write_coco(tmp_path, record)
+    expected = _labels(data)
+    skeleton = dataclasses.replace(expected.skeleton, root=2, left_right=((2, 3),))
+    entries = []
+    for i, annotation in enumerate(record["annotations"]):
+        keypoints = list(annotation["keypoints"])
+        keypoints[2::3] = [0.8] * len(JOINTS)
+        name = record["images"][i]["file_name"]
+        entries.append({"image_id": i, "file_name": name, "keypoints": keypoints})
+    (tmp_path / "predictions.json").write_text(json.dumps(entries))
+    about = {"format": 1, "skeleton": skeleton.to_dict()}
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    data |= {"annotations": str(tmp_path / "predictions.json")}
+    labels = _labels(data, "scores")
+    assert labels.skeleton == skeleton
+    for one, other in zip(labels.persons, expected.persons, strict=True):
+        assert one.file == other.file
+        np.testing.assert_array_equal(one.keypoints, other.keypoints)
+
+
+def test_a_prediction_of_a_video_names_its_frame(tmp_path):
+    entry = {"file_name": "clip.mp4", "frame": 7, "keypoints": [1.5, 2, 0.9, 9, 9, 0.9]}
+    (tmp_path / "x.json").write_text(json.dumps([entry]))
+    (tmp_path / "clip.mp4").write_bytes(b"only its name is read")
+    skeleton = json.dumps({"joints": ["a", "b"]})
+    data = {"name": "coco", "annotations": str(tmp_path / "x.json")}
+    labels = _labels(data | {"skeleton": skeleton}, "scores")
+    assert labels.persons[0].file == tmp_path / "clip.mp4#7"
+
+
+# --- pixels ------------------------------------------------------------------------
+
+
+def test_the_convention_of_whole_numbers_is_said_and_can_be_set(tmp_path, record):
+    for annotation in record["annotations"]:
+        annotation["keypoints"] = [round(v) for v in annotation["keypoints"]]
+    data = write_coco(tmp_path, record)
+    plain = _labels(data, "whole numbers").persons[0].keypoints
+    for centre, shift in (("0", 0.5), ("0.5", 0.0), ("1", -0.5)):
+        moved = _labels(data | {"pixel_centre": centre}).persons[0].keypoints
+        np.testing.assert_array_equal(moved, plain + np.float32(shift))
+    with pytest.raises(ValueError, match=r"pixel_centre = '2' must be one of"):
+        read_settings(data | {"pixel_centre": "2"})
+
+
+def _moved(record, annotation: int, joint: int, x: float, y: float):
+    keypoints = list(record["annotations"][annotation]["keypoints"])
+    keypoints[3 * joint : 3 * joint + 2] = [x, y]
+    return changed(record, annotation, keypoints=keypoints)
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_landmarks_outside_can_be_dropped(tmp_path, record, sized):
+    for image in record["images"] if not sized else ():
+        del image["width"]
+    record = _moved(record, 3, 2, SIZE + 1.7, 20)  # as LSP-extended has them
+    assert _labels(write_coco(tmp_path, record)).persons[3].labelled.all()
+    record = _moved(record, 4, 1, SIZE + 5, 20)
+    data = write_coco(tmp_path, record)
+    report = validate(open_dataset(data))
+    (problem,) = [p for p in report.problems if p.fatal]
+    assert problem.value.startswith("head at [69.0, 20.0], 004.png is")
+    labels = _labels(data | {"outside": "drop"})
+    assert labels.persons[4].labelled.tolist() == [True, False, *[True] * 4]
+    assert labels.persons[4].keypoints[1].tolist() == [0, 0]
+    assert labels.skipped["landmarks outside the picture"] == 1
+
+
+@pytest.mark.parametrize("scale", [1 / SIZE, 2 / SIZE])
+def test_relative_coordinates_are_no_pixels(tmp_path, record, scale):
+    for annotation in record["annotations"]:
+        keypoints = np.reshape(annotation["keypoints"], (-1, 3)) * (scale, scale, 1)
+        annotation["keypoints"] = keypoints.ravel().tolist()
+        annotation["bbox"] = (np.array(annotation["bbox"]) * scale).tolist()
+    data = write_coco(tmp_path, record)
+    assert _error(data).kind == "are these pixels?"
+    with pytest.raises(ValueError, match="are these pixels"):
+        open_dataset(data).landmarks("train")
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_exchanged_axes_are_named(tmp_path, record, boxes):
+    for image, annotation in zip(record["images"], record["annotations"], strict=True):
+        keypoints = np.reshape(annotation["keypoints"], (-1, 3))
+        keypoints[:, 0] += 100
+        if boxes:
+            image["width"] = image["height"] = 200
+            annotation["bbox"][0] += 100
+        else:
+            image["width"] = 200
+            del annotation["bbox"]
+        annotation["keypoints"] = keypoints[:, [1, 0, 2]].ravel().tolist()
+    _, found = _read(write_coco(tmp_path, record))
+    if boxes:
+        (problem,) = [p for p in found if p.fatal]
+        assert problem.kind == "x and y exchanged?"
+        assert problem.value.startswith("20 of 20 bodies")
+    else:
+        assert "with x and y exchanged all would be inside" in found[0].value
+
+
+def test_a_missing_folder_is_one_line(tmp_path, record):
+    data = write_coco(tmp_path, record) | {"images": str(tmp_path / "gone")}
+    problem = _error(data)
+    assert problem.kind == "missing folder"
+    assert problem.index == str(tmp_path / "gone")
+
+
+# --- what the check says -----------------------------------------------------------
+
+
+def _check(data) -> Report:
+    return validate(open_dataset(data))
+
+
+def test_pairs_and_joints_without_one_are_always_listed(tmp_path, record):
+    data = write_coco(tmp_path, record)
+    text = str(_check(data))
+    assert "left / right: left_hand / right_hand, left_foot / right_foot" in text
+    assert "without a partner: root, head" in text
+    assert "root: root; 5 bones" in text
+    record["categories"][0]["keypoints"] = [*JOINTS[:-1], "ear_r"]
+    report = _check(write_coco(tmp_path, record))
+    (note,) = report.problems
+    assert note.kind == "side without a partner"
+    assert note.value == "left_foot, ear_r"
+
+
+def test_a_pair_and_a_root_are_set_alone(tmp_path, record):
+    record["categories"][0]["keypoints"] = ["root", "head", "a", "b", "lf", "rf"]
+    changes = {"left_right": [["b", "a"]], "root": "head"}
+    data = write_coco(tmp_path, record) | {"skeleton": json.dumps(changes)}
+    skeleton = _labels(data).skeleton
+    assert skeleton.left_right == ((4, 5), (3, 2))
+    assert skeleton.joints[skeleton.root] == "head"
+    assert len(skeleton.edges) == 5
+
+
+def test_missing_bones_are_said(tmp_path, record):
+    record["categories"][0]["skeleton"] = []
+    (note,) = _check(write_coco(tmp_path, record)).problems
+    assert note.kind == "no bones"
+    assert '"edges"' in note.remedy
+
+
+# --- DeepLabCut --------------------------------------------------------------------
+
+
+def _dlc(folder: Path, name: str, rows: list[str]) -> None:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(rows))
+
+
+def _two_scorers(folder: Path) -> dict[str, str]:
+    pictures = [f"labeled-data/v/{i}.png" for i in range(3)]
+    write_pictures(folder, pictures)
+    for shift, who in enumerate("AB"):
+        rows = [
+            f"scorer,{who},{who},{who},{who}",
+            "bodyparts,a,a,b,b",
+            "coords,x,y,x,y",
+        ]
+        rows += [f"{name},{5 + shift},6,40,50" for name in pictures]
+        _dlc(folder, f"labeled-data/v/CollectedData_{who}.csv", rows)
+    return {"name": "dlc", "annotations": str(folder)}
+
+
+def test_two_scorers_of_one_video_do_not_count_twice(tmp_path):
+    data = _two_scorers(tmp_path)
+    problem = _error(data)
+    assert problem.kind == "labelled twice"
+    assert "CollectedData_A.csv and in CollectedData_B.csv" in problem.value
+    (tmp_path / "config.yaml").write_text("scorer: B\nskeleton: []\n")
+    labels = _labels(data)
+    assert [p.keypoints[0].tolist() for p in labels.persons] == [[6.5, 6.5]] * 3
+
+
+def test_unique_body_parts_are_no_animal(tmp_path):
+    write_pictures(tmp_path, ["labeled-data/v/0.png"])
+    rows = [
+        "scorer,,,m,m,m,m,m,m,m,m,m,m",
+        "individuals,,,a1,a1,a1,a1,a2,a2,a2,a2,single,single",
+        "bodyparts,,,nose,nose,tail,tail,nose,nose,tail,tail,corner,corner",
+        "coords,,,x,y,x,y,x,y,x,y,x,y",
+        "labeled-data,v,0.png,5,6,40,50,15,16,20,50,1,1",
+    ]
+    _dlc(tmp_path, "labeled-data/v/CollectedData_m.csv", rows)
+    labels = _labels({"name": "dlc", "annotations": str(tmp_path)}, "unique body parts")
+    assert labels.skeleton.joints == ("nose", "tail")
+    assert [p.at for p in labels.persons] == [
+        f"CollectedData_m.csv row 0 {animal}" for animal in ("a1", "a2")
+    ]
+
+
+def test_a_lightning_pose_folder_is_found(tmp_path):
+    write_pictures(tmp_path, ["labeled-data/v/0.png"])
+    rows = ["scorer,m,m,m,m", "bodyparts,a,a,b,b", "coords,x,y,x,y"]
+    _dlc(tmp_path, "CollectedData.csv", [*rows, "labeled-data/v/0.png,5,6,40,50"])
+    (person,) = _labels({"name": "dlc", "annotations": str(tmp_path)}).persons
+    assert person.file == tmp_path / "labeled-data/v/0.png"
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause"),
+    [
+        (
+            [",scorer,m,m", "0,bodyparts,a,a", "1,coords,x,y"],
+            "write it with index=False",
+        ),
+        (["scorer,\"('m', 'a', 'x')\",\"('m', 'a', 'y')\""], "header=[0, 1, 2]"),
+        (
+            ["scorer,m,m,m,m", "bodyparts,a,a,b,b", "coords,x,y,x,y", "0.png,1,2,3"],
+            "4 cells under a header of 5",
+        ),
+    ],
+)
+def test_a_damaged_table_is_told_by_its_cause(tmp_path, rows, cause):
+    _dlc(tmp_path, "x.csv", rows)
+    problem = _error({"name": "dlc", "annotations": str(tmp_path / "x.csv")})
+    assert cause in f"{problem.value} {problem.remedy}"
+
+
+def test_what_pandas_calls_empty_header_cells_is_read(tmp_path):
+    write_pictures(tmp_path, ["labeled-data/v/0.png"])
+    empty = [f"Unnamed: {i}_level_0" for i in (1, 2)]
+    rows = [
+        ",".join([head, *empty, *cells])
+        for head, cells in (
+            ("scorer", "mmmm"),
+            ("bodyparts", "aabb"),
+            ("coords", "xyxy"),
+        )
+    ]
+    _dlc(tmp_path, "x.csv", [*rows, "labeled-data,v,0.png,5,6,40,50"])
+    (person,) = _labels({"name": "dlc", "annotations": str(tmp_path / "x.csv")}).persons
+    assert person.keypoints.tolist() == [[5.5, 6.5], [40.5, 50.5]]
