@@ -53,7 +53,7 @@ from pose_jax.model import PoseNet
 from pose_jax.state import TrainState, state_shapes
 from pose_jax.step import make_train_step
 from pose_jax.targets import Targets
-from runtime.devices import AXIS, data_parallel, keep_freed_memory
+from runtime.devices import AXIS, DataParallel, keep_freed_memory
 
 JOINTS = 17
 SMALL = {"resnet_layers": 10, "stem": "small", "num_deconv": 1}
@@ -128,7 +128,7 @@ def our_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
         apply = jax.jit(functools.partial(folded.apply, train=False))
         return lambda: np.asarray(apply(weights, images))
     step = make_train_step(net, l1_loss, rate=lambda state: 1e-3, axis_name=AXIS)
-    run = data_parallel(step, mode="jit", num_devices=1)
+    run = DataParallel(step, num_devices=1)
     zeros = np.zeros(len(images), np.int32)
     batch = {"image": images, "keypoints": target}
     batch |= dict.fromkeys(("labelled", "flip", "scale", "row"), zeros)

@@ -91,7 +91,7 @@ def our_step(batch: peers.Arrays) -> tuple[Callable, Any]:
         dictionary_sizes=dictionary_sizes(),
         objective=goal,
     )
-    run = loop.repeated(loop.train_step, goal, "jit", 1)
+    run = loop.repeated(loop.train_step, goal, num_devices=1)
     shape = (goal.batch_size, STEPS)
     rows = np.random.default_rng(1).integers(0, len(batch["W"]), shape)
     rows, shared = run.shard(rows), run.replicate((batch, jnp.int32(STEPS)))

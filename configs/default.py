@@ -135,7 +135,6 @@ def _student() -> ConfigDict:
     student.eval_every = 2000
     student.checkpoint_every = 2000
     student.log_every = 50
-    student.parallel = "pmap"  # 'pmap', 'shard_map' or 'jit' (one device)
     student.num_devices = 0  # 0: all
     student.sync_batch_norm = True  # over the whole batch; or each device by itself
     return student

@@ -17,7 +17,7 @@ from losses.reprojection import reprojection_loss
 from nrsfm_jax import fast, model
 from nrsfm_jax.loss import Objective, em_difference
 from nrsfm_jax.model import Params
-from runtime.devices import AXIS, DataParallel, data_parallel
+from runtime.devices import AXIS, DataParallel
 
 Batch = Mapping[str, Any]
 METRICS = ("loss", "em_difference", "gradient_norm")
@@ -120,7 +120,7 @@ def _by_pieces(function: Callable[[Batch], Any], batch: Batch) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def repeated(
-    step: Callable[..., Any], objective: Objective, parallel: str, num_devices: int
+    step: Callable[..., Any], objective: Objective, num_devices: int
 ) -> DataParallel:
     """``step`` several times in one call, placed on devices.
 
@@ -143,7 +143,11 @@ def repeated(
         state, total = jax.lax.fori_loop(0, count, body, (state, zero))
         return state, jax.tree.map(lambda x: x / count.astype(x.dtype), total)
 
-    return data_parallel(chunk, mode=parallel, num_devices=num_devices)
+    return DataParallel(
+        chunk,
+        num_devices=num_devices,
+        batch_size=objective.batch_size // jax.process_count(),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "batch_size"))
@@ -178,8 +182,7 @@ def fit(
     em_depth: Float[np.ndarray, "n p"] | None = None,
     chunk: int = 100,
     after_chunk: AfterChunk | None = None,
-    parallel: str = "jit",
-    num_devices: int = 0,
+    num_devices: int = 1,
 ) -> TrainState:
     """Trains a teacher from ``state`` to the last step of ``objective``.
 
@@ -198,15 +201,14 @@ def fit(
         em_depth: (N, P) depth that guides the first part of the training.
         chunk: steps between two calls of ``after_chunk``.
         after_chunk: called with the state and the mean metrics of the chunk.
-        parallel: ``"jit"``, ``"pmap"`` or ``"shard_map"``.
-        num_devices: how many devices share a batch; 0 means all (one for "jit").
+        num_devices: how many devices of this process share a batch; 0 means all.
 
     Raises:
         ValueError: arrays that do not fit together, a batch that the devices cannot
             share, a loss that is not finite.
     """
     data, objective = _checked(W, labelled, em_depth, objective)
-    run = repeated(train_step, objective, parallel, num_devices)
+    run = repeated(train_step, objective, num_devices)
     batches = _batches(data, key, run, chunk=chunk, size=objective.batch_size)
     step, state = int(state.step), run.replicate(state)
     ready = batches(step)

@@ -39,7 +39,7 @@ from nrsfm_jax.loss import Objective
 from nrsfm_jax.verdict import judge
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
-from runtime.devices import fitting_batch, sharing
+from runtime.devices import fitting_batch
 from runtime.files import (
     kept,
     plain,
@@ -106,7 +106,7 @@ def train_and_evaluate(
                 em_depth=pose["train"][1],
                 chunk=teacher.log_every,
                 after_chunk=after_chunk,
-                **devices_for(objective.batch_size),
+                num_devices=_num_devices(),
             )
         _save(folder, state, settings, shapes, pose, marks)
         if processes.is_first():
@@ -249,13 +249,9 @@ def _synchronised(pose: Poses, edges: Sequence[tuple[int, int]]) -> Poses:
     return tied
 
 
-def devices_for(batch_size: int) -> dict[str, Any]:
-    """One device on a CPU, where a step is too short to be shared; else all."""
-    count = sharing(batch_size // jax.process_count())
-    alone = jax.default_backend() == "cpu" or count == 1
-    if jax.process_count() == 1 and alone:
-        return {"parallel": "jit"}
-    return {"parallel": "pmap", "num_devices": count}
+def _num_devices() -> int:
+    """One on a CPU, where a step is too short to be shared; else 0: all."""
+    return int(jax.process_count() == 1 and jax.default_backend() == "cpu")
 
 
 def _save(

@@ -24,7 +24,7 @@ from pose_jax.state import StudentRecord, TrainState
 from pose_jax.targets import SPLITS
 from pose_jax.weights import FILE, save_weights
 from runtime import processes, teacher_file
-from runtime.devices import data_parallel
+from runtime.devices import DataParallel
 from runtime.files import (
     kept,
     read_arrays,
@@ -116,8 +116,7 @@ def predict_split(
     share: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": shares}
     share |= {"image_size": record.image_size, "seed": config.seed}
     batches = data.pictures(split, batch_size=size, train=False, **share)
-    where = {"mode": student.parallel, "num_devices": student.num_devices}
-    count = len(data.landmarks(split))
+    count, where = len(data.landmarks(split)), {"num_devices": student.num_devices}
     return predict(record, state, batches, count, batch_size=size, **where)
 
 
@@ -131,13 +130,13 @@ def predict(
     """Poses of ``count`` samples by their ``row``; of several processes, of all parts.
 
     A batch has ``image``, ``row`` and ``weight`` (0 fills up a last one); ``where`` are
-    keywords of :func:`runtime.devices.data_parallel`.
+    keywords of :class:`runtime.devices.DataParallel`.
 
     Raises:
         ValueError: the batches leave a sample out.
     """
     net = record.make_net()
-    placed = data_parallel(lambda state, images, _: (state, {}), **where)
+    placed = DataParallel(lambda state, images, _: (state, {}), **where)
     run = placed.per_sample(lambda v, images, _: net.apply(v, images, train=False))
     variables = placed.replicate(state.variables)
     pose = np.zeros((count, record.skeleton.num_joints, 3), np.float32)

@@ -47,7 +47,7 @@ from pose_jax.targets import (
 )
 from runtime import processes, teacher_file
 from runtime.checkpoints import Checkpoints
-from runtime.devices import AXIS, DataParallel, data_parallel, fitting_batch
+from runtime.devices import AXIS, DataParallel, fitting_batch
 from runtime.files import kept
 from runtime.metric_writer import MetricWriter
 from runtime.progress import progress
@@ -154,7 +154,7 @@ def fit(
         state: of :func:`init_state`, or restored.
         batches: from the step of ``state`` on.
         targets: of the training split.
-        step: :func:`make_train_step`, placed by ``data_parallel``.
+        step: :func:`make_train_step`, placed by ``DataParallel``.
         num_steps: steps of the whole training.
         validate: takes the placed state, returns the validation loss as ``"loss"``
             beside other figures; none of them may come from 3D.
@@ -340,9 +340,8 @@ def place_step(
         learning_rate=student.learning_rate,
         end_learning_rate=student.end_learning_rate,
     )
-    step = data_parallel(
+    step = DataParallel(
         make_train_step(net, loss, rate=rate, axis_name=AXIS),
-        mode=student.parallel,
         num_devices=student.num_devices,
         batch_size=size,
     )

@@ -1,16 +1,10 @@
-"""Devices: one data-parallel step under ``jax.pmap``, ``jax.shard_map`` or ``jit``.
+"""Devices: one data-parallel step under ``jax.pmap``.
 
 A step is written for one device and averages over the others by
-``jax.lax.pmean(..., axis_name="data")``. :func:`data_parallel` runs it unchanged in
-three ways that give the same numbers:
+``jax.lax.pmean(..., axis_name="data")``. Every array of its state has a leading axis,
+one entry per device. One device gives the numbers of several, up to rounding::
 
-* ``pmap``: every array of the state has a leading axis, one entry per device;
-* ``shard_map``: the state is replicated over a mesh, the batch is split;
-* ``jit``: one device, where the axis ``data`` exists and has size 1.
-
-The calling loop is the same in all three::
-
-    train_step = data_parallel(step, mode="pmap")
+    train_step = DataParallel(step)
     state, shared = train_step.replicate(state), train_step.replicate(shared)
     for batch in batches:  # batches of this process, numpy
         state, metrics = train_step(state, train_step.shard(batch), shared)
@@ -21,48 +15,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 AXIS = "data"
-MODES = ("pmap", "shard_map", "jit")
 PyTree = Any
 Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-
-
-def data_parallel(
-    step: Step, *, mode: str = "pmap", num_devices: int = 0, batch_size: int = 0
-) -> DataParallel:
-    """Wraps a per-device step so that it runs on several devices.
-
-    Args:
-        step: ``step(state, batch, shared) -> (state, metrics)``. ``state`` and
-            ``shared`` are whole on every device, ``batch`` is this device's part.
-            State and metrics returned must be equal on all devices: average
-            gradients, metrics and batch statistics by ``pmean`` over ``"data"``.
-        mode: ``"pmap"``, ``"shard_map"`` or ``"jit"`` (one device).
-        num_devices: how many devices of this process to use; 0 means all of them
-            (one for ``"jit"``).
-        batch_size: of this process. If given, and ``num_devices`` is 0, no more
-            devices are used than share such a batch equally: 8 of 12 for 32.
-
-    Raises:
-        ValueError: unknown mode, or more devices asked for than there are.
-    """
-    if batch_size and not num_devices:
-        num_devices = sharing(batch_size) if mode != "jit" else 1
-    return DataParallel(step, mode=mode, devices=_choose_devices(mode, num_devices))
-
-
-def sharing(batch_size: int) -> int:
-    """How many devices of this process can share a batch of this size equally."""
-    counts = range(1, jax.local_device_count() + 1)
-    return max(n for n in counts if batch_size % n == 0)
 
 
 def fitting_batch(field: str, batch_size: int, count: int) -> tuple[int, str]:
@@ -93,49 +56,52 @@ def fitting_batch(field: str, batch_size: int, count: int) -> tuple[int, str]:
     return size, "" if size == batch_size else note
 
 
-def _choose_devices(mode: str, num_devices: int) -> Sequence[Any]:
-    """The devices of all processes that take part, in the order of the mesh."""
-    if mode not in MODES:
-        raise ValueError(f"parallel mode {mode!r} is not one of {', '.join(MODES)}")
-    local = jax.local_device_count()
-    if mode == "jit":
-        if num_devices > 1 or jax.process_count() > 1:
-            raise ValueError(
-                f"parallel mode 'jit' runs on one device of one process, asked for "
-                f"{num_devices} devices in {jax.process_count()} process(es); "
-                "use 'pmap' or 'shard_map'"
-            )
-        return jax.local_devices()[:1]
-    if not 0 <= num_devices <= local:
-        raise ValueError(
-            f"asked for {num_devices} devices, this process has {local}: set "
-            f"num_devices to 0 (all) or to 1..{local}; on a CPU start with "
-            f"JAX_NUM_CPU_DEVICES={max(num_devices, 1)} to split it in as many"
-        )
-    chosen = []
-    for process in range(jax.process_count()):
-        of_process = [d for d in jax.devices() if d.process_index == process]
-        chosen += of_process[: num_devices or None]
-    return chosen
-
-
 class DataParallel:
-    """A step placed on devices: call it; see :func:`data_parallel`.
+    """A per-device step placed on several devices: call it.
 
     The state given to a call is donated: keep only the one returned.
+
+    Args:
+        step: ``step(state, batch, shared) -> (state, metrics)``. ``state`` and
+            ``shared`` are whole on every device, ``batch`` is this device's part.
+            State and metrics returned must be equal on all devices: average
+            gradients, metrics and batch statistics by ``pmean`` over ``"data"``.
+        num_devices: how many devices of this process to use; 0 means all of them.
+        batch_size: of this process. If given, and ``num_devices`` is 0, no more
+            devices are used than share such a batch equally: 8 of 12 for 32.
+
+    Raises:
+        ValueError: more devices asked for than there are.
     """
 
-    def __init__(self, step: Step, *, mode: str, devices: Sequence[Any]) -> None:
-        self.mode = mode
-        self.devices = tuple(devices)
-        self.num_local = sum(d.process_index == jax.process_index() for d in devices)
-        self._mesh = jax.make_mesh(
-            (len(self.devices),),
+    def __init__(
+        self, step: Step, *, num_devices: int = 0, batch_size: int = 0
+    ) -> None:
+        local = jax.local_devices()
+        if not 0 <= num_devices <= len(local):
+            raise ValueError(
+                f"asked for {num_devices} devices, this process has {len(local)}: set "
+                f"num_devices to 0 (all) or to 1..{len(local)}; on a CPU start with "
+                f"JAX_NUM_CPU_DEVICES={max(num_devices, 1)} to split it in as many"
+            )
+        counts = range(1, len(local) + 1)
+        sharing = max(n for n in counts if batch_size % n == 0)
+        self.num_local = num_devices or sharing
+        self._here = local[: self.num_local]
+        self.devices = [
+            device
+            for process in range(jax.process_count())
+            for device in jax.local_devices(process)[: self.num_local]
+        ]
+        mesh = jax.make_mesh(
+            (self.num_local,),
             (AXIS,),
-            axis_types=(jax.sharding.AxisType.Auto,),
-            devices=self.devices,
+            axis_types=(AxisType.Auto,),
+            devices=self._here,
         )
-        self._step = self._compile(step, sharded_outputs=False, donate=True)
+        # How pmap lays out the leading axis over the devices of this process.
+        self._local = NamedSharding(mesh, PartitionSpec(AXIS))
+        self._step = jax.pmap(step, AXIS, devices=self.devices, donate_argnums=(0,))
 
     def __call__(
         self, state: PyTree, batch: PyTree, shared: PyTree = None
@@ -155,18 +121,19 @@ class DataParallel:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of the arrays of ``tree`` on every device."""
-        tree = jax.tree.map(jnp.array, tree)  # steps donate it, the caller's stays
-        if self.mode == "pmap":
-            return jax.tree.map(self._stack, tree)
-        if self.mode == "shard_map":
-            return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
-        return jax.device_put(tree, self.devices[0])
+
+        def stack(x: Any) -> jax.Array:
+            # A new array: steps donate it, the caller's stays.
+            one = jnp.array(x)[None]
+            copies = [jax.device_put(one, d) for d in self._here]
+            shape = (self.num_local, *one.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self._local, copies)
+
+        return jax.tree.map(stack, tree)
 
     def unreplicate(self, tree: PyTree) -> PyTree:
         """One copy of what ``replicate`` or a step gave: state or metrics."""
-        if self.mode == "pmap":
-            return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
-        return tree
+        return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
 
     def shard(self, batch: PyTree) -> PyTree:
         """Splits this process's batch over its devices, by the leading axis.
@@ -181,13 +148,10 @@ class DataParallel:
                     f"{self.num_local} devices cannot share equally: choose a multiple "
                     f"of {self.num_local}, or set num_devices to a divisor of it"
                 )
-        if self.mode == "jit":
-            return jax.device_put(batch, self.devices[0])
-        if self.mode == "pmap":
-            return jax.device_put(jax.tree.map(self._split, batch), self._local)
-        sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        make = jax.make_array_from_process_local_data
-        return jax.tree.map(lambda x: make(sharding, np.asarray(x)), batch)
+        split = jax.tree.map(
+            lambda x: np.asarray(x).reshape(self.num_local, -1, *np.shape(x)[1:]), batch
+        )
+        return jax.device_put(split, self._local)
 
     def per_sample(
         self, function: Callable[[PyTree, PyTree, PyTree], PyTree]
@@ -197,60 +161,15 @@ class DataParallel:
         For evaluation: the same placement as the step, nothing donated. The
         result is numpy, in the order of this process's batch.
         """
-        compiled = self._compile(function, sharded_outputs=True, donate=False)
+        compiled = jax.pmap(function, AXIS, devices=self.devices)
 
         def run(state: PyTree, batch: PyTree, shared: PyTree = None) -> PyTree:
-            return jax.tree.map(self._gather, compiled(state, batch, shared))
+            return jax.tree.map(
+                lambda x: np.asarray(x).reshape(-1, *x.shape[2:]),
+                compiled(state, batch, shared),
+            )
 
         return run
-
-    def _compile(self, function: Any, *, sharded_outputs: bool, donate: bool) -> Any:
-        donated = (0,) if donate else ()
-        if self.mode == "pmap":
-            return jax.pmap(
-                function, axis_name=AXIS, devices=self.devices, donate_argnums=donated
-            )
-        if self.mode == "jit":
-            # Nothing is mapped: vmap only gives the axis "data" its size of 1.
-            function = jax.vmap(
-                function, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1
-            )
-            return jax.jit(function, donate_argnums=donated)
-        whole, split = PartitionSpec(), PartitionSpec(AXIS)
-        # check_vma=False: gradients of the replicated state are left to the step's
-        # own pmean, as under pmap; otherwise shard_map would sum them as well.
-        function = jax.shard_map(
-            function,
-            mesh=self._mesh,
-            in_specs=(whole, split, whole),
-            out_specs=split if sharded_outputs else whole,
-            check_vma=False,
-        )
-        return jax.jit(function, donate_argnums=donated)
-
-    @property
-    def _local(self) -> NamedSharding:
-        """How pmap lays out the leading axis over the devices of this process."""
-        return NamedSharding(self._mesh.local_mesh, PartitionSpec(AXIS))
-
-    def _stack(self, x: Any) -> jax.Array:
-        """(devices, ...) with one copy per device of this process, for pmap."""
-        local = [d for d in self.devices if d.process_index == jax.process_index()]
-        copies = [jax.device_put(x, d)[None] for d in local]
-        shape = (self.num_local, *copies[0].shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, self._local, copies)
-
-    def _split(self, x: Any) -> np.ndarray:
-        x = np.asarray(x)
-        return x.reshape(self.num_local, x.shape[0] // self.num_local, *x.shape[1:])
-
-    def _gather(self, x: jax.Array) -> np.ndarray:
-        if self.mode == "jit":
-            return np.asarray(x)
-        shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}
-        parts = [np.asarray(shards[start]) for start in sorted(shards)]
-        whole = np.concatenate(parts)
-        return whole.reshape(-1, *whole.shape[2:]) if self.mode == "pmap" else whole
 
 
 def use_cpu_devices(count: int = 0, *, keep_memory: bool = False) -> int:

@@ -20,7 +20,7 @@ from runtime.files import TEMPORARY, locked, plain, read_json, write_json
 FREE_FIELDS = (
     *("data.*data_dir", "data.*annotations*", "data.*images*", "data.*skeleton"),
     *("data.*mocap_file", "data.*landmarks", "data.*ground_truth*"),
-    *("cpu_devices", "keep_freed_memory", "student.num_devices", "student.parallel"),
+    *("cpu_devices", "keep_freed_memory", "student.num_devices"),
     "teacher.depth_sign*",  # turned after the training, without another
     *(
         "*.log_every",

@@ -1,6 +1,6 @@
 """One of several processes that train a tiny student; see test_multi_process.py.
 
-python multi_process_worker.py FOLDER MODE ADDRESS,INDEX,COUNT [DIES_AFTER_STEP]
+python multi_process_worker.py FOLDER ADDRESS,INDEX,COUNT [DIES_AFTER_STEP]
 """
 
 import os
@@ -17,7 +17,7 @@ from runtime import devices, processes
 STEPS, BATCH, LOG, SAVE, EVALUATE = 8, 8, 2, 3, 4
 
 
-def train_student(folder, *, mode, num_devices=0, dies_after=0):
+def train_student(folder, *, num_devices=0, dies_after=0):
     """Trains to the end, or until this process kills itself."""
     import tiny_student as tiny
 
@@ -42,7 +42,7 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
         traces.append(1)
         return step(*arguments)
 
-    placed = devices.data_parallel(counted, mode=mode, num_devices=num_devices)
+    placed = devices.DataParallel(counted, num_devices=num_devices)
     index, count = jax.process_index(), jax.process_count()
     mine = slice(index * BATCH // count, (index + 1) * BATCH // count)
 
@@ -88,14 +88,14 @@ def train_student(folder, *, mode, num_devices=0, dies_after=0):
     return start, np.float32(tiny.flat(state))
 
 
-def check_a_step(mode):
+def check_a_step():
     """By hand: two processes of two devices each share a batch of eight."""
 
     def step(state, batch, shared):
         g = jax.lax.pmean(jnp.mean(batch["x"]) * shared, axis_name=devices.AXIS)
         return state + g, {"g": g}
 
-    placed = devices.data_parallel(step, mode=mode)
+    placed = devices.DataParallel(step)
     assert (placed.num_devices, placed.num_local) == (4, 2)
     x = np.arange(8, dtype=np.float32).reshape(2, 4)[jax.process_index()]
     two = placed.replicate(np.float32(2))
@@ -107,13 +107,13 @@ def check_a_step(mode):
 
 
 def main():
-    folder, mode, where, *dies = sys.argv[1:]
+    folder, where, *dies = sys.argv[1:]
     devices.use_cpu_devices(2)
     with processes.joined(where):
-        check_a_step(mode)
+        check_a_step()
         index = jax.process_index()
         dies_after = int(dies[0]) if dies else 0
-        start, weights = train_student(Path(folder), mode=mode, dies_after=dies_after)
+        start, weights = train_student(Path(folder), dies_after=dies_after)
         both = processes.gather(np.float64([index, 1e-300]))
         np.testing.assert_array_equal(both, [[0, 1e-300], [1, 1e-300]])
         np.savez(Path(folder) / f"process_{index}.npz", weights=weights, start=start)

@@ -15,10 +15,10 @@ WORKER = [sys.executable, str(launch.ROOT / "tests" / "multi_process_worker.py")
 
 
 @contextlib.contextmanager
-def commands(folder, *, mode="pmap", dies=None):
+def commands(folder, *, dies=None):
     """Those of both processes; ``dies`` is (index, step) of one that kills itself."""
     with launch.reserved_address() as address:
-        both = [[*WORKER, str(folder), mode, f"{address},{i},2"] for i in range(2)]
+        both = [[*WORKER, str(folder), f"{address},{i},2"] for i in range(2)]
         if dies:
             both[dies[0]].append(str(dies[1]))
         yield both
@@ -47,7 +47,7 @@ def two(tmp_path_factory):
 def test_two_processes_give_the_numbers_of_one(two, tmp_path):
     folder, (first, second) = two
     np.testing.assert_array_equal(first["weights"], second["weights"])
-    _, alone = worker.train_student(tmp_path, mode="pmap", num_devices=4)
+    _, alone = worker.train_student(tmp_path, num_devices=4)
     # Adam's first steps are signs of gradients: compare against their size, 1e-3.
     assert np.abs(first["weights"] - alone).mean() < 2e-5
     assert [line["step"] for line in lines(folder)] == [2, 3, 4, 6, 8]
@@ -58,12 +58,12 @@ def test_two_processes_give_the_numbers_of_one(two, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "mode"), [(0, "shard_map"), (1, "pmap")])
+@pytest.mark.parametrize("victim", [0, 1])
 def test_one_is_killed_the_other_stops_and_a_restart_ends_the_same(
-    two, tmp_path, victim, mode
+    two, tmp_path, victim
 ):
     with (
-        commands(tmp_path, mode=mode, dies=(victim, 5)) as both,
+        commands(tmp_path, dies=(victim, 5)) as both,
         launch.started(both) as found,
     ):
         found[victim].communicate(timeout=launch.SECONDS)
@@ -71,9 +71,9 @@ def test_one_is_killed_the_other_stops_and_a_restart_ends_the_same(
         assert found[1 - victim].returncode == 1
     assert f"error: process {2 - victim} of 2 stops: another one has died" in output
     assert "the run goes on from its last checkpoint" in output
-    if mode != "pmap":
+    if victim == 0:
         return
-    again = run(tmp_path, mode=mode)
+    again = run(tmp_path)
     assert [int(process["start"]) for process in again] == [3, 3]
     # As the uninterrupted run, to the last bit.
     for process, whole in zip(again, two[1], strict=True):

@@ -126,13 +126,12 @@ def test_predictions_come_back_in_row_order(tiny_net):
     net = record.make_net()
     state = init_state(net, jax.random.key(1), image_size=tiny.SIZE, learning_rate=1e-3)
     made = list(tiny.val_batches(W, batch_size=4))
-    where = {"mode": "pmap", "num_devices": 4}
-    pose = evaluate.predict(record, state, reversed(made), 11, **where)
+    pose = evaluate.predict(record, state, reversed(made), 11, num_devices=4)
     images = jax.numpy.asarray(made[1]["image"])
     wanted = net.apply(state.variables, images, train=False)
     np.testing.assert_allclose(pose[4:8], wanted, atol=1e-5)
     with pytest.raises(ValueError, match="no batch holds row 8 of 11"):
-        evaluate.predict(record, state, made[:2], 11, mode="jit")
+        evaluate.predict(record, state, made[:2], 11, num_devices=1)
 
 
 # --- a whole run -------------------------------------------------------------------
@@ -145,7 +144,7 @@ def config(tmp_path_factory):
     config.data.num_train, config.data.num_val = 24, 10
     config.data.render_size = 48
     config.student.update(image_size=32, batch_size=8, steps=6, log_every=2)
-    config.student.update(eval_every=3, checkpoint_every=3, parallel="jit")
+    config.student.update(eval_every=3, checkpoint_every=3, num_devices=1)
     return config
 
 

@@ -12,14 +12,14 @@ from jax._src import array
 from pose_jax import train
 from pose_jax.state import Plateau
 from runtime.checkpoints import Checkpoints
-from runtime.devices import AXIS, data_parallel
+from runtime.devices import AXIS, DataParallel
 from runtime.metric_writer import MetricWriter, read_metrics
 
 BATCH = 8
 
 
 @functools.cache  # compiled once for all tests
-def make_step(mode="jit", num_devices=0, schedule="plateau", net=None):
+def make_step(num_devices=1, schedule="plateau", net=None):
     net = net or tiny.TinyNet(axis_name=AXIS)
     loss = tiny.make_loss("distill")
     step = train.make_train_step(
@@ -36,7 +36,7 @@ def make_step(mode="jit", num_devices=0, schedule="plateau", net=None):
         traces.append(1)
         return step(*arguments)
 
-    placed = data_parallel(counted, mode=mode, num_devices=num_devices)
+    placed = DataParallel(counted, num_devices=num_devices)
     return placed, net, loss, traces
 
 
@@ -45,9 +45,9 @@ def table():
     return tiny.made_up_targets()
 
 
-def run(table, *, num_steps=3, mode="jit", num_devices=0, **kwargs):
+def run(table, *, num_steps=3, num_devices=1, **kwargs):
     targets, W = table
-    placed, *_ = make_step(mode, num_devices)
+    placed, *_ = make_step(num_devices)
     kwargs.setdefault("state", tiny.new_state())
     kwargs.setdefault("batches", tiny.batches(W, batch_size=BATCH))
     return train.fit(
@@ -63,18 +63,15 @@ def on_one_device(table):
     return run(table)
 
 
-DEVICES = [("pmap", 2), ("pmap", 4), ("shard_map", 4)]
-
-
-@pytest.mark.parametrize(("mode", "num_devices"), DEVICES)
+@pytest.mark.parametrize("num_devices", [2, 4])
 def test_any_number_of_devices_gives_the_same_weights(
-    table, on_one_device, mode, num_devices
+    table, on_one_device, num_devices
 ):
-    state = run(table, mode=mode, num_devices=num_devices)
+    state = run(table, num_devices=num_devices)
     # Adam's first steps are signs of gradients: compare against their size, 1e-3.
     ours, theirs = tiny.flat(state.variables), tiny.flat(on_one_device.variables)
     assert np.abs(ours - theirs).mean() < 2e-5
-    assert len(make_step(mode, num_devices)[-1]) == 1, "traced after the first step"
+    assert len(make_step(num_devices)[-1]) == 1, "traced after the first step"
     assert int(state.step) == 3
 
 
@@ -83,8 +80,8 @@ def test_one_step_has_the_same_loss_and_gradient_on_all_devices(table):
     batch = next(tiny.batches(W, batch_size=BATCH))
     batch = {name: batch[name] for name in train.DEVICE_KEYS}
     found = []
-    for mode, count in [("jit", 0), *DEVICES]:
-        placed, *_ = make_step(mode, count)
+    for count in (1, 2, 4):
+        placed, *_ = make_step(count)
         state = placed.replicate(tiny.new_state())
         _, metrics = placed(state, placed.shard(batch), placed.replicate(targets))
         found.append([float(v) for v in placed.unreplicate(metrics).values()])
@@ -101,7 +98,7 @@ def test_batch_norms_of_every_device_by_itself(table, same_parts):
         batch = {n: np.concatenate([v[: BATCH // 2]] * 2) for n, v in batch.items()}
     found = []
     for net in (None, tiny.TinyNet()):
-        placed, *_ = make_step("pmap", 2, net=net)
+        placed, *_ = make_step(2, net=net)
         state = placed.replicate(tiny.new_state())
         state, metrics = placed(state, placed.shard(batch), placed.replicate(targets))
         running = state.batch_stats["bn1"]["var"].addressable_shards

@@ -1,4 +1,4 @@
-"""One step, three ways to run it: pmap, shard_map and jit give the same numbers."""
+"""One step on one and on several devices: the same numbers."""
 
 import os
 import platform
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from runtime import devices
-from runtime.devices import data_parallel
+from runtime.devices import DataParallel
 
 BATCH, FEATURES = 16, 5
-WAYS = [("jit", 1)] + [(m, n) for m in ("pmap", "shard_map") for n in (2, 4)]
+COUNTS = (1, 2, 4)
 
 
 def _loss(params, batch, shared, mean):
@@ -57,13 +57,13 @@ def problem():
     return state, batch, shared
 
 
-@pytest.mark.parametrize(("mode", "count"), WAYS)
-def test_loss_and_gradients_equal_the_whole_batch_on_one_device(problem, mode, count):
+@pytest.mark.parametrize("count", COUNTS)
+def test_loss_and_gradients_equal_the_whole_batch_on_one_device(problem, count):
     state, batch, shared = problem
     as_jax = jax.tree.map(jnp.asarray, (state["params"], batch, shared))
     loss, grads = jax.value_and_grad(_loss)(*as_jax, lambda x: x)
 
-    step = data_parallel(_step, mode=mode, num_devices=count)
+    step = DataParallel(_step, num_devices=count)
     assert step.num_devices == count
     placed = step.replicate(state)
     new, metrics = step(placed, step.shard(batch), step.replicate(shared))
@@ -76,10 +76,10 @@ def test_loss_and_gradients_equal_the_whole_batch_on_one_device(problem, mode, c
         np.testing.assert_allclose(new["params"][name], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("mode", "count"), WAYS)
-def test_a_loop_of_donated_states_learns(problem, mode, count):
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_loop_of_donated_states_learns(problem, count):
     state, batch, shared = problem
-    step = data_parallel(_step, mode=mode, num_devices=count)
+    step = DataParallel(_step, num_devices=count)
     placed, shared = step.replicate(state), step.replicate(shared)
     losses = []
     for _ in range(20):
@@ -91,19 +91,19 @@ def test_a_loop_of_donated_states_learns(problem, mode, count):
     assert isinstance(state["params"]["w"], np.ndarray)  # the caller's stays alive
 
 
-@pytest.mark.parametrize(("mode", "count"), WAYS)
-def test_donation_leaves_the_callers_jax_arrays_alive(problem, mode, count):
+@pytest.mark.parametrize("count", COUNTS)
+def test_donation_leaves_the_callers_jax_arrays_alive(problem, count):
     state, batch, shared = problem
     mine = jax.tree.map(jnp.asarray, state)
-    step = data_parallel(_step, mode=mode, num_devices=count)
+    step = DataParallel(_step, num_devices=count)
     step(step.replicate(mine), step.shard(batch), step.replicate(shared))
     np.testing.assert_array_equal(mine["params"]["w"], state["params"]["w"])
 
 
-@pytest.mark.parametrize(("mode", "count"), WAYS)
-def test_per_sample_results_keep_the_order_of_the_batch(problem, mode, count):
+@pytest.mark.parametrize("count", COUNTS)
+def test_per_sample_results_keep_the_order_of_the_batch(problem, count):
     state, batch, shared = problem
-    step = data_parallel(_step, mode=mode, num_devices=count)
+    step = DataParallel(_step, num_devices=count)
 
     def predict(state, batch, shared):
         return {"y": batch["x"] @ state["params"]["w"], "row": batch["row"]}
@@ -117,36 +117,27 @@ def test_per_sample_results_keep_the_order_of_the_batch(problem, mode, count):
     run(placed, step.shard(batch), step.replicate(shared))  # nothing was donated
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
-def test_an_indivisible_batch_is_refused_with_the_numbers(mode):
-    step = data_parallel(_step, mode=mode, num_devices=4)
+def test_an_indivisible_batch_is_refused_with_the_numbers():
+    step = DataParallel(_step, num_devices=4)
     with pytest.raises(ValueError, match=r"batch\['x'\] has size 6, which 4 devices"):
         step.shard({"x": np.zeros((6, 3), np.float32)})
 
 
-def test_wrong_modes_and_counts_are_refused():
-    with pytest.raises(ValueError, match=r"'pjit' is not one of pmap, shard_map, jit"):
-        data_parallel(_step, mode="pjit")
+def test_more_devices_than_there_are_are_refused():
     with pytest.raises(ValueError, match=r"asked for 5 devices, this process has 4"):
-        data_parallel(_step, mode="pmap", num_devices=5)
-    with pytest.raises(ValueError, match=r"'jit' runs on one device"):
-        data_parallel(_step, mode="jit", num_devices=2)
+        DataParallel(_step, num_devices=5)
 
 
 def test_zero_means_all_devices():
-    assert data_parallel(_step, mode="pmap").num_devices == 4
-    assert data_parallel(_step, mode="jit").num_devices == 1
+    assert DataParallel(_step).num_devices == 4
 
 
 @pytest.mark.parametrize(("batch", "count"), [(16, 4), (9, 3), (2, 2), (5, 1)])
 def test_with_a_batch_size_only_as_many_devices_as_share_it(batch, count):
-    for mode in ("pmap", "shard_map"):
-        step = data_parallel(_step, mode=mode, batch_size=batch)
-        assert step.num_devices == count
-        step.shard({"x": np.zeros((batch, 3), np.float32)})
-    assert data_parallel(_step, mode="jit", batch_size=batch).num_devices == 1
-    asked = data_parallel(_step, mode="pmap", num_devices=2, batch_size=batch)
-    assert asked.num_devices == 2
+    step = DataParallel(_step, batch_size=batch)
+    assert step.num_devices == count
+    step.shard({"x": np.zeros((batch, 3), np.float32)})
+    assert DataParallel(_step, num_devices=2, batch_size=batch).num_devices == 2
 
 
 @pytest.mark.parametrize(("size", "count", "used"), [(128, 500, 128), (128, 100, 100)])
