@@ -1,6 +1,8 @@
 """Size and shape of the source, measured; exits 1 where a limit is exceeded.
 
 python benchmarks/house.py [FOLDER]
+
+The size has no limit: what a new method needs, it needs. It is printed, to be watched.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-LINES, TESTS, FUNCTION, CALLS, COMMENTS = 21_000, 0.7, 40, 5, 0.05
+TESTS, FUNCTION, CALLS, COMMENTS = 0.7, 40, 5, 0.05
 LOOPS = ("fit",)  # training loops may be longer
 # Where numerics or speed make the code other than the formula, and so say why.
 SAYS_WHY = (
@@ -150,7 +152,7 @@ def main() -> None:
     why = [m for m in trees if f"{m}.".startswith(SAYS_WHY)]
     share = sum(comment_lines(texts[m]) for m in why) / sum(size[m] for m in why)
     measures = [
-        ("product, lines", product, product <= LINES),
+        ("product, lines", product, True),
         ("tests, lines", f"{tests}, {tests / product:.2f}", tests >= TESTS * product),
         (f"functions over {FUNCTION} lines", beyond, not beyond),
         ("training loops over it", {n: long[n] for n in long if n not in beyond}, True),

@@ -14,12 +14,13 @@ from typing import Any
 from runtime import devices, processes
 from runtime.files import TEMPORARY, locked, plain, read_json, write_json
 
-# Fields that change no number of a trained stage: where files lie (the data are told
-# by their contents), what evaluation opens, the devices, how often something is
-# written, which students to train, what to predict.
+# Fields that change no number of a trained stage: where files lie and how a source is
+# written out (the data are told by their contents), what evaluation opens, the devices,
+# how often something is written, which students to train, what to predict.
 FREE_FIELDS = (
     *("data.*data_dir", "data.*annotations*", "data.*images*", "data.*skeleton"),
     *("data.*mocap_file", "data.*landmarks", "data.*ground_truth*"),
+    *("data.joint_names", "data.extra_sources"),
     *("cpu_devices", "keep_freed_memory", "student.num_devices"),
     "teacher.depth_sign*",  # turned after the training, without another
     *(
@@ -109,7 +110,9 @@ def check_same_run(
         return
     why = ""
     if "data_identity" in names:
+        fields = [name for name in names if name.startswith("data.")]
         why = "; the data are told by their contents, and these are others"
+        why += f" ({', '.join(fields)} changed)" if fields else ""
     if {"teacher.steps", "student.steps"} & set(names):
         why += (
             "; a learning rate that follows a cosine over all steps makes a longer "

@@ -1,4 +1,4 @@
-"""One of several processes that train a tiny student; see test_multi_process.py.
+"""One of several processes that train a tiny student; see test_runtime_processes.py.
 
 python multi_process_worker.py FOLDER ADDRESS,INDEX,COUNT [DIES_AFTER_STEP]
 """

@@ -10,6 +10,7 @@ from benchmarks import table_scores as scores
 from benchmarks import tables
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import H36M_17
+from runtime import teacher_file
 
 P = H36M_17.num_joints
 
@@ -69,6 +70,34 @@ def test_an_unlabelled_joint_has_no_share(split):
     for name, values in scores.errors(pose, split._replace(landmarks=marks)).items():
         np.testing.assert_allclose(values, 0, atol=1e-2, err_msg=name)
     assert (scores.errors(pose, split)["own xy: depth"] > 10).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_depth_of_the_em_has_the_sign_of_the_teacher(split, tmp_path, sign):
+    """A turned teacher's EM is right where the EM as it was fitted is mirrored."""
+    pose = split.truth_mm / 500
+    count = len(pose)
+    arrays = {
+        "sample_ids": np.arange(count),
+        "camera": np.zeros((count, 3, 2), np.float32),
+        "code": np.zeros((count, 4), np.float32),
+        "residual": np.zeros(count, np.float32),
+        "W": pose[..., :2],
+        "labelled": np.ones((count, P), bool),
+        "depth": sign * pose[..., 2],  # as fitted
+        "covariance": np.zeros((count, P, P), np.float32),
+    }
+    teacher_file.save(
+        tmp_path,
+        dictionary=np.zeros((3 * P, 4), np.float32),
+        params={},
+        skeleton=H36M_17.to_dict(),
+        config={},
+        splits={"train": arrays},
+    )
+    teacher_file.set_depth_sign(tmp_path, sign, "cue", {})
+    found = scores.errors(scores.em_pose(tmp_path, "train", split), split)
+    np.testing.assert_allclose(found["own xy: depth"], 0, atol=1e-2)
 
 
 def of(*values):

@@ -107,6 +107,17 @@ def test_another_choice_of_sources_is_another_teacher(run):
     sources = json.loads(config.data.extra_sources)
     sources["mpii"]["weight"] = 5.0
     config.data.extra_sources = json.dumps(sources)
-    with pytest.raises(ValueError, match=r"another config .*extra_sources"):
+    with pytest.raises(ValueError, match=r"another config .*extra_sources changed"):
         teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
     assert Path(workdir, "teacher", "teacher.json").exists()
+
+
+def test_the_same_sources_written_otherwise_are_the_same_teacher(run, tmp_path):
+    config, workdir = run
+    before = (Path(workdir) / "teacher" / "teacher.json").read_bytes()
+    config = copy.deepcopy(config)
+    file = tmp_path / "sources.json"
+    file.write_text(json.dumps(json.loads(config.data.extra_sources), indent=4))
+    config.data.extra_sources = str(file)
+    teacher_train.train_and_evaluate(config, workdir, open_dataset(config.data))
+    assert (Path(workdir) / "teacher" / "teacher.json").read_bytes() == before

@@ -1,8 +1,10 @@
 """Who may import whom: the import graph of every shipped file, and what it pulls in."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,38 @@ def test_importing_the_mathematics_pulls_in_no_tensorflow(package):
 
 def test_main_is_short():
     assert len((ROOT / "main.py").read_text("utf-8").splitlines()) < 80
+
+
+# Modules of another name than the package that brings them.
+OTHER_NAMES = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "cv2": "opencv-python-headless",
+    "orbax": "orbax-checkpoint",
+    "yaml": "pyyaml",
+}
+
+
+def _declared(path: Path) -> set[str]:
+    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    return {_name(line) for line in lines if line and not line.startswith("-")}
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_every_import_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = _declared(ROOT / "requirements.txt")
+    for extra in project["project"]["optional-dependencies"].values():
+        declared |= {_name(requirement) for requirement in extra}
+    packages = project["tool"]["setuptools"]["packages"]
+    shipped = {"main", *(package.partition(".")[0] for package in packages)}
+    # What is converted by its own format, said where it is asked.
+    known = {*sys.stdlib_module_names, *PACKAGES, "torch"}
+    for module, tree in TREES.items():
+        if module.partition(".")[0] in shipped:
+            for name in {n.partition(".")[0] for n in house.names(tree).values()}:
+                package = OTHER_NAMES.get(name, name).lower().replace("_", "-")
+                assert name in known or package in declared, f"{module} imports {name}"
