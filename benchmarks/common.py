@@ -254,20 +254,6 @@ def in_turns(
     return {name: np.array(values).T for name, values in spent.items()}
 
 
-def working(candidates: Mapping[str, Callable]) -> dict[str, Callable]:
-    """Those that get through a first call; why the others do not is printed."""
-    kept = {}
-    for name, step in candidates.items():
-        try:
-            step()
-        except Exception as error:  # whatever a compiler of another library raises
-            line = (str(error).strip() or repr(error)).splitlines()[0]
-            print(f"{name} is left out: {line[:120]}")
-            continue
-        kept[name] = step
-    return kept
-
-
 def installed(name: str) -> bool:
     """Whether a library that is compared with is here; says so where it is not."""
     if importlib.util.find_spec(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Tracker:
         self._pending = False
         self._began = self._first = time.monotonic()
         self._first_step = start
-        self._waited: float | None = None
+        self._waited = 0.0
 
     def update(self, step: int, **metrics: Any) -> None:
         """``step`` steps are done. Metrics stay shown until given anew.
@@ -122,46 +123,21 @@ class Tracker:
         try:
             yield
         finally:
-            self._waited = (self._waited or 0.0) + time.monotonic() - began
-
-    @property
-    def rate(self) -> float:
-        """Steps per second; 0 before it is known."""
-        seconds = time.monotonic() - self._first
-        done = self.step - self._first_step
-        return done / seconds if done > 0 and seconds > 0 else 0.0
-
-    @property
-    def data_wait(self) -> float:
-        """Share of the time spent waiting for data, 0 to 1."""
-        return (self._waited or 0.0) / max(time.monotonic() - self._began, 1e-9)
+            self._waited += time.monotonic() - began
 
     def facts(self) -> list[str]:
-        """Rate, time left, metrics and data wait as short texts."""
-        facts = []
-        if self.rate:
-            facts.append(f"{self.rate:.3g} steps/s")
-            left = (self.total - self.step) / self.rate
-            facts.append(f"{clock(left)} left")
+        """Rate, time left, metrics and the share of waiting for data as short texts."""
+        now, facts = time.monotonic(), []
+        seconds, done = now - self._first, self.step - self._first_step
+        if done > 0 and seconds > 0:
+            left = datetime.timedelta(
+                seconds=round((self.total - self.step) / done * seconds)
+            )
+            facts += [f"{done / seconds:.3g} steps/s", f"{left} left"]
         facts += [f"{n} {float(v):.4g}" for n, v in self.metrics.items()]
-        if self._waited is not None:
-            facts.append(f"data wait {self.data_wait:.0%}")
+        if self._waited:
+            facts.append(f"data wait {self._waited / (now - self._began):.0%}")
         return facts
 
     def __str__(self) -> str:
-        line = [f"{self.stage} {self.step}/{self.total}", *self.facts()]
-        return "  ".join(line)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``.
-
-    Examples:
-        >>> clock(75), clock(3700)
-        ('1:15', '1:01:40')
-    """
-    minutes, second = divmod(int(round(seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minute:02d}:{second:02d}"
-    return f"{minute}:{second:02d}"
+        return "  ".join([f"{self.stage} {self.step}/{self.total}", *self.facts()])

@@ -39,9 +39,9 @@ def _problem(case: Case, data: dict[str, Any]) -> str:
     if case.error == "bad setting":
         return _raised(data)
     report = validate(open_dataset(data))
-    assert not report.ok, str(report)
+    assert not report.ok, report
     fatal = [p for p in report.problems if p.fatal and p.kind == case.error]
-    assert fatal, str(report)
+    assert fatal, report
     problem = fatal[0]
     assert problem.file
     assert problem.remedy

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import runtime.progress
-from runtime.progress import clock, progress
+from runtime.progress import progress
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_plain_lines_first_and_last_step_only_when_quick(sleep):
     ]
     assert "loss 0.02" in lines[-1]
     assert "10 steps/s" in lines[-1]
-    assert "0:00 left" in lines[-1]
+    assert "0:00:00 left" in lines[-1]
 
 
 def test_a_line_every_interval(sleep):
@@ -56,7 +56,7 @@ def test_a_resumed_stage_counts_its_own_rate(sleep):
         for step in range(990, 1000):
             sleep(0.01)
             bar.update(step + 1)
-        assert bar.rate == pytest.approx(100)
+    assert "100 steps/s" in out.getvalue().splitlines()[-1]
 
 
 def test_a_stopped_loop_still_says_how_far_it_came():
@@ -90,9 +90,3 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "━" in out.getvalue()
     assert "10/10" in out.getvalue()
     assert "loss 0.5" in out.getvalue()
-
-
-def test_clock():
-    assert clock(0.4) == "0:00"
-    assert clock(59.6) == "1:00"
-    assert clock(3661) == "1:01:01"

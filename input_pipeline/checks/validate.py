@@ -57,14 +57,6 @@ class Report:
         """True where training would start."""
         return not any(problem.fatal for problem in self.problems)
 
-    def __str__(self) -> str:
-        lines = [
-            f"{split}: {count} samples{left_out(self.skipped.get(split, {}))}"
-            for split, count in self.samples.items()
-        ]
-        lines += skeleton_lines(self.splits) + problem_lines(self.problems)
-        return "\n".join([*lines, self.verdict])
-
     @property
     def verdict(self) -> str:
         """The last line: how many problems, and whether training would start."""
