@@ -4,6 +4,7 @@
 by name; what is exported here is mathematics and the teacher's files.
 """
 
+# ruff: noqa: F401
 from nrsfm_jax.camera import estimate_camera, orthonormal_projection
 from nrsfm_jax.em import GaussianMixture, expected_pose, fit_shapes, posterior_of
 from nrsfm_jax.handedness import Handedness, synchronise_signs
@@ -24,31 +25,3 @@ from nrsfm_jax.teacher import (
     load_reconstruction,
     save,
 )
-
-__all__ = [
-    "GaussianMixture",
-    "Handedness",
-    "Lifted",
-    "Objective",
-    "PoseLifter",
-    "Reconstruction",
-    "Teacher",
-    "decode",
-    "encode",
-    "estimate_camera",
-    "estimate_code",
-    "expected_pose",
-    "fit_shapes",
-    "init",
-    "ista_step",
-    "load",
-    "load_reconstruction",
-    "mirror_depth",
-    "orthonormal_projection",
-    "posterior_of",
-    "reconstruct",
-    "save",
-    "shrink",
-    "synchronise_signs",
-    "unit_norm_gauge",
-]

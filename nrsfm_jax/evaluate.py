@@ -173,8 +173,8 @@ def procrustes_mean(
     unit = centred / sizes[:, None, None]
     mean = unit[0]
     for _ in range(iterations):
-        U, _, Vt = np.linalg.svd(np.swapaxes(unit, 1, 2) @ mean)
-        U[:, :, -1] *= np.sign(np.linalg.det(U @ Vt))[:, None]  # no reflection
-        mean = (unit @ (U @ Vt)).mean(axis=0)
+        goal = np.broadcast_to(mean, unit.shape)
+        turned = metrics.procrustes_align(unit, goal, scale=False, reflection=False)
+        mean = turned.mean(axis=0)
         mean = mean / np.linalg.norm(mean)
     return (mean * sizes.mean()).astype(np.float32)

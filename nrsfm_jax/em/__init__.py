@@ -1,5 +1,6 @@
 """EM for Gaussian shapes seen from unknown views: a first, coherent depth."""
 
+# ruff: noqa: F401
 from nrsfm_jax.em.coherent import (
     FitReport,
     em_options,
@@ -12,25 +13,3 @@ from nrsfm_jax.em.gaussians import GaussianMixture
 from nrsfm_jax.em.posterior import Posterior, expected_pose, pose_or_flat, posterior_of
 from nrsfm_jax.em.samples import Samples, mirror_of
 from nrsfm_jax.em.views import ViewPrior, rotation_views, upright_views
-
-__all__ = [
-    "FitReport",
-    "GaussianMixture",
-    "Posterior",
-    "Samples",
-    "ViewPrior",
-    "em_options",
-    "expected_pose",
-    "fit_gaussian",
-    "fit_mixture",
-    "fit_shapes",
-    "mirror_of",
-    "pose_or_flat",
-    "posterior_of",
-    "read_fit",
-    "read_or_fit",
-    "refit",
-    "rotation_views",
-    "run_em",
-    "upright_views",
-]
