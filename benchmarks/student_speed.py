@@ -137,7 +137,7 @@ def our_call(spec: Mapping[str, Any]) -> Callable[[], Any]:
 
     def call() -> float:
         holder[0], metrics = run(holder[0], batch, wanted)
-        return float(metrics["loss"])
+        return float(run.unreplicate(metrics)["loss"])
 
     return call
 

@@ -160,7 +160,7 @@ def test_the_cosine_falls_from_the_first_to_the_last_rate(table):
     for batch in itertools.islice(tiny.batches(W, batch_size=BATCH), 4):
         arrays = {name: batch[name] for name in train.DEVICE_KEYS}
         state, metrics = placed(state, placed.shard(arrays), shared)
-        rates.append(float(metrics["learning_rate"]))
+        rates.append(float(metrics["learning_rate"][0]))
     fall = 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
     np.testing.assert_allclose(rates, 1e-5 + (1e-3 - 1e-5) * fall, rtol=1e-5)
 
