@@ -266,8 +266,7 @@ def _save(
     teacher = teachers.Teacher(
         params=jax.tree.map(np.asarray, state.params),
         skeleton=marks["train"].skeleton.to_dict(),
-        depth_sign=settings["teacher"]["depth_sign"],
-        config=settings,
+        config=settings,  # whose sign of depth is set by the evaluation
     )
 
     def write() -> None:
@@ -296,9 +295,8 @@ def _save_by_parts(
     marks: Landmarks,
 ) -> int:
     """Writes the arrays of a split to their place, some rows in memory at a time."""
-    as_trained = teacher if teacher.depth_sign == 1 else teacher.mirrored()
     for rows, part in parts(marks):
-        said = as_trained.reconstruct(W[rows], part.labelled, part.sample_ids)
+        said = teacher.reconstruct(W[rows], part.labelled, part.sample_ids)
         for name, values in vars(said).items():
             path = teacher_file.split_file(folder, split, name)
             write_rows(path, rows.start, values, count=len(marks))
