@@ -64,18 +64,14 @@ def score_poses(
     def measure(poses: np.ndarray, sign: str = sign) -> dict[str, Any]:
         return metrics.evaluate_poses(poses, truth, sign=sign, **how)
 
-    no_depth = np.array([1, 1, 0], pose.dtype)
-    zero = measure(pose * no_depth, "no depth")
-    zero["annotated_xy"] = measure(annotated * no_depth, "no depth")
-    baselines = {"z_zero": zero}
+    flat = np.array([1, 1, 0], pose.dtype)
+    zero = {"annotated_xy": measure(annotated * flat, "no depth")}
+    baselines = {"z_zero": measure(pose * flat, "no depth") | zero}
     if mean_pose is not None:
         same = np.repeat(mean_pose[None], len(pose), axis=0)
         baselines["mean_pose"] = measure(same, MEAN_POSE)
-    joints = metrics.per_joint_error(pose, truth, labelled=mask)
     scores = measure(pose) | {
-        "per_joint_mm": [
-            round(float(e), 2) if np.isfinite(e) else None for e in joints
-        ],
+        "per_joint_mm": _per_joint(pose, truth, mask),
         "annotated_xy": measure(annotated),
         "baselines": baselines,
     }
@@ -85,6 +81,15 @@ def score_poses(
             pose, truth, names, sign=sign, **how
         )
     return scores if rows.all() else scores | {"left_out": int(np.sum(~rows))}
+
+
+def _per_joint(
+    pose: Float[np.ndarray, "n p 3"],
+    truth: Float[np.ndarray, "n p 3"],
+    mask: Bool[np.ndarray, "n p"],
+) -> list[float | None]:
+    errors = metrics.per_joint_error(pose, truth, labelled=mask)
+    return [round(float(e), 2) if np.isfinite(e) else None for e in errors]
 
 
 def _with_a_bone(
