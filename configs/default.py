@@ -53,13 +53,6 @@ def _data() -> ConfigDict:
     # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
     # input_pipeline/sources/memory_mapped.py.
     data.landmarks = ""
-    # mannequin and mocap: how many samples, seen from where.
-    data.mocap_file = ""  # .npz or .bvh with 3D motion; the file of a 'sequence'
-    data.sequence = ""  # for 'sequence': which one of mocap_file
-    data.num_train = 4000  # 'mocap': 0 takes all frames
-    data.num_val = 500  # of own pictures: the most that are held out
-    data.render_size = 128  # pixels
-    data.elevation_deg = (-10.0, 30.0)
     # The square crop: around the landmarks or the annotated box, with this margin.
     data.box = "landmarks"  # or 'annotation'
     data.padding = 1.25
@@ -67,7 +60,18 @@ def _data() -> ConfigDict:
     # "annotations": "more.json", ...}}, the fields of data.
     data.extra_sources = ""
     data.weight = 1.0  # how often this source is drawn, against the extra ones
+    _generated(data)
     return data
+
+
+def _generated(data: ConfigDict) -> None:
+    # mannequin and mocap: how many samples, seen from where.
+    data.mocap_file = ""  # .npz or .bvh with 3D motion; the file of a 'sequence'
+    data.sequence = ""  # for 'sequence': which one of mocap_file
+    data.num_train = 4000  # 'mocap': 0 takes all frames
+    data.num_val = 500  # of own pictures: the most that are held out
+    data.render_size = 128  # pixels
+    data.elevation_deg = (-10.0, 30.0)
 
 
 def _teacher() -> ConfigDict:

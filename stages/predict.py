@@ -46,11 +46,7 @@ def predict(config: Any, workdir: str | Path) -> Path:
     )
     box = estimator.record.box
     sources = find_sources(options.images, options.annotations, box=box)
-    # A guess for videos that do not say how long they are.
-    total = sum(
-        -(-video_length(s.file) // options.every) if is_video(s.file) else 1
-        for s in sources
-    )
+    total = sum(_length(source.file, options.every) for source in sources)
     folder = Path(options.out) if options.out else Path(workdir) / "predictions"
     inputs = [source.file for source in sources]
     inputs += [Path(options.annotations)] if options.annotations else []
@@ -78,6 +74,11 @@ def predict(config: Any, workdir: str | Path) -> Path:
         predictions.finish()
     predictions.report(folder)
     return folder / "predictions.json"
+
+
+def _length(file: Path, every: int) -> int:
+    """Pictures in a file; a guess for videos that do not say how long they are."""
+    return -(-video_length(file) // every) if is_video(file) else 1
 
 
 def _batches(

@@ -217,8 +217,7 @@ def _read_csv(source: Source) -> Table | None:
         remedy += _pandas_header(top)
         source.problem("not a DeepLabCut file", "", rows[:1], remedy)
         return None
-    coords = head["coords"]
-    width = len(coords)
+    coords, width = head["coords"], len(head["coords"])
     first = next((i for i, cell in enumerate(coords) if i and cell.strip()), 1)
     columns = _columns(head, first, width)
     if columns is None or len(set(columns)) < len(columns):

@@ -59,9 +59,8 @@ def read(source: Source) -> Labels | None:
         source.problem("not a SLEAP file", "", repr(error), remedy)
         return None
     try:
-        skeleton = Skeleton.from_names(
-            {"name": "sleap", "joints": nodes, "edges": edges}
-        )
+        record = {"name": "sleap", "joints": nodes, "edges": edges}
+        skeleton = Skeleton.from_names(record)
         # Which of a symmetric pair is the left one, only the names can tell.
         named = {frozenset(pair) for pair in skeleton.left_right}
         new = [pair for pair in pairs if frozenset(pair) not in named]
