@@ -62,8 +62,7 @@ def read(source: Source) -> Labels | None:
         record = {"name": "sleap", "joints": nodes, "edges": edges}
         skeleton = Skeleton.from_names(record)
         # Which of a symmetric pair is the left one, only the names can tell.
-        named = {frozenset(pair) for pair in skeleton.left_right}
-        new = [pair for pair in pairs if frozenset(pair) not in named]
+        new = [p for p in pairs if set(p) not in map(set, skeleton.left_right)]
         skeleton = skeleton.changed({"left_right": new})
     except ValueError as error:
         remedy = "correct the skeleton in SLEAP, or set --config.data.skeleton"
