@@ -214,3 +214,18 @@ def test_the_check_notices_what_does_not_exist(tmp_path):
         "field teacher.gone",
         "tables.py --gone",
     ]
+
+
+def test_messages_of_troubleshooting_are_the_sources():
+    text = (DOCS / "troubleshooting.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(rows) > 10
+    product = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
+    said = "\n".join(
+        " ".join(node.value.split())
+        for path in product
+        if path.parts[len(ROOT.parts)] != "tests"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    assert [row for row in rows if row not in said] == []
