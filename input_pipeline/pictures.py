@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from input_pipeline.augment import draw_patch
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 INSTALL_VIDEO = 'pip install "av>=14,<19"'
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright

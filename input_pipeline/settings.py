@@ -13,7 +13,7 @@ from typing import Any
 from configs.default import get_config
 
 # Own pictures, by the format of their labels; see input_pipeline.formats.splits.
-FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap")
+FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap", "yolo", "label_studio")
 WITHOUT_PICTURES = ("mocap", "sequence", "landmarks")
 NAMES = ("mannequin", *WITHOUT_PICTURES, *FORMATS)
 SPLITS = ("train", "val")
@@ -26,7 +26,7 @@ _READ_BY = {
         ),
         FORMATS,
     ),
-    "category": ("coco",),
+    "category": ("coco", "yolo"),
     "mocap_file": ("mannequin", "mocap", "sequence"),
     "sequence": ("sequence",),
     "landmarks": ("landmarks",),
@@ -143,7 +143,7 @@ class DataSettings:
             return path, path.parent / "images"
         if self.name == "dlc":
             return path, deeplabcut_project(path)
-        return path, path.parent
+        return path, path if path.is_dir() else path.parent
 
     def ground_truth_file(self, split: str) -> str:
         """Path of the user's 3D file; empty where there is none."""

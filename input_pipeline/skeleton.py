@@ -120,6 +120,15 @@ class Skeleton:
             root=given.root if "root" in record else self.root,
         )
 
+    def with_pairs(self, pairs: Sequence[Sequence[int]]) -> Skeleton:
+        """This skeleton with pairs of which it is not known which is the left one.
+
+        Only the names can tell: of pairs that it has already, it keeps the sides.
+        """
+        named = {frozenset(pair) for pair in self.left_right}
+        new = [pair for pair in pairs if frozenset(pair) not in named]
+        return self.changed({"left_right": new})
+
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Skeleton:
         """Reads what :meth:`to_dict` wrote."""

@@ -22,9 +22,12 @@ from input_pipeline.crops import landmark_boxes
 from input_pipeline.formats import coco
 from input_pipeline.formats.annotations import Source as LabelFile
 from input_pipeline.formats.json_file import read_json, whole_number
-from input_pipeline.pictures import is_video, open_picture, read_video
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from input_pipeline.pictures import (
+    PICTURE_SUFFIXES,
+    is_video,
+    open_picture,
+    read_video,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,14 +145,14 @@ def _files_of(part: str) -> list[Path]:
         return [path]  # one that is missing is reported when it is opened
     pattern = f"{glob.escape(part)}/*" if path.is_dir() else part
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    pictures = [f for f in found if f.suffix.lower() in SUFFIXES]
+    pictures = [f for f in found if f.suffix.lower() in PICTURE_SUFFIXES]
     videos = [f for f in found if is_video(f)]
     if path.is_dir() and pictures:
         return pictures
     if path.is_dir() or not pictures + videos:
         raise ValueError(
-            f"config.predict.images = {part}: no picture ({', '.join(SUFFIXES)}) among "
-            f"{len(found)} files"
+            f"config.predict.images = {part}: no picture "
+            f"({', '.join(PICTURE_SUFFIXES)}) among {len(found)} files"
             + (f"; name a video, or '{part}/*{videos[0].suffix}'" if videos else "")
         )
     return sorted(pictures + videos)

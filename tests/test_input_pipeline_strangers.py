@@ -3,9 +3,11 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_data import JOINTS, SIZE, changed, coco_record, write_coco
 from tiny_formats import write_pictures
 
@@ -396,3 +398,158 @@ def test_what_pandas_calls_empty_header_cells_is_read(tmp_path):
     _dlc(tmp_path, "x.csv", [*rows, "labeled-data,v,0.png,5,6,40,50"])
     (person,) = _labels({"name": "dlc", "annotations": str(tmp_path / "x.csv")}).persons
     assert person.keypoints.tolist() == [[5.5, 6.5], [40.5, 50.5]]
+
+
+# --- YOLO and Label Studio ---------------------------------------------------------
+
+YOLO = """path: .
+train: images/train
+names: {0: cat, 1: dog}
+kpt_shape: [6, 3]
+flip_idx: [0, 1, 3, 2, 5, 4]
+"""
+
+
+def _write_yolo(folder: Path, record, config: str = YOLO, *, size=(64, 48)) -> dict:
+    """The bodies of a COCO record in pictures of another shape, in turn cat and dog."""
+    for i, annotation in enumerate(record["annotations"]):
+        points = np.reshape(annotation["keypoints"], (-1, 3)) / (*size, 1)
+        numbers = [i % 2, 0.5, 0.5, 0.25, 0.5, *points.ravel()]
+        label = folder / "labels" / "train" / f"{i}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(" ".join(f"{v:.6f}" for v in numbers) + "\n")
+        picture = folder / "images" / "train" / f"{i}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(picture)
+    (folder / "data.yaml").write_text(config)
+    return {"name": "yolo", "annotations": str(folder / "data.yaml")}
+
+
+@pytest.fixture
+def low(record):
+    """Bodies that fit into pictures of 64 x 48 pixels."""
+    for annotation in record["annotations"]:
+        points = np.reshape(annotation["keypoints"], (-1, 3)) * (1, 0.75, 1)
+        annotation["keypoints"] = points.ravel().tolist()
+    return record
+
+
+def test_yolo(tmp_path, low):
+    low["annotations"][4]["keypoints"][3:6] = [0, 0, 0]
+    data = _write_yolo(tmp_path, low)
+    labels = _labels(data)
+    assert labels.skeleton.left_right == ((2, 3), (4, 5))
+    assert labels.skeleton.joints[0] == "keypoint_1"
+    by_file = {person.file: person for person in labels.persons}
+    for i, annotation in enumerate(low["annotations"]):
+        person = by_file[tmp_path / f"images/train/{i}.png"]
+        points = np.reshape(annotation["keypoints"], (-1, 3))
+        np.testing.assert_allclose(person.keypoints, points[:, :2], atol=1e-4)
+        np.testing.assert_array_equal(person.labelled, points[:, 2] > 0)
+        np.testing.assert_allclose(person.box, (24, 12, 16, 24))
+    assert _labels(data | {"annotations": str(tmp_path)}).skeleton == labels.skeleton
+    assert _labels(data | {"skeleton": GIVEN}).skeleton.joints == tuple(JOINTS)
+    chosen = _labels(data | {"category": "dog"})
+    assert len(chosen.persons) == chosen.skipped["other category"] == 10
+    named = f"{YOLO}kpt_names: {{0: [{', '.join(JOINTS)}]}}\n"
+    skeleton = _labels(_write_yolo(tmp_path, low, named)).skeleton
+    assert skeleton.joints == tuple(JOINTS)
+    assert skeleton.left_right == ((2, 3), (4, 5))
+
+
+@pytest.mark.parametrize(
+    ("config", "line", "cause"),
+    [
+        (YOLO, "0 .5 .5 .1 .1 .2 .3 2", "8 numbers in a line, not 23"),
+        (YOLO, "0 .5 .5 .1 x", "could not convert"),
+        (YOLO.replace("kpt_shape", "shape"), "", "kpt_shape"),
+        ("[1, 2", "", "not a YOLO file"),
+    ],
+)
+def test_yolo_that_cannot_be_read(tmp_path, record, config, line, cause):
+    data = _write_yolo(tmp_path, record, config, size=(64, 64))
+    if line:
+        (tmp_path / "labels" / "train" / "3.txt").write_text(line)
+    assert cause in str(_error(data))
+
+
+def test_a_yolo_label_without_its_picture_is_named(tmp_path, record):
+    data = _write_yolo(tmp_path, record, size=(64, 64))
+    (tmp_path / "images" / "train" / "7.png").unlink()
+    assert "no readable picture 7 in" in _error(data).value
+
+
+def _region(name: str, x: float, y: float, parent: str = "") -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [name]}
+    size = {"original_width": SIZE, "original_height": 2 * SIZE}
+    region = {"type": "keypointlabels", "value": value, **size}
+    return region | ({"parentID": parent} if parent else {})
+
+
+def _rectangle(name: str, x: float) -> dict[str, Any]:
+    value = {"x": x, "y": 0, "width": 50, "height": 100, "rectanglelabels": ["cat"]}
+    return {"type": "rectanglelabels", "id": name, "value": value}
+
+
+def test_label_studio(tmp_path):
+    Image.new("RGB", (SIZE, 2 * SIZE)).save(tmp_path / "a b.png")
+    two = [
+        *(_rectangle("r1", 0), _rectangle("r2", 50)),
+        *(_region("nose", 25, 50, "r1"), _region("tail", 30, 75, "r1")),
+        *(_region("tail", 75, 25, "r2"), _region("nose", 60, 10, "r2")),
+    ]
+    tasks = [
+        {
+            "id": 7,
+            "data": {"image": "/data/upload/1/0a1b2c3d-a%20b.png"},
+            "annotations": [
+                {"was_cancelled": True, "result": [_region("ear", 1, 1)]},
+                {"result": two},
+            ],
+        },
+        {"id": 8, "data": {"image": "a b.png"}, "annotations": []},
+    ]
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(tasks))
+    data = {"name": "label_studio", "annotations": str(file)}
+    labels = _labels(data)
+    assert labels.skeleton.joints == ("nose", "tail")
+    assert labels.skipped["unlabelled"] == 1
+    points = [person.keypoints.tolist() for person in labels.persons]
+    np.testing.assert_allclose(points[0], [[16, 64], [19.2, 96]], atol=1e-5)
+    np.testing.assert_allclose(points[1], [[38.4, 12.8], [48, 32]], atol=1e-5)
+    assert labels.persons[1].box.tolist() == [32, 0, 32, 128]
+    # JSON-MIN of one body has the same regions without their frame.
+    region = _region("nose", 25, 50)
+    flat = [region.pop("value") | region]
+    flat.append({**flat[0], "x": 80, "keypointlabels": ["tail"]})
+    file.write_text(json.dumps([{"id": 1, "img": "/x/?d=y/a b.png", "kp": flat}]))
+    (person,) = _labels(data).persons
+    np.testing.assert_allclose(person.keypoints, [[16, 64], [51.2, 64]], atol=1e-5)
+    tasks[0]["annotations"] = [{"result": two[:2] + [_region("nose", 1, 2)] * 2}]
+    file.write_text(json.dumps(tasks))
+    assert _read(data)[1][0].value == "nose twice in one body"
+
+
+# --- the wrong format --------------------------------------------------------------
+
+
+def test_a_file_of_another_format_is_recognised(tmp_path, record):
+    coco = write_coco(tmp_path, record)["annotations"]
+    (tmp_path / "mpii.json").write_text('[{"image": "a.png", "joints": [], "x": 1}]')
+    (tmp_path / "studio.json").write_text('[{"data": {}, "annotations": []}]')
+    (tmp_path / "x.slp").write_bytes(b"x")
+    (tmp_path / "x.csv").write_text("track,frame_idx,instance.score,a.x\n")
+    yolo = _write_yolo(tmp_path / "yolo", coco_record(1))["annotations"]
+    for name, file, other in (
+        ("mpii", coco, "coco"),
+        ("coco", "mpii.json", "mpii"),
+        ("coco", "studio.json", "label_studio"),
+        ("coco", "x.slp", "sleap"),
+        ("dlc", "x.csv", "tracks"),
+        ("coco", yolo, "yolo"),
+        ("coco", tmp_path / "yolo", "yolo"),
+        ("dlc", tmp_path / "yolo", "yolo"),
+    ):
+        problem = _error({"name": name, "annotations": str(tmp_path / file)})
+        assert problem.remedy.endswith(f"set --config.data.name={other}")

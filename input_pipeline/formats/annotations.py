@@ -29,6 +29,8 @@ OUTSIDE_REMEDY = (
 )
 JOINT_NAMES = """--config.data.joint_names='{"in the file": "in the skeleton"}'"""
 DROPPED = "landmarks outside the picture"
+OTHER_CATEGORY = "other category"
+LABELLED = 1e-9  # the least third number of a labelled joint
 SKIPPED = ("crowd", "unlabelled", "too few joints")
 
 
@@ -121,6 +123,26 @@ class Source:
         text = text.encode("utf-8", "backslashreplace").decode()
         text = " ".join(text.split())
         self.report(Problem(kind, str(self.path), index, text, remedy, fatal))
+
+
+def least_labelled(source: Source, thirds: np.ndarray) -> float:
+    """The least third number of a labelled joint; says so where they are scores.
+
+    Args:
+        source: of the file.
+        thirds: (n,) what the file has for all joints beside x and y.
+    """
+    positive = thirds[thirds > 0]
+    if not (positive % 1).any():
+        return LABELLED
+    few = int((positive < source.min_score).sum())
+    value = (
+        f"the third numbers are scores: {few} of {len(positive)} landmarks are below "
+        f"{source.min_score:g} and count as unlabelled"
+    )
+    remedy = "set --config.data.min_score if that is not wanted"
+    source.problem("scores", "keypoints", value, remedy, fatal=False)
+    return source.min_score
 
 
 def index_labels(source: Source, labels: Labels) -> Labels | None:

@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.formats.annotations import Labels, Person, Source
+from input_pipeline.formats.annotations import (
+    OTHER_CATEGORY,
+    Labels,
+    Person,
+    Source,
+    least_labelled,
+)
 from input_pipeline.formats.coco_forms import as_record
 from input_pipeline.formats.json_file import read_json, whole_number
 from input_pipeline.skeleton import Skeleton
-
-LABELLED = 1e-9  # the least v of a labelled joint
-OTHER = "other category"
 
 
 def read(source: Source) -> Labels | None:
@@ -121,20 +124,11 @@ def _note_numbers(source: Source, annotations: Sequence[Any]) -> float:
     flat = [v for k in found if isinstance(k, list) for v in k[: len(k) // 3 * 3]]
     table = _numbers(flat).reshape(-1, 3)
     table = table[np.isfinite(table).all(axis=1) & (table[:, 2] > 0)]
-    scored = bool((table[:, 2] % 1).any())
-    if scored:
-        few = int((table[:, 2] < source.min_score).sum())
-        value = (
-            f"the third numbers are scores: {few} of {len(table)} landmarks are below "
-            f"{source.min_score:g} and count as unlabelled"
-        )
-        remedy = "set --config.data.min_score if that is not wanted"
-        source.problem("scores", "keypoints", value, remedy, fatal=False)
     if len(table) and source.pixel_centre is None and not (table[:, :2] % 1).any():
         value = "all coordinates are whole numbers, and taken as they are"
         remedy = "if they number pixels from 0, set --config.data.pixel_centre=0"
         source.problem("whole numbers", "keypoints", value, remedy, fatal=False)
-    return source.min_score if scored else LABELLED
+    return least_labelled(source, table[:, 2])
 
 
 def read_pictures(
@@ -181,7 +175,7 @@ def _marks(
             skipped["unlabelled"] += 1
         elif categories and str(entry.get("category_id", "")) not in {"", *categories}:
             if source.category:
-                skipped[OTHER] = skipped.get(OTHER, 0) + 1
+                skipped[OTHER_CATEGORY] = skipped.get(OTHER_CATEGORY, 0) + 1
                 continue
             remedy = "name its keypoints in 'categories', or remove the annotation"
             source.problem("unknown category", at, entry["category_id"], remedy)

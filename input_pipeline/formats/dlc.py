@@ -25,6 +25,7 @@ import numpy as np
 from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.hdf5 import read_frame
 from input_pipeline.formats.json_file import read_bytes
+from input_pipeline.formats.yaml_file import read_yaml
 from input_pipeline.settings import deeplabcut_project
 from input_pipeline.skeleton import Skeleton
 
@@ -124,12 +125,9 @@ def _config(source: Source) -> dict[str, Any]:
     config = deeplabcut_project(source.path) / "config.yaml"
     if not config.is_file():
         return {}
-    import yaml
-
     try:
-        record = yaml.safe_load(config.read_bytes())
-        return record if isinstance(record, dict) else {}
-    except (yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as why:
+        return read_yaml(config)
+    except (ValueError, OSError) as why:
         remedy = "correct it, or set --config.data.skeleton"
         source.problem("bad skeleton", config.name, why, remedy, fatal=False)
         return {}

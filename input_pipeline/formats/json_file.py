@@ -17,11 +17,11 @@ def read_json(source: Source) -> Any | None:
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        remedy = "write the file again as UTF-8 JSON"
+        remedy = "correct it; a JSON file is UTF-8 text"
         source.problem("not JSON", "", error, remedy)
         return None
     if record is None:
-        source.problem("not JSON", "", "null", "write the file again")
+        source.problem("not JSON", "", "null", "write the labels into it")
     return record
 
 
@@ -37,7 +37,7 @@ def read_bytes(source: Source) -> bytes | None:
         source.problem("missing file", "", error, "make the file readable")
         return None
     if not data:
-        source.problem("empty file", "", "0 bytes", "copy or write the file again")
+        source.problem("empty file", "", "0 bytes", "write the labels into it")
         return None
     return data
 

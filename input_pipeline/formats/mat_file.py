@@ -44,7 +44,7 @@ def read_mat(source: Source, variable: str) -> Any | None:
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"its reader ended by {done.returncode}"
-        remedy = "copy the file again; save it in MATLAB with -v7, not -v7.3"
+        remedy = "save it in MATLAB with -v7, not -v7.3"
         source.problem("not a .mat file", "", reason, remedy)
         return None
     names, value = json.loads(done.stdout)

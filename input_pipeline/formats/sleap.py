@@ -60,10 +60,7 @@ def read(source: Source) -> Labels | None:
         return None
     try:
         record = {"name": "sleap", "joints": nodes, "edges": edges}
-        skeleton = Skeleton.from_names(record)
-        # Which of a symmetric pair is the left one, only the names can tell.
-        new = [p for p in pairs if set(p) not in map(set, skeleton.left_right)]
-        skeleton = skeleton.changed({"left_right": new})
+        skeleton = Skeleton.from_names(record).with_pairs(pairs)
     except ValueError as error:
         remedy = "correct the skeleton in SLEAP, or set --config.data.skeleton"
         source.problem("bad skeleton", "skeleton", error, remedy)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from pathlib import Path
 
 import numpy as np
 
 from input_pipeline.checks.plausible import check_plausible
 from input_pipeline.checks.problems import Problem, Reporter
-from input_pipeline.formats import coco, dlc, h36m, lsp, mpii, sleap
+from input_pipeline.formats import coco, dlc, h36m, label_studio, lsp, mpii, sleap, yolo
 from input_pipeline.formats.annotations import Labels, Source, index_labels
+from input_pipeline.formats.recognise import recognise
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import Skeleton, read_skeleton
 
@@ -21,6 +24,8 @@ READ = {
     "lsp": lsp.read,
     "dlc": dlc.read,
     "sleap": sleap.read,
+    "yolo": yolo.read,
+    "label_studio": label_studio.read,
 }
 
 
@@ -62,6 +67,18 @@ def _hold_out(index: Labels, settings: DataSettings) -> dict[str, Labels]:
     }
 
 
+def _report_with_format(
+    name: str, path: Path, report: Reporter, problem: Problem
+) -> None:
+    """Reports a problem; of a file that is of another format, together with that."""
+    if problem.kind.startswith("not ") or (path.is_dir() and not problem.index):
+        other = recognise(path)
+        if other not in ("", name):
+            remedy = f"this looks like another format: set --config.data.name={other}"
+            problem = dataclasses.replace(problem, remedy=remedy)
+    report(problem)
+
+
 def read_index(
     settings: DataSettings, split: str, *, report: Reporter
 ) -> Labels | None:
@@ -86,7 +103,7 @@ def read_index(
         split=split,
         box=settings.box,
         min_joints=settings.min_joints,
-        report=report,
+        report=functools.partial(_report_with_format, settings.name, path, report),
         skeleton=given if isinstance(given, Skeleton) else None,
         changes={} if isinstance(given, Skeleton) else given,
         joint_names=dict(settings.joint_names),
