@@ -510,7 +510,7 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
-@error("two categories with keypoints in use", "coco", "several skeletons")
+@error("two categories with other joints in use", "coco", "several skeletons")
 def _(b: Bench) -> dict[str, Any]:
     b.record["categories"].append({"id": 2, "name": "other", "keypoints": ["a"]})
     b.person(category_id=2)

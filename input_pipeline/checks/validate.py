@@ -105,16 +105,17 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
 
 
 def skeleton_lines(splits: Mapping[str, Labels]) -> list[str]:
-    """Which joints are pairs, which have no partner, and the root."""
+    """Which joints are pairs, which have no partner, the root; what a pixel is."""
     if "train" not in splits:
         return []
-    skeleton = splits["train"].skeleton
+    skeleton, centre = splits["train"].skeleton, splits["train"].pixel_centre
     names = skeleton.joints
     pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in skeleton.left_right)
     return [
         f"left / right: {pairs or 'no pair'}",
         f"without a partner: {', '.join(skeleton.unpaired) or 'none'}",
         f"root: {names[skeleton.root]}; {len(skeleton.edges)} bones",
+        f"pixels: the first one has its centre at {centre:g}, {centre:g} in the labels",
     ]
 
 

@@ -68,7 +68,8 @@ class Person:
 class Labels:
     """One file: its joints and bones, its persons, and what was left out.
 
-    ``pixel_centre`` is where the file has the centre of the first pixel.
+    ``pixel_centre`` is where the file has, or is said to have, the centre of the first
+    pixel.
     """
 
     skeleton: Skeleton
@@ -192,7 +193,8 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         remedy = "label the landmarks of at least one person"
         source.problem("no labelled person", "annotations", skipped, remedy)
         return None
-    return Labels(skeleton, tuple(persons.values()), skipped)
+    centre = labels.pixel_centre if source.pixel_centre is None else source.pixel_centre
+    return Labels(skeleton, tuple(persons.values()), skipped, centre)
 
 
 def _usable(
