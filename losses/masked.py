@@ -21,12 +21,12 @@ def product(a: Array, b: Array) -> Array:
 
 
 def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
-    """The L2 norm over all entries, with gradient 0 (not NaN) where it is 0."""
+    """The L2 norm over all entries, with gradient 0 where it is 0; NaN stays NaN."""
     squared = jnp.sum(x * x)
-    positive = squared > 0
+    zero = squared == 0
     # Two selections: the inner one keeps the square root away from 0, whose
     # infinite slope would survive the outer one as 0 * inf.
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))
 
 
 def keep_labelled(

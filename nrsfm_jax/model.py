@@ -151,8 +151,8 @@ def unit_norm_gauge(
 def column_norms(D: Float[Array, "d k"]) -> Float[Array, " k"]:
     """(K,) Euclidean norms of the atoms, with a zero gradient at a zero atom."""
     squares = jnp.sum(D**2, axis=0)
-    positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    zero = squares == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
 
 
 def mirror_depth(

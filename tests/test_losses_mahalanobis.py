@@ -96,3 +96,13 @@ def test_gradients_also_at_the_mean():
 
     check_grads(value, (jnp.asarray(z),), 1, modes=("rev",), atol=2e-2, rtol=2e-2)
     np.testing.assert_array_equal(jax.grad(value)(jnp.asarray(m)), 0)
+
+
+@pytest.mark.parametrize("spoiled", ["depth", "label", "covariance", "indefinite"])
+def test_what_has_no_distance_is_not_near(spoiled):
+    m, C, z = made_up(0)
+    if spoiled == "indefinite":
+        C = -C
+    else:
+        {"depth": z, "label": m, "covariance": C}[spoiled].flat[0] = np.nan
+    assert np.isnan(loss(z, m, C))

@@ -34,3 +34,10 @@ def test_a_perfect_fit_has_a_finite_gradient():
     value, gradient = loss(S, jnp.eye(3, 2), S[:, :2], 0.0 * PHI, sparsity_weight=0.01)
     assert value == 0.0
     assert not np.any(gradient)
+
+
+@pytest.mark.parametrize("spoil", [jnp.nan, jnp.inf])
+def test_a_landmark_that_is_not_finite_is_not_a_perfect_fit(spoil):
+    W_bad = W.at[1, 0].set(spoil)
+    loss = losses.reprojection_loss(S, jnp.eye(3, 2), W_bad, PHI, sparsity_weight=0.01)
+    assert not np.isfinite(loss)
