@@ -17,6 +17,8 @@ import numpy as np
 from input_pipeline.skeleton import Skeleton
 from runtime.files import read_npz
 
+_ARRAYS = ("positions_mm", "sample_ids", "image_id", "action", "subject", "joint_names")
+
 
 @dataclasses.dataclass(frozen=True)
 class GroundTruth:
@@ -70,11 +72,11 @@ def load_ground_truth(
     Raises:
         ValueError: missing file or array, other joints, NaN, a sample without truth.
     """
-    arrays = read_npz(file)
+    arrays = read_npz(file, _ARRAYS)
     if "positions_mm" not in arrays or not {"sample_ids", "image_id"} & set(arrays):
         raise ValueError(
-            f"{file}: has the arrays {sorted(arrays)}; it needs positions_mm (N, P, 3) "
-            "in millimetres and sample_ids or image_id (N,)"
+            f"{file}: has, of {_ARRAYS}, {sorted(arrays)}; it needs positions_mm "
+            "(N, P, 3) in millimetres and sample_ids or image_id (N,)"
         )
     positions = arrays["positions_mm"]
     _check_joints(file, positions, arrays.get("joint_names"), skeleton)

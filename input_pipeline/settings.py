@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.default import get_config
+from runtime.reading import MOST_CONFIG, read_bytes
 
 # Own pictures, by the format of their labels; see input_pipeline.formats.splits.
 FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap", "yolo", "label_studio")
@@ -207,7 +208,7 @@ def _read_json(field: str, value: Any) -> dict[str, Any]:
     try:
         text = value
         if not value.lstrip().startswith("{"):
-            text = Path(value).expanduser().read_text(encoding="utf-8")
+            text = read_bytes(Path(value).expanduser(), most=MOST_CONFIG)
         record = json.loads(text)
         if not isinstance(record, dict):
             raise ValueError("no JSON object")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.sides import find_left_right, key_of
+from runtime.reading import MOST_CONFIG, read_bytes
+
+# The most joints of a skeleton; a mesh is no skeleton.
+MOST_JOINTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,12 @@ class Skeleton:
         count = len(self.joints)
         if count == 0:
             raise ValueError(f"skeleton {self.name!r} has no joints")
-        repeated = sorted({j for j in self.joints if self.joints.count(j) > 1})
+        if count > MOST_JOINTS:
+            raise ValueError(
+                f"skeleton {self.name!r} has {count} joints, at most {MOST_JOINTS}"
+            )
+        times = Counter(self.joints)
+        repeated = sorted(joint for joint in times if times[joint] > 1)
         if repeated:
             raise ValueError(f"skeleton {self.name!r} repeats the joints {repeated}")
         for what, pairs in (("edge", self.edges), ("left_right", self.left_right)):
@@ -273,7 +283,7 @@ def read_skeleton(text: str) -> Skeleton | Mapping[str, Any]:
         return BUILT_IN[text]
     try:
         path = Path(text).expanduser()
-        content = text if text.startswith("{") else path.read_text(encoding="utf-8")
+        content = text if text.startswith("{") else read_bytes(path, most=MOST_CONFIG)
         record = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(

@@ -15,13 +15,15 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
+
+from runtime.reading import most_growth, open_file, read_bytes
 
 T = TypeVar("T")
 LOCK, TEMPORARY = ".lock", ".tmp-[0-9]*-*"  # what `locked` and `replacing` make
@@ -225,7 +227,7 @@ def read_json(path: str | Path, *, remedy: str = "run the stage before it") -> A
     path = Path(path)
     again = "delete it and run its stage again"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_bytes(path))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist; {remedy}") from error
     except (ValueError, RecursionError) as error:
@@ -267,17 +269,25 @@ def read_arrays(
     return arrays, metadata
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file; never unpickles.
+def read_npz(
+    path: str | Path, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file, those of ``names`` or all; never unpickles.
 
     Raises:
         ValueError: the file is missing.
-        Damaged: it is not an ``.npz`` of plain arrays, or not as it was written.
+        Damaged: it is not an ``.npz`` of plain arrays, not as it was written, or would
+            take much more memory than it has bytes.
     """
     try:
         # Opened here: numpy leaves a file open that is no zip after all.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
+            wanted = [key for key in file.files if names is None or key in names]
+            members = {m.filename.removesuffix(".npy"): m for m in file.zip.infolist()}
+            size = sum(members[key].file_size for key in wanted)
+            if size > (most := most_growth(path)):
+                raise ValueError(f"it would take {size} bytes, more than {most}")
+            return {key: file[key] for key in wanted}
     except FileNotFoundError as error:
         raise ValueError(f"{path}: missing file; correct its path") from error
     except Exception as error:

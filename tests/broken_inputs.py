@@ -1006,6 +1006,17 @@ def _(b: Bench) -> dict[str, Any]:
     return b.data("dlc", b.folder)
 
 
+@handled("a config.yaml of aliases", "dlc project", "read without bones, with a note")
+def _(b: Bench) -> dict[str, Any]:
+    b.path("labeled-data/v").mkdir(parents=True)
+    bomb = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 20)]
+    text = "\n".join(["a0: &a0 [lol]", *bomb, "skeleton: *a19"])
+    b.path("config.yaml").write_text(text)
+    lines = [*HEAD, "0.png,1,2,30,40"]
+    b.path("labeled-data/v/CollectedData_m.csv").write_text("\n".join(lines))
+    return b.data("dlc", b.folder)
+
+
 @error("not an HDF5 file", "dlc .h5", "not a DeepLabCut file")
 def _(b: Bench) -> dict[str, Any]:
     b.path("x.h5").write_bytes(b"nothing of the kind")

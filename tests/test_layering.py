@@ -24,7 +24,7 @@ ALLOWED = {
     "losses": (),
     "runtime": (),
     "configs": (),
-    "input_pipeline": ("runtime.files", "configs.default"),
+    "input_pipeline": ("runtime.files", "runtime.reading", "configs.default"),
     "view": ("input_pipeline.skeleton", "runtime.files"),
     "nrsfm_jax": ("losses", "runtime"),
     "pose_jax": (

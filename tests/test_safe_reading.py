@@ -1,15 +1,25 @@
 """No file of a user runs code."""
 
 import ast
+import io
+import json
+import os
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 from benchmarks import house
+from input_pipeline.checks.problems import raise_problem
+from input_pipeline.formats.annotations import Source
 from input_pipeline.formats.hdf5 import read_frame
+from input_pipeline.formats.mat_file import read_mat
+from input_pipeline.skeleton import MOST_JOINTS, read_skeleton
+from runtime import files, reading
 
 ROOT = Path(__file__).parents[1]
 TREES = {
@@ -154,3 +164,63 @@ def test_what_a_table_may_not_be(tmp_path, damage, message):
         damage(file["df_with_missing"])
     with pytest.raises(ValueError, match=message):
         read_frame(tmp_path / "x.h5")
+
+
+# --- what is no file, and what would become too large -------------------------------
+
+
+def test_pipes_devices_and_folders_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="no regular file"):
+            reading.read_bytes(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        reading.read_bytes(tmp_path / "loop")
+    (tmp_path / "x").write_bytes(b"12345")
+    assert reading.read_bytes(tmp_path / "x", most=5) == b"12345"
+    with pytest.raises(OSError, match=r"more than 4 bytes.*x"):
+        reading.read_bytes(tmp_path / "x", most=4)
+
+
+def test_only_the_named_arrays_of_an_npz_are_read(tmp_path):
+    """4 GB of zeros in 4 MB: refused where they are wanted, else not looked at."""
+    path = tmp_path / "x.npz"
+    head = io.BytesIO()
+    shape = {"descr": "<f8", "fortran_order": False, "shape": (2**29,)}
+    np.lib.format.write_array_header_1_0(head, shape)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("zeros.npy", "w", force_zip64=True) as member:
+            member.write(head.getvalue() + bytes(2**27))
+        with file.open("a.npy", "w") as member:
+            np.lib.format.write_array(member, np.arange(3))
+    found = files.read_npz(path, ("a", "b"))
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [0, 1, 2]}
+    with pytest.raises(ValueError, match=r"x\.npz.*would take \d+ bytes"):
+        files.read_npz(path)
+
+
+@pytest.mark.parametrize("text", ["/dev/zero", "pipe"])
+def test_a_skeleton_is_read_from_a_regular_file(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_skeleton(text)
+
+
+def test_a_skeleton_has_a_limit_and_is_checked_quickly():
+    names = [f"joint {i}" for i in range(MOST_JOINTS)]
+    assert read_skeleton(json.dumps({"joints": names})).num_joints == MOST_JOINTS
+    with pytest.raises(ValueError, match="1001 joints, at most 1000"):
+        read_skeleton(json.dumps({"joints": [*names, "one more"]}))
+    with pytest.raises(ValueError, match=r"repeats the joints \['joint 3'\]"):
+        read_skeleton(json.dumps({"joints": [*names[:9], "joint 3"]}))
+
+
+def test_what_a_matlab_file_may_become(tmp_path):
+    """Zeros that a compressed file of 200 kB stands for are not read."""
+    path = tmp_path / "x.mat"
+    savemat(path, {"joints": np.zeros((3, 14, 600_000))}, do_compression=True)
+    source = Source(path, tmp_path, "train", "landmarks", 1, raise_problem)
+    with pytest.raises(ValueError, match=r"not a \.mat file: (\w|\.)*MemoryError"):
+        read_mat(source, "joints")

@@ -24,7 +24,7 @@ import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.hdf5 import read_frame
-from input_pipeline.formats.json_file import read_bytes
+from input_pipeline.formats.json_file import check_file, read_bytes
 from input_pipeline.formats.yaml_file import read_yaml
 from input_pipeline.settings import deeplabcut_project
 from input_pipeline.skeleton import Skeleton
@@ -262,7 +262,7 @@ def _columns(
 
 
 def _read_hdf(source: Source) -> Table | None:
-    if read_bytes(source) is None:
+    if not check_file(source):
         return None
     try:
         frame = read_frame(source.path)

@@ -37,7 +37,8 @@ def read(source: Source) -> Labels | None:
 
 def _read_npz(source: Source) -> Labels | None:
     try:
-        arrays = read_npz(source.path)
+        # Not S, which is 3D and may be large.
+        arrays = read_npz(source.path, ("imgname", "part", "center", "scale"))
     except ValueError as error:
         remedy = "set --config.data.annotations to the .npz or the challenge's folder"
         source.problem("not an .npz file", "", error, remedy)
@@ -45,7 +46,8 @@ def _read_npz(source: Source) -> Labels | None:
     names, part = arrays.get("imgname"), arrays.get("part")
     if names is None or part is None:
         remedy = "it needs imgname (N,) and part (N, 17, 3), as mmpose writes them"
-        source.problem("not an .npz file", "", f"it holds {sorted(arrays)}", remedy)
+        value = f"of these and the boxes it holds {sorted(arrays)}"
+        source.problem("not an .npz file", "", value, remedy)
         return None
     good = part.dtype.kind in "iuf" and names.dtype.kind in "SU" and names.ndim == 1
     if not good or part.shape != (len(names), JOINTS, 3):

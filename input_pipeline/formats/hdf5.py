@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-# Compressed landmarks shrink less than this; a file that claims more means harm.
-MOST_GROWTH = 100
+from runtime.reading import most_growth
+
 MOST_ROW_BYTES = 2**30
 Labels = list[tuple[str, ...]]
 
@@ -53,7 +53,7 @@ def read_frame(path: Path) -> Frame:
         group = _item(file, groups[0], h5py.Group)
         if _item(group, "table", h5py.Dataset) is not None:
             raise ValueError("its columns are named by a pickle (format='table')")
-        most = MOST_GROWTH * path.stat().st_size
+        most = most_growth(path)
         blocks = range(sum(name.endswith("_values") for name in group))
         values = [_array(group, f"block{i}_values", "iuf", most) for i in blocks]
         items = [_labels(group, f"block{i}_items", most) for i in blocks]

@@ -7,6 +7,7 @@ from typing import Any
 
 from input_pipeline.formats.annotations import Source
 from input_pipeline.frames import is_file
+from runtime import reading
 
 
 def read_json(source: Source) -> Any | None:
@@ -27,19 +28,30 @@ def read_json(source: Source) -> Any | None:
 
 def read_bytes(source: Source) -> bytes | None:
     """The bytes of the file, or None after a report."""
-    if not is_file(source.path):
-        remedy = "set --config.data.annotations to the annotation file"
-        source.problem("missing file", "", "no such file", remedy)
+    if not check_file(source):
         return None
     try:
-        data = source.path.read_bytes()
+        return reading.read_bytes(source.path)
     except OSError as error:
         source.problem("missing file", "", error, "make the file readable")
         return None
-    if not data:
+
+
+def check_file(source: Source) -> bool:
+    """Whether the file can be read and holds something; else False, after a report."""
+    if not is_file(source.path):
+        remedy = "set --config.data.annotations to the annotation file"
+        source.problem("missing file", "", "no such file", remedy)
+        return False
+    try:
+        with reading.open_file(source.path) as file:
+            holds = bool(file.read(1))
+    except OSError as error:
+        source.problem("missing file", "", error, "make the file readable")
+        return False
+    if not holds:
         source.problem("empty file", "", "0 bytes", "write the labels into it")
-        return None
-    return data
+    return holds
 
 
 def whole_number(value: Any) -> int | None:

@@ -7,14 +7,17 @@ crash or ask for any amount, which must not end the program.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
 from input_pipeline.formats.annotations import Source
-from input_pipeline.formats.json_file import read_bytes
+from input_pipeline.formats.json_file import check_file
 
-_MOST_BYTES = 2**33
+# A file may become text of so many times its size, and take so many times its size to
+# read, beside what any file may.
+_MOST_TEXT, _MOST_MEMORY = (20, 2**24), (150, 700 * 2**20)
 _PROGRAM = """
 import json, resource, sys, warnings
 import scipy.io
@@ -24,7 +27,11 @@ names = [name for name, _, _ in scipy.io.whosmat(sys.argv[1])]
 record = scipy.io.loadmat(
     sys.argv[1], variable_names=[sys.argv[2]], simplify_cells=True
 )
-print(json.dumps((names, record.get(sys.argv[2])), default=lambda a: a.tolist()))
+value = record.get(sys.argv[2])
+text = json.dumps((names, value), default=lambda a: a.tolist(), separators=",:")
+if len(text) > int(sys.argv[4]):
+    raise MemoryError(f"{len(text)} characters of numbers, more than {sys.argv[4]}")
+print(text)
 """
 
 
@@ -34,12 +41,16 @@ def read_mat(source: Source, variable: str) -> Any | None:
     Numbers become lists without axes of length one, text a string, a struct a
     dictionary, a struct array or a cell array of structs a list.
     """
-    if read_bytes(source) is None:
+    if not check_file(source):
         return None
+    size = source.path.stat().st_size
+    limits = [str(times * size + any) for times, any in (_MOST_MEMORY, _MOST_TEXT)]
     done = subprocess.run(
-        [*(sys.executable, "-c", _PROGRAM), source.path, variable, str(_MOST_BYTES)],
+        [*(sys.executable, "-c", _PROGRAM), source.path, variable, *limits],
         capture_output=True,
         check=False,
+        # Each thread of the linear algebra would count as memory.
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
@@ -47,7 +58,11 @@ def read_mat(source: Source, variable: str) -> Any | None:
         remedy = "save it in MATLAB with -v7, not -v7.3"
         source.problem("not a .mat file", "", reason, remedy)
         return None
-    names, value = json.loads(done.stdout)
+    try:
+        names, value = json.loads(done.stdout)
+    except RecursionError as error:
+        source.problem("not a .mat file", "", error, "copy the file again")
+        return None
     if variable not in names or value is None:
         remedy = f"it needs the variable {variable!r}"
         source.problem("not a .mat file", "", f"it holds {sorted(names)}", remedy)

@@ -18,7 +18,7 @@ import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.hdf5 import own_dataset
-from input_pipeline.formats.json_file import read_bytes
+from input_pipeline.formats.json_file import check_file
 from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
 
@@ -43,7 +43,7 @@ def read(source: Source) -> Labels | None:
         remedy = "give the project's .slp, or set --config.data.name=tracks for tracks"
         source.problem("not a SLEAP file", "", "an export, without labels", remedy)
         return None
-    if read_bytes(source) is None:
+    if not check_file(source):
         return None
     try:
         with warnings.catch_warnings():

@@ -5,18 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from runtime.reading import read_bytes
+
+MOST_BYTES = 2**18  # a thousand videos of a project take 100,000
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The record that a file holds; empty where it holds something else.
 
     Raises:
-        OSError: the file is missing or unreadable.
-        ValueError: it is no YAML.
+        OSError: the file is missing, unreadable or large.
+        ValueError: it is no YAML, or has aliases.
     """
     import yaml
 
+    text = read_bytes(path, most=MOST_BYTES)
     try:
-        record = yaml.safe_load(path.read_bytes())
+        # Not the parser in C, which deep brackets make crash.
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            # A few lines of aliases of aliases stand for more than any memory.
+            raise ValueError("it has aliases (*name); write their values out")
+        record = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return record if isinstance(record, dict) else {}

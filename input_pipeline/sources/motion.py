@@ -18,6 +18,7 @@ import numpy as np
 from input_pipeline.skeleton import H36M_17
 from input_pipeline.synthetic.body import rotations
 from runtime.files import read_npz
+from runtime.reading import read_bytes
 
 VAL_SHARE = 0.2
 _BVH_UNIT_MM = 10.0  # the files do not say
@@ -193,7 +194,7 @@ def _candidates(joint: str) -> list[str]:
 
 
 def _read_npz(path: Path) -> Motion:
-    data = read_npz(path)
+    data = read_npz(path, ("positions", "joint_names", "subject", "action"))
     for key in ("positions", "joint_names"):
         if key not in data:
             raise ValueError(f"{path}: the array {key!r} is missing")
@@ -250,7 +251,7 @@ def read_bvh(path: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable text file ({error})") from error
     head, mark, tail = text.partition("MOTION")
