@@ -26,7 +26,8 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     # 'mannequin' (rendered), 'mocap' (projected motion, landmarks only), 'sequence'
     # (landmarks with their 3D), 'landmarks' (the folder below), or the format of own
-    # labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc', 'sleap', 'yolo', 'label_studio'.
+    # labels: 'coco', 'mpii', 'h36m', 'lsp', 'dlc', 'sleap', 'yolo', 'label_studio'; or
+    # 'tracks': what a tracker predicted for videos, without pictures.
     data.name = "mannequin"
     data.data_dir = ""  # where TFDS keeps prepared data; '': ~/.cache/nrsfm-distill
     data.seed = 0  # of the rendering, the projection and the hold-out
@@ -48,6 +49,7 @@ def _data() -> ConfigDict:
     data.pixel_centre = ""  # '': as the format says
     data.category = ""  # name or id of the only category to read; '': all alike
     data.min_score = 0.6  # landmarks with a lower likelihood or score are unlabelled
+    data.picture_size = (0, 0)  # of 'tracks' whose coordinates are parts of the picture
     data.ground_truth = ""  # .npz with 3D, for evaluation only
     data.ground_truth_val = ""
     # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
@@ -68,7 +70,7 @@ def _generated(data: ConfigDict) -> None:
     # mannequin and mocap: how many samples, seen from where.
     data.mocap_file = ""  # .npz or .bvh with 3D motion; the file of a 'sequence'
     data.sequence = ""  # for 'sequence': which one of mocap_file
-    data.num_train = 4000  # 'mocap': 0 takes all frames
+    data.num_train = 4000  # 'mocap', 'tracks': 0 takes all frames
     data.num_val = 500  # of own pictures: the most that are held out
     data.render_size = 128  # pixels
     data.elevation_deg = (-10.0, 30.0)

@@ -33,6 +33,7 @@ from input_pipeline.sources.prepared import Prepared
 from input_pipeline.sources.records import digest
 from input_pipeline.sources.rendering import available_cores
 from input_pipeline.sources.sequence import read_sequence
+from input_pipeline.sources.tracks import TrackedLandmarks
 
 
 def open_dataset(data: Mapping[str, Any] | DataSettings) -> Dataset:
@@ -68,8 +69,10 @@ class Dataset:
         return self.landmarks("train").skeleton
 
     @functools.cached_property
-    def source(self) -> Prepared | _Together:
+    def source(self) -> Prepared | TrackedLandmarks | _Together:
         """Where it all comes from."""
+        if self.settings.name == "tracks":
+            return TrackedLandmarks(self.settings)
         if self.settings.name in WITHOUT_PICTURES:
             return _Together(self.settings)
         make = LabelledPictures if self.settings.labelled else Mannequin

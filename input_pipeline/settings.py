@@ -15,17 +15,21 @@ from runtime.reading import MOST_CONFIG, read_bytes
 
 # Own pictures, by the format of their labels; see input_pipeline.formats.splits.
 FORMATS = ("coco", "mpii", "h36m", "lsp", "dlc", "sleap", "yolo", "label_studio")
-WITHOUT_PICTURES = ("mocap", "sequence", "landmarks")
+WITHOUT_PICTURES = ("mocap", "sequence", "landmarks", "tracks")
 NAMES = ("mannequin", *WITHOUT_PICTURES, *FORMATS)
 SPLITS = ("train", "val")
 # Fields that only some data sets read; elsewhere they must be left empty.
 _READ_BY = {
     **dict.fromkeys(
         (
-            *("annotations", "annotations_val", "images", "images_val", "skeleton"),
-            *("joint_names", "ground_truth", "ground_truth_val", "pixel_centre"),
+            *("images", "images_val", "ground_truth", "ground_truth_val"),
+            "pixel_centre",
         ),
         FORMATS,
+    ),
+    **dict.fromkeys(
+        ("annotations", "annotations_val", "skeleton", "joint_names"),
+        (*FORMATS, "tracks"),
     ),
     "category": ("coco", "yolo"),
     "mocap_file": ("mannequin", "mocap", "sequence"),
@@ -75,6 +79,7 @@ class DataSettings:
     box: str
     padding: float
     min_joints: int
+    picture_size: tuple[int, int]
     outside: str
     pixel_centre: str
     category: str
@@ -98,6 +103,9 @@ class DataSettings:
             _require(self, field, getattr(self, field) >= least, f"at least {least}")
         for field in ("padding", "weight"):
             _require(self, field, 0 < getattr(self, field) < math.inf, "above 0")
+        good = len(self.picture_size) == 2 and min(self.picture_size) >= 0
+        _require(self, "picture_size", good, "(width, height)")
+        _require(self, "min_score", 0 <= self.min_score <= 1, "within 0..1")
         low, high = (*self.elevation_deg, math.nan, math.nan)[:2]
         good = len(self.elevation_deg) == 2 and -90 <= low <= high <= 90
         _require(self, "elevation_deg", good, "(low, high) within -90..90")
@@ -176,6 +184,7 @@ def read_settings(data: Mapping[str, Any] | DataSettings) -> DataSettings:
         raise ValueError(f"config.data has no field {unknown}; it has {sorted(values)}")
     values |= dict(data.items())
     values["elevation_deg"] = tuple(float(v) for v in values["elevation_deg"])
+    values["picture_size"] = tuple(int(v) for v in values["picture_size"])
     names = _read_json("joint_names", values["joint_names"])
     values["joint_names"] = tuple((str(a), str(b)) for a, b in names.items())
     extra = _read_json("extra_sources", values.pop("extra_sources"))

@@ -58,6 +58,8 @@ def no_samples(settings: DataSettings, split: str) -> Problem:
             "set --config.data.annotations_val, or num_val above 0 with at least 10 "
             "pictures"
         )
+    if settings.name == "tracks":
+        remedy = "give tracks of at least ten frames, or --config.data.annotations_val"
     kind = "no validation samples" if split == "val" else "no training samples"
     where = settings.annotations or f"config.data ({settings.name})"
     return Problem(kind, where, split, "0 samples", remedy)

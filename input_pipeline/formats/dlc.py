@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +65,7 @@ def read(source: Source) -> Labels | None:
     good = {file: table for file, table in tables.items() if table is not None}
     if len(good) < max(len(tables), 1) or _labelled_twice(source, good):
         return None
-    good = {file: _without_unique(source, table) for file, table in good.items()}
+    good = {file: without_unique(source, table) for file, table in good.items()}
     joints = tuple(dict.fromkeys(c[1] for t in good.values() for c in t.columns))
     labels = Labels(_skeleton(source, joints, config), pixel_centre=PIXEL_CENTRE_PX)
     found: list[Person] = []
@@ -106,7 +109,7 @@ def _labelled_twice(source: Source, tables: dict[Path, Table]) -> bool:
     return False
 
 
-def _without_unique(source: Source, table: Table) -> Table:
+def without_unique(source: Source, table: Table) -> Table:
     """The table without body parts that only the individual ``single`` has."""
     single = {part for animal, part, _ in table.columns if animal == UNIQUE}
     others = {part for animal, part, _ in table.columns if animal != UNIQUE}
@@ -167,10 +170,10 @@ def _persons(
                 [place.get((individual, joint, axis), -1) for axis in axes]
                 for joint in joints
             ]
-            array = values[row][np.array(columns)]
-            given = ~np.isnan(array[:, :2]).all(axis=1)
-            labelled = given & (np.nan_to_num(array[:, 2], nan=1.0) >= likely)
-            xy = np.where(labelled[:, None], array[:, :2], 0.0)
+            marks = values[row][np.array(columns)]
+            given = ~np.isnan(marks[:, :2]).all(axis=1)
+            labelled = given & (np.nan_to_num(marks[:, 2], nan=1.0) >= likely)
+            xy = np.where(labelled[:, None], marks[:, :2], 0.0)
             at = f"{file} row {row}"
             at += f" {individual}" if len(individuals) > 1 else ""
             yield Person(at, 0, image_id, name, xy, labelled)
@@ -179,8 +182,7 @@ def _persons(
 def _read_table(source: Source, file: Path) -> Table | None:
     """The table of one file, or None after a report."""
     here = dataclasses.replace(source, path=file)
-    hdf = file.suffix.lower() in (".h5", ".hdf", ".hdf5")
-    found = (_read_hdf if hdf else _read_csv)(here)
+    found = read_table(here)
     if found is None:
         return None
     pictures = tuple(name.replace("\\", "/") for name in found.pictures)
@@ -197,23 +199,33 @@ def _read_table(source: Source, file: Path) -> Table | None:
     return found._replace(pictures=pictures)
 
 
+def read_table(source: Source) -> Table | None:
+    """The table of one file, labels or predictions, or None after a report."""
+    hdf = source.path.suffix.lower() in (".h5", ".hdf", ".hdf5")
+    return (_read_hdf if hdf else _read_csv)(source)
+
+
 def _read_csv(source: Source) -> Table | None:
     data = read_bytes(source)
     if data is None:
         return None
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     try:
-        text = data.decode("utf-8-sig")
-        rows = [row for row in csv.reader(text.splitlines()) if any(row)]
-    except (ValueError, csv.Error) as error:
+        return _read_rows(source, (row for row in csv.reader(text) if any(row)))
+    except (UnicodeDecodeError, csv.Error) as error:
         source.problem("not a csv file", "", error, "write it as UTF-8, with commas")
         return None
+
+
+def _read_rows(source: Source, rows: Iterator[list[str]]) -> Table | None:
+    start = list(itertools.islice(rows, 4))
     # pandas calls the empty cells of a header so.
-    top = [["" if c.startswith("Unnamed: ") else c for c in row] for row in rows[:4]]
+    top = [["" if c.startswith("Unnamed: ") else c for c in row] for row in start]
     head = {row[0].strip().lower(): row for row in top if row[0].strip()}
     if not {"bodyparts", "coords"} <= set(head):
         remedy = f"the first rows should begin with {', '.join(HEADER)}"
         remedy += _pandas_header(top)
-        source.problem("not a DeepLabCut file", "", rows[:1], remedy)
+        source.problem("not a DeepLabCut file", "", start[:1], remedy)
         return None
     coords, width = head["coords"], len(head["coords"])
     first = next((i for i, cell in enumerate(coords) if i and cell.strip()), 1)
@@ -222,8 +234,9 @@ def _read_csv(source: Source) -> Table | None:
         remedy = "give every joint of every individual one x and one y"
         source.problem("not a DeepLabCut file", "header", "columns differ", remedy)
         return None
-    names, values = [], []
-    for i, row in enumerate(rows[len([key for key in head if key in HEADER]) :]):
+    names, values = [], array("d")  # as they come: a video has many rows
+    above = len([key for key in head if key in HEADER])
+    for i, row in enumerate(itertools.chain(start[above:], rows)):
         try:
             numbers = [float(cell) if cell.strip() else np.nan for cell in row[first:]]
         except ValueError:
@@ -235,8 +248,8 @@ def _read_csv(source: Source) -> Table | None:
             source.problem("bad row", f"row {i}", f"{what}: {','.join(row)}", remedy)
             return None
         names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
-        values.append(numbers)
-    return Table(columns, names, np.array(values, np.float64))
+        values.extend(numbers)
+    return Table(columns, names, np.frombuffer(values).reshape(len(names), -1))
 
 
 def _pandas_header(top: list[list[str]]) -> str:

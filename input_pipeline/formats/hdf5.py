@@ -2,11 +2,13 @@
 
 pandas and PyTables keep whatever is neither number nor text as pickles, which run code
 when they are read. So a file is read here by its arrays, and what needs a pickle is
-refused: also pandas' layout ``table``, whose names of columns are one.
+refused. The names of the columns of pandas' layout ``table``, in which DeepLabCut
+writes predictions, are one: of these :func:`_plain` reads lists of text, and no more.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ from runtime.reading import most_growth
 
 MOST_ROW_BYTES = 2**30
 Labels = list[tuple[str, ...]]
+# Of a pickle: stop, begin, list, tuple, append; keep, take again, text.
+_WITH_TEXT = (b"p", b"g", b"V")
+_CODES = (b".", b"(", b"l", b"t", b"a", *_WITH_TEXT)
 
 
 class Frame(NamedTuple):
@@ -51,11 +56,11 @@ def read_frame(path: Path) -> Frame:
         if len(groups) != 1:
             raise ValueError(f"it holds the tables {groups[:9]}, not one")
         group = _item(file, groups[0], h5py.Group)
-        if _item(group, "table", h5py.Dataset) is not None:
-            raise ValueError("its columns are named by a pickle (format='table')")
         most = most_growth(path)
+        if _item(group, "table", h5py.Dataset) is not None:
+            return _read_table(group, most)
         blocks = range(sum(name.endswith("_values") for name in group))
-        values = [_array(group, f"block{i}_values", "iuf", most) for i in blocks]
+        values = [read_array(group, f"block{i}_values", "iuf", most) for i in blocks]
         items = [_labels(group, f"block{i}_items", most) for i in blocks]
         columns = _labels(group, "axis0", most)
         index = _labels(group, "axis1", most)
@@ -89,6 +94,54 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
+def _read_table(group: h5py.Group, most: int) -> Frame:
+    """Layout ``table``: records of an index and of one block of numbers."""
+    records = read_array(group, "table", "V", most)
+    names = set(records.dtype.names or ())
+    if names != {"index", "values_block_0"} or records["index"].dtype.kind not in "iuS":
+        raise ValueError(f"its rows are {records.dtype}, not an index and one block")
+    columns = _plain(group["table"].attrs["values_block_0_kind"])
+    values = records["values_block_0"]
+    good = isinstance(columns, list) and values.shape[1:] == (len(columns),)
+    if not good or len({*map(len, columns)}) != 1:
+        raise ValueError(f"values {values.shape} do not fit their columns")
+    levels = ["scorer", "individuals", "bodyparts", "coords"]
+    if len(columns[0]) == 3:
+        levels.remove("individuals")
+    index = [(_text(v),) for v in records["index"].tolist()]
+    return Frame(levels, columns, index, values.astype(np.float64))
+
+
+def _plain(data: Any) -> Any:
+    """Lists and tuples of text of a pickle of protocol 0; nothing is run.
+
+    Raises:
+        ValueError: anything else in it.
+    """
+    stream = io.BytesIO(data if isinstance(data, bytes) else b"")
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[bytes, Any] = {}
+    while (code := stream.read(1)) in _CODES:
+        text = stream.readline().rstrip(b"\n") if code in _WITH_TEXT else b""
+        if code == b".":
+            return stack.pop()
+        if code == b"(":
+            marks.append(len(stack))
+        elif code in (b"l", b"t"):
+            start = marks.pop()
+            stack[start:] = [stack[start:] if code == b"l" else tuple(stack[start:])]
+        elif code == b"a":
+            item = stack.pop()
+            stack[-1].append(item)
+        elif code == b"p":
+            memo[text] = stack[-1]
+        else:
+            known = code == b"g"
+            stack.append(memo[text] if known else text.decode("raw-unicode-escape"))
+    raise ValueError("the names of its columns are no plain text")
+
+
 def _item(group: h5py.Group, name: str, kind: type) -> Any:
     """A member of the file itself, else None: a link may lead to any other file."""
     own = isinstance(group.get(name, getlink=True), h5py.HardLink)
@@ -96,15 +149,26 @@ def _item(group: h5py.Group, name: str, kind: type) -> Any:
     return item if isinstance(item, kind) else None
 
 
-def _array(group: h5py.Group, name: str, kinds: str, most: int) -> np.ndarray:
+def read_array(group: h5py.Group, name: str, kinds: str, most: int) -> np.ndarray:
+    """An array of the file itself, of these kinds of NumPy's, of so many bytes at most.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = array_of(group, name, kinds)
+    if found.nbytes > most:
+        raise ValueError(f"{name} would take {found.nbytes} bytes, more than {most}")
+    return found[()]
+
+
+def array_of(group: h5py.Group, name: str, kinds: str) -> h5py.Dataset:
+    """The same, not read yet."""
     dataset = _item(group, name, h5py.Dataset)
     if dataset is None or dataset.is_virtual or dataset.external:
         raise ValueError(f"it has no array {name}")
     if dataset.dtype.kind not in kinds:
         raise ValueError(f"{name} is no number or text, but {dataset.dtype}")
-    if dataset.nbytes > most:
-        raise ValueError(f"{name} would take {dataset.nbytes} bytes, more than {most}")
-    return dataset[()]
+    return dataset
 
 
 def _labels(group: h5py.Group, name: str, most: int) -> Labels:
@@ -115,7 +179,7 @@ def _labels(group: h5py.Group, name: str, most: int) -> Labels:
     while f"{name}_level{len(levels)}" in group:
         i = len(levels)
         texts = [*_texts(group, f"{name}_level{i}", most), ""]  # code -1: none
-        codes = _array(group, f"{name}_label{i}", "iu", most)
+        codes = read_array(group, f"{name}_label{i}", "iu", most)
         if codes.ndim != 1 or ((codes < -1) | (codes >= len(texts) - 1)).any():
             raise ValueError(f"{name}_label{i} points outside of its level")
         levels.append([texts[code] for code in codes])
@@ -125,10 +189,14 @@ def _labels(group: h5py.Group, name: str, most: int) -> Labels:
 
 
 def _texts(group: h5py.Group, name: str, most: int) -> list[str]:
-    array = _array(group, name, "Siu", most)
+    array = read_array(group, name, "Siu", most)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}")
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in array.tolist()]
+    return [_text(value) for value in array.tolist()]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _level_names(group: h5py.Group) -> list[str]:

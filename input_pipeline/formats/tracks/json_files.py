@@ -1,0 +1,214 @@
+"""JSON of detectors of people: COCO's results, mmpose's, AlphaPose's, OpenPose's.
+
+The files do not name their joints, apart from COCO's with ``categories`` and mmpose's
+with ``meta_info``: their order is that of a given skeleton, or is told by their number
+(17: COCO, 18 and 25: OpenPose, 33: MediaPipe). OpenPose, and mmpose for pictures, write
+one file a picture: their folder is read as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from input_pipeline.formats.tracks.linking import linked
+from input_pipeline.formats.tracks.record import Tracks, make_tracks
+from input_pipeline.formats.tracks.skeletons import by_count, numbered
+from input_pipeline.skeleton import Skeleton, well_known
+
+Record = Mapping[str, Any]
+_DIGITS = re.compile(r"\d+")
+
+
+class Detection(NamedTuple):
+    """One body: ``points`` (P, 3) x, y, score; what the file does not tell is None."""
+
+    frame: int | None
+    picture: str | None
+    who: str | None
+    points: np.ndarray
+
+
+def read(path: Path, unnamed: Skeleton | None) -> Tracks:
+    """The bodies of one file, or of the files of a folder, one picture each.
+
+    Bodies without an identity are followed from frame to frame.
+
+    Args:
+        path: of the file or folder.
+        unnamed: joints of files that do not name them; None: by their number.
+
+    Raises:
+        ValueError: no such JSON, or bodies of several skeletons.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    found: list[Detection] = []
+    skeleton: Skeleton | None = None
+    for i, file in enumerate(files):
+        record = _load(file)
+        try:
+            skeleton = skeleton or _named(record)
+            for body in _bodies(record):
+                if body.frame is None and body.picture is None:
+                    digits = _DIGITS.findall(file.stem)
+                    body = body._replace(frame=int(digits[-1]) if digits else i)
+                found.append(body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: {error!r} where a body was expected; give COCO results, "
+                "mmpose's predictions or OpenPose's folder"
+            ) from error
+    if not found:
+        raise ValueError(f"{path}: nobody was detected in any of {len(files)} files")
+    return _tracks(path, found, skeleton, unnamed)
+
+
+def about_a_video(file: Path) -> bool:
+    """Whether one file has all frames of a video, and not only one picture."""
+    record = _load(file)
+    if isinstance(record, dict):
+        entries = record.get("instance_info", record.get("annotations"))
+        return "people" not in record and _numbered(entries)
+    return _numbered(record)
+
+
+def _numbered(entries: Any) -> bool:
+    first = entries[0] if isinstance(entries, list) and entries else {}
+    return isinstance(first, dict) and ("frame_id" in first or "image_id" in first)
+
+
+def _load(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: no JSON ({error}); write it again") from error
+
+
+def _tracks(
+    path: Path,
+    found: Sequence[Detection],
+    skeleton: Skeleton | None,
+    unnamed: Skeleton | None,
+) -> Tracks:
+    counts = {len(body.points) for body in found}
+    if len(counts) > 1:
+        raise ValueError(f"{path}: bodies of {sorted(counts)} joints in one file")
+    count = counts.pop()
+    if unnamed is not None and unnamed.num_joints != count:
+        unnamed = None
+    skeleton = skeleton or unnamed or by_count(count)
+    if skeleton is None:
+        skeleton = numbered([str(j) for j in range(count)])
+    if skeleton.num_joints != count:
+        raise ValueError(f"{path}: names {skeleton.num_joints} joints, gives {count}")
+    pictures = [body.picture or "" for body in found if body.picture is not None]
+    number = {name: i for i, name in enumerate(dict.fromkeys(sorted(pictures)))}
+    frame = np.array(
+        [number[b.picture or ""] if b.frame is None else b.frame for b in found]
+    )
+    points = np.stack([body.points for body in found])
+    names = [body.who for body in found]
+    if None in names:
+        who = linked(frame, points[..., :2], points[..., 2])
+        individuals = [f"person {i + 1}" for i in range(int(who.max()) + 1)]
+    else:
+        known = list(dict.fromkeys(map(str, names)))
+        place = {name: i for i, name in enumerate(known)}
+        who, individuals = np.array([place[str(name)] for name in names]), known
+    return make_tracks(
+        path,
+        skeleton,
+        points[..., :2],
+        points[..., 2],
+        frame,
+        individuals=individuals if len(individuals) > 1 else [""],
+        individual=who,
+        pictures=pictures if len(pictures) == len(found) else (),
+    )
+
+
+# --- what the files look like ---------------------------------------------------------
+
+
+def _named(record: Any) -> Skeleton | None:
+    """The joints that a file names."""
+    if not isinstance(record, dict):
+        return None
+    if "categories" in record:
+        named = [c for c in record["categories"] if c.get("keypoints")]
+        edges = [(a - 1, b - 1) for a, b in named[0].get("skeleton") or ()]
+        plain = {"name": "coco", "joints": named[0]["keypoints"], "edges": edges}
+        return well_known(Skeleton.from_names(plain))
+    meta = record.get("meta_info") or {}
+    if names := meta.get("keypoint_id2name"):
+        joints = [names[key] for key in sorted(names, key=int)]
+        edges = [tuple(map(int, pair)) for pair in meta.get("skeleton_links") or ()]
+        plain = {"name": str(meta.get("dataset_name", "mmpose")), "joints": joints}
+        return well_known(Skeleton.from_names(plain | {"edges": edges}))
+    return None
+
+
+def _bodies(record: Any) -> Iterator[Detection]:
+    """The bodies of one file, whichever of the programs wrote it."""
+    if isinstance(record, dict) and "people" in record:  # OpenPose
+        for person in record["people"]:
+            who = _text(person.get("person_id", [-1])[0])
+            yield Detection(None, None, who, _points(person["pose_keypoints_2d"]))
+    elif isinstance(record, dict) and "annotations" in record:
+        yield from _coco(record)
+    elif isinstance(record, dict):
+        yield from _bodies(record["instance_info"])
+    else:
+        for entry in record:
+            if "instances" in entry:
+                frame = int(entry["frame_id"])
+                some = (_mmpose(each, frame) for each in entry["instances"])
+                yield from some
+            elif "image_id" in entry:
+                yield _result(entry)
+            else:
+                yield _mmpose(entry, None)
+
+
+def _coco(record: Record) -> Iterator[Detection]:
+    files = {image["id"]: str(image["file_name"]) for image in record["images"]}
+    for entry in record["annotations"]:
+        if entry.get("iscrowd") or not entry.get("keypoints"):
+            continue
+        points = _points(entry["keypoints"])
+        points[:, 2] = np.where(points[:, 2] > 0, entry.get("score", 1.0), 0.0)
+        who = _text(entry.get("track_id", entry.get("instance_id")))
+        yield Detection(None, files[entry["image_id"]], who, points)
+
+
+def _result(entry: Record) -> Detection:
+    """COCO's results, those of ``--stage=predict``, and AlphaPose's."""
+    image, points = entry["image_id"], _points(entry["keypoints"])
+    who = _text(entry.get("track_id", entry.get("idx")))
+    if "frame" in entry:
+        return Detection(int(entry["frame"]), None, who, points)
+    name = entry.get("file_name", image if isinstance(image, str) else None)
+    return Detection(None if name else int(image), name, who, points)
+
+
+def _mmpose(entry: Record, frame: int | None) -> Detection:
+    xy = np.array(entry["keypoints"], np.float64).reshape(-1, 2)
+    score = np.array(entry.get("keypoint_scores", np.ones(len(xy))), np.float64)
+    points = np.concatenate([xy, score[:, None]], axis=1)
+    return Detection(frame, None, _text(entry.get("track_id")), points)
+
+
+def _points(values: Sequence[float]) -> np.ndarray:
+    return np.array(values, np.float64).reshape(-1, 3)
+
+
+def _text(identity: Any) -> str | None:
+    """An identity; none and -1 mean that there is none."""
+    if isinstance(identity, list):
+        identity = identity[0] if identity else None
+    return None if identity in (None, -1, "-1") else str(identity)

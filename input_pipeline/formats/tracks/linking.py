@@ -1,0 +1,116 @@
+"""Who is who: bodies without an identity, and tracks that change the animal."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from input_pipeline.formats.tracks.record import Tracks
+
+# A body is followed over so many frames without a detection, and no farther from one
+# frame to the next than this part of its own size.
+LOST_FRAMES, JUMP = 15, 0.5
+
+
+def linked(frame: np.ndarray, xy: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Follows bodies from frame to frame by the nearest assignment of their joints.
+
+    Args:
+        frame: (T,) of each body, in any order.
+        xy: (T, P, 2) pixels.
+        score: (T, P), above 0 where a joint was detected.
+
+    Returns:
+        (T,) int32, the same number for one body.
+    """
+    xy = np.where((score > 0)[..., None], xy, np.nan)
+    size = _sizes(xy)
+    who = np.full(len(frame), -1, np.int32)
+    last: dict[int, int] = {}  # body -> its last row
+    order = np.argsort(frame, kind="stable")
+    frames, starts = np.unique(frame[order], return_index=True)
+    count = 0
+    for now, rows in zip(frames, np.split(order, starts[1:]), strict=True):
+        last = {b: i for b, i in last.items() if now - frame[i] <= LOST_FRAMES}
+        bodies, before = list(last), np.array(list(last.values()), int)
+        if len(bodies):
+            far = _apart(xy[before][:, None], xy[rows][None]) / size[before][:, None]
+            far /= np.sqrt(now - frame[before])[:, None]
+            far = np.where(np.isnan(far), JUMP, far)
+            for a, b in zip(*linear_sum_assignment(far), strict=True):
+                if far[a, b] < 2 * JUMP:
+                    who[rows[b]] = bodies[a]
+        for row in rows:
+            if who[row] < 0:
+                who[row], count = count, count + 1
+            last[int(who[row])] = row
+    return who
+
+
+def segments(tracks: Tracks) -> tuple[np.ndarray, list[int]]:
+    """Pieces of the tracks in which it is surely the same animal.
+
+    A piece ends where the file or the individual does, where nothing was detected for
+    more than ``LOST_FRAMES`` frames, where a body jumps, and where two bodies fit each
+    other's last place better than their own.
+
+    Returns:
+        (T,) int32 number of the piece, and the rows that begin one after a jump or an
+        exchange.
+    """
+    count = len(tracks)
+    ends = np.ones(count, bool)
+    if count == 0:
+        return np.zeros(0, np.int32), []
+    size = _sizes(tracks.xy)
+    same = (np.diff(tracks.file) == 0) & (np.diff(tracks.individual) == 0)
+    gap = np.diff(tracks.frame)
+    moved = _apart(tracks.xy[:-1], tracks.xy[1:]) / size[:-1]
+    jump = np.nan_to_num(moved) > JUMP * np.sqrt(np.maximum(gap, 1))
+    follows = same & (gap <= LOST_FRAMES)
+    ends[1:] = ~follows | jump
+    suspect = np.flatnonzero(follows & jump) + 1
+    exchanged = _exchanges(tracks, np.flatnonzero(follows & ~jump) + 1, size)
+    ends[exchanged] = True
+    broken = sorted({*suspect.tolist(), *exchanged.tolist()})
+    return (np.cumsum(ends) - 1).astype(np.int32), broken
+
+
+def _exchanges(tracks: Tracks, rows: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Those of ``rows`` where two animals seem to have exchanged their names."""
+    found: list[int] = []
+    by_frame: dict[tuple[int, int], list[int]] = {}
+    if len(tracks.individuals) < 2:
+        return np.array(found, int)
+    for row in rows.tolist():
+        key = int(tracks.file[row]), int(tracks.frame[row])
+        by_frame.setdefault(key, []).append(row)
+    for together in by_frame.values():
+        for i, a in enumerate(together):
+            for b in together[i + 1 :]:
+                pair = np.array([a, b])
+                before, now = tracks.xy[pair - 1], tracks.xy[pair]
+                own = _apart(before, now).sum()
+                crossed = _apart(before, now[::-1]).sum()
+                if own > 2 * crossed and own > 0.2 * size[pair].sum():
+                    found += [a, b]
+    return np.array(sorted(set(found)), int)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Median distance of the joints that both have, pixels; NaN where there are none.
+
+    A median, because a few joints of a detector jump while the body does not.
+    """
+    distance = np.sort(np.linalg.norm(a - b, axis=-1), axis=-1)  # NaN comes last
+    known = (~np.isnan(distance)).sum(-1, keepdims=True)
+    return np.take_along_axis(distance, np.maximum(known - 1, 0) // 2, -1)[..., 0]
+
+
+def _sizes(xy: np.ndarray) -> np.ndarray:
+    """(T,) the longer side of each body's box; the median where it is too small."""
+    low = np.where(np.isnan(xy), np.inf, xy).min(1)
+    high = np.where(np.isnan(xy), -np.inf, xy).max(1)
+    side = (high - low).max(-1)
+    usual = np.median(side) if len(side) else 1.0
+    return np.maximum(side, max(usual, 1.0) / 2)

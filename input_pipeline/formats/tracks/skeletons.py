@@ -1,0 +1,85 @@
+"""Joints by number: what trackers of people mean by the n-th joint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from input_pipeline.skeleton import COCO_17, Skeleton
+
+_MEDIAPIPE = (
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye "
+    "right_eye_outer left_ear right_ear left_mouth right_mouth left_shoulder "
+    "right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky "
+    "right_pinky left_index right_index left_thumb right_thumb left_hip right_hip "
+    "left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index "
+    "right_foot_index"
+)
+_ARM = (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (17, 19)
+_LEG = (11, 23), (23, 25), (25, 27), (27, 29), (27, 31), (29, 31)
+_RIGHT = [(a + 1, b + 1) for a, b in (*_ARM, *_LEG)]
+_FACE = (0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10)
+_BODY = (
+    "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist {}RHip RKnee RAnkle "
+    "LHip LKnee LAnkle REye LEye REar LEar"
+)
+_FEET = " LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel"
+_BODY_EDGES = (
+    "Neck-RShoulder RShoulder-RElbow RElbow-RWrist Neck-LShoulder LShoulder-LElbow "
+    "LElbow-LWrist RHip-RKnee RKnee-RAnkle LHip-LKnee LKnee-LAnkle Neck-Nose Nose-REye "
+    "REye-REar Nose-LEye LEye-LEar "
+)
+_FEET_EDGES = (
+    " LAnkle-LBigToe LBigToe-LSmallToe LAnkle-LHeel RAnkle-RBigToe RBigToe-RSmallToe "
+    "RAnkle-RHeel"
+)
+
+
+def _named(name: str, joints: str, edges: str, root: str) -> Skeleton:
+    pairs = [edge.split("-") for edge in edges.split()]
+    return Skeleton.from_names(
+        {"name": name, "joints": joints.split(), "edges": pairs, "root": root}
+    )
+
+
+MEDIAPIPE_33 = Skeleton.from_names(
+    {
+        "name": "mediapipe_33",
+        "joints": _MEDIAPIPE.split(),
+        "edges": [*_FACE, (11, 12), (23, 24), *_ARM, *_LEG, *_RIGHT],
+        "root": 23,
+    }
+)
+OPENPOSE_25 = _named(
+    "openpose_25",
+    _BODY.format("MidHip ") + _FEET,
+    _BODY_EDGES + "Neck-MidHip MidHip-RHip MidHip-LHip" + _FEET_EDGES,
+    "MidHip",
+)
+OPENPOSE_18 = _named(
+    "openpose_18", _BODY.format(""), _BODY_EDGES + "Neck-RHip Neck-LHip", "Neck"
+)
+BY_COUNT = {17: COCO_17, 18: OPENPOSE_18, 25: OPENPOSE_25, 33: MEDIAPIPE_33}
+_NUMBER = re.compile(r"(?:[A-Za-z]+[\s._\-]?)?0*(\d+)")
+
+
+def numbered(joints: Sequence[str]) -> Skeleton:
+    """These joints without bones; 33 numbers in a row are those of MediaPipe.
+
+    Examples:
+        >>> numbered([f"landmark_{i:02d}" for i in range(33)]).joints[11]
+        'left_shoulder'
+        >>> numbered(["nose", "tail"]).joints
+        ('nose', 'tail')
+    """
+    found = [_NUMBER.fullmatch(joint) for joint in joints]
+    numbers = [int(match[1]) for match in found if match]
+    first = numbers[0] if numbers else 0
+    if len(joints) == 33 and numbers == list(range(first, first + 33)):
+        return MEDIAPIPE_33
+    return Skeleton.from_names({"name": "tracks", "joints": list(joints)})
+
+
+def by_count(count: int) -> Skeleton | None:
+    """What a list of ``count`` joints without names means; None where nobody knows."""
+    return BY_COUNT.get(count)

@@ -1,0 +1,287 @@
+"""Tracks of every tracker, who is who in them, and the samples they give."""
+
+import dataclasses
+import json
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import tiny_tracks
+from tiny_tracks import FRAMES, JOINTS, SIZE, two_animals
+
+from input_pipeline.dataset import open_dataset
+from input_pipeline.formats.tracks.linking import linked, segments
+from input_pipeline.formats.tracks.read import find_files, read_tracks
+from input_pipeline.skeleton import Skeleton
+from input_pipeline.sources.tracks import nearest_joints
+
+PLAIN = Skeleton.from_names({"name": "mus", "joints": list(JOINTS)})
+
+
+def read(path, **options):
+    return read_tracks(str(path), field="lift.tracks", **options)
+
+
+def check(tracks, *, centred=0.0):
+    """The two animals, in any order of the individuals."""
+    xy, score = two_animals()
+    assert tracks.skeleton.joints == JOINTS
+    assert len(tracks) == 2 * FRAMES
+    np.testing.assert_array_equal(tracks.frame, np.tile(np.arange(FRAMES), 2))
+    order = [0, 1] if np.nanmean(tracks.xy[0, :, 0]) < 100 else [1, 0]
+    found = tracks.xy.reshape(2, FRAMES, len(JOINTS), 2)[order]
+    np.testing.assert_allclose(found, xy, atol=1e-4)
+    np.testing.assert_allclose(tracks.score.reshape(score.shape)[order], score, 1e-6)
+
+
+@pytest.mark.parametrize("write", tiny_tracks.NAMED, ids=lambda w: w.__name__)
+def test_every_format_gives_the_same_tracks(tmp_path, write):
+    tracks = read(write(tmp_path))
+    check(tracks)
+    assert tracks.individuals == ("mus", "rat")
+    bones = "sleap" in write.__name__
+    assert tracks.skeleton.edges == (((0, 1), (0, 2), (0, 3)) if bones else ())
+    assert tracks.sizes == ((SIZE if write is tiny_tracks.npz else None),)
+
+
+@pytest.mark.parametrize("write", tiny_tracks.UNNAMED, ids=lambda w: w.__name__)
+def test_bodies_without_a_name_are_followed(tmp_path, write):
+    tracks = read(write(tmp_path), skeleton=PLAIN)
+    check(tracks)
+    assert len(tracks.individuals) == 2
+
+
+def test_one_animal_has_no_name(tmp_path):
+    tracks = read(tiny_tracks.dlc_single(tmp_path))
+    assert tracks.individuals == ("",)
+    np.testing.assert_allclose(tracks.xy, two_animals()[0][0], atol=1e-4)
+    assert tracks.name(2) == "single.csv frame 2"
+
+
+def test_mediapipe_needs_the_size_of_the_picture(tmp_path):
+    path = tiny_tracks.mediapipe(tmp_path)
+    with pytest.raises(ValueError, match=r"mediapipe\.csv: .*data\.picture_size"):
+        read(path)
+    tracks = read(path, picture_size=(640, 480))
+    assert tracks.skeleton.joints[11:13] == ("left_shoulder", "right_shoulder")
+    first = [float(v) for v in path.read_text().splitlines()[1].split(",")[:4]]
+    np.testing.assert_allclose(tracks.xy[0, 0], [first[0] * 640, first[1] * 480], 1e-5)
+    np.testing.assert_allclose(tracks.score[0, 0], first[3], 1e-5)
+
+
+def test_a_folder_gives_one_file_a_video(tmp_path):
+    tiny_tracks.dlc_table(tmp_path)
+    text = tiny_tracks.dlc_csv(tmp_path).read_text()
+    for name in ("table.csv", "clipDLC_net_filtered.csv"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "notes.txt").write_text("nothing")
+    found = [path.name for path in find_files(str(tmp_path), "lift.tracks")]
+    assert found == ["clipDLC_net_filtered.csv", "table.h5"]
+    tracks = read(tmp_path)
+    assert tracks.files == tuple(found)
+    assert len(tracks) == 4 * FRAMES
+    pattern = [p.name for p in find_files(f"{tmp_path}/*.csv", "lift.tracks")]
+    assert pattern == ["clipDLC_net.csv", "clipDLC_net_filtered.csv", "table.csv"]
+
+
+def test_joints_are_matched_by_name(tmp_path):
+    path = tiny_tracks.wide_csv(tmp_path)
+    wanted = Skeleton.from_names({"joints": ["Tail", "LEar", "Nose", "Paw"]})
+    tracks = read(path, skeleton=wanted)
+    xy = two_animals()[0][0]
+    np.testing.assert_allclose(tracks.xy[:FRAMES, :3], xy[:, [3, 1, 0]], atol=1e-4)
+    assert np.isnan(tracks.xy[:, 3]).all()
+    assert not tracks.score[:, 3].any()
+    other = Skeleton.from_names({"joints": ["wing", "beak"]})
+    with pytest.raises(ValueError, match=r"wide\.csv: .*no name in common"):
+        read(path, skeleton=other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.csv", "", "no joint has columns"),
+        ("a.csv", "frame,nose_x,nose_y\n", "no joint was detected in any of its 0"),
+        ("a.csv", "frame,nose_x,nose_y\n0,,\n1,nan,nan\n", "any of its 2 rows"),
+        ("a.csv", "frame,nose_x,nose_y\n0,inf,1\n", "any of its 1 rows"),
+        ("a.csv", "frame,nose_x,nose_y\n0,1\n", "row 1 has 2 cells, the header 3"),
+        ("a.csv", "frame,nose_x,nose_y\n0,one,2\n", "row 1: 'one' is no number"),
+        ("a.csv", "frame,nose_x,nose_y\n0,9,9\n0,9,8\n", "frame 0 has '' twice"),
+        ("a.csv", "frame,nose_x,nose_y\n-1,9,9\n", "no whole number from 0 on"),
+        ("a.csv", "frame,joint,x,y\n0,nose,9,9\n0,nose,9,9\n", "row 2: 'nose' of"),
+        ("a.json", "[", "no JSON"),
+        ("a.json", "[]", "nobody was detected"),
+        ("a.json", '[{"image_id": 1}]', "where a body was expected"),
+        ("a.json", '{"a": 1}', "where a body was expected"),
+        ("a.h5", "no HDF5 at all", "no joint has columns"),
+        ("a.npz", "PK\x03\x04", "not a readable .npz"),
+        ("a.csv", "scorer,a,a\nbodyparts,b,b\ncoords,x,z\n0,1,2\n", "columns differ"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, match):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=match) as error:
+        read(tmp_path / name)
+    assert name in str(error.value)
+
+
+def test_missing_files_and_unknown_layouts(tmp_path):
+    for text in ("none.h5", "*.h5", str(tmp_path)):
+        with pytest.raises(ValueError, match=r"no tracks there; set --config\.lift"):
+            read(text)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["tracks"] = np.zeros((1, 2, 3, 4))
+        file["node_names"] = np.array([b"a", b"b"])
+    with pytest.raises(ValueError, match=r"tracks is \(1, 2, 3, 4\), not"):
+        read(tmp_path / "a.h5")
+
+
+def test_a_pickle_in_a_table_is_not_run(tmp_path):
+    path = tiny_tracks.dlc_table(tmp_path)
+    evil = pickle.dumps(print, protocol=0)
+    with h5py.File(path, "a") as file:
+        file["tracks/table"].attrs["values_block_0_kind"] = np.bytes_(evil)
+    with pytest.raises(ValueError, match="no plain text"):
+        read(path)
+
+
+# --- who is who -----------------------------------------------------------------------
+
+
+def many(*, frames=200, noise=0.0):
+    """Two animals of four joints that walk side by side, (2, F, 4, 2)."""
+    rng = np.random.default_rng(0)
+    shape = rng.uniform(-10, 10, (2, 1, 4, 2))
+    path = np.cumsum(rng.normal(0, 0.5, (2, frames, 2)), 1)
+    xy = shape + path[:, :, None] + np.array([[100.0, 100], [140, 100]])[:, None, None]
+    return (xy + noise * rng.normal(size=xy.shape)).astype(np.float32)
+
+
+def as_tracks(tmp_path, xy, **arrays):
+    count, frames = xy.shape[:2]
+    np.savez(
+        tmp_path / "t.npz",
+        xy=xy.reshape(-1, *xy.shape[2:]),
+        frame=np.tile(np.arange(frames), count),
+        individual=np.repeat(np.arange(count), frames),
+        joints=np.array(JOINTS),
+        **arrays,
+    )
+    return read(tmp_path / "t.npz")
+
+
+def test_bodies_that_cross_in_no_order_keep_their_numbers():
+    xy = many()
+    xy[0] += np.linspace(0, 80, 200)[:, None, None] * np.array([1, 0])  # overtakes
+    order = np.random.default_rng(1).permuted(np.tile([[0], [1]], 200), axis=0)
+    mixed = np.take_along_axis(xy, order[..., None, None], 0)
+    frame = np.tile(np.arange(200), 2)
+    who = linked(frame, mixed.reshape(-1, 4, 2), np.ones((400, 4))).reshape(2, 200)
+    first = who == who[order == 0][0]
+    np.testing.assert_array_equal(first, order == 0)
+
+
+def test_pieces_end_at_gaps_jumps_and_exchanges(tmp_path):
+    xy = many()
+    whole, broken = segments(as_tracks(tmp_path, xy))
+    assert (whole == np.repeat([0, 1], 200)).all()
+    assert not broken
+    swapped = xy.copy()
+    swapped[:, 120:] = xy[::-1, 120:]
+    pieces, broken = segments(as_tracks(tmp_path, swapped))
+    assert broken == [120, 320]
+    assert (np.diff(pieces)[[119, 199, 319]] == 1).all()
+    assert pieces[-1] == 3
+    gone = xy.copy()
+    gone[0, 50:90] = np.nan
+    assert segments(as_tracks(tmp_path, gone))[0].max() == 2
+    short = xy.copy()
+    short[0, 50:60] = np.nan
+    short[1, 70, 2] += 500  # one joint of a detector jumps, not the animal
+    assert segments(as_tracks(tmp_path, short))[0].max() == 1
+
+
+# --- samples --------------------------------------------------------------------------
+
+
+def settings(tmp_path, xy, **fields):
+    as_tracks(tmp_path, xy)
+    return {"name": "tracks", "annotations": str(tmp_path / "t.npz"), **fields}
+
+
+def test_validation_has_blocks_of_time_of_its_own(tmp_path):
+    data = open_dataset(settings(tmp_path, many(frames=400, noise=2.0)))
+    train, val = (data.landmarks(split) for split in ("train", "val"))
+    frames = [np.unique(marks.sample_ids % 400) for marks in (train, val)]
+    assert not np.intersect1d(*frames).size  # of both animals at once
+    assert len(val) + len(train) <= 800
+    assert 60 < len(val) < 100
+    assert (np.diff(frames[1]) > 1).sum() <= 2  # whole blocks, but for thinned frames
+    assert data.skeleton.edges
+    assert data.truth("val") is None
+    assert data.identity == open_dataset(data.settings).identity
+    assert train.name(0).startswith("t.npz frame")
+
+
+def test_frames_that_hardly_differ_are_left_out_and_numbers_are_bounded(tmp_path):
+    still = np.repeat(many(frames=1), 400, axis=1)
+    still += np.linspace(0, 50, 400)[:, None, None]  # moves, but stays as it is
+    data = open_dataset(settings(tmp_path, still))
+    assert len(data.landmarks("train")) == 2
+    busy = many(frames=400, noise=2.0)
+    few = open_dataset(settings(tmp_path, busy, num_train=50, num_val=7))
+    assert [len(few.landmarks(split)) for split in ("train", "val")] == [50, 7]
+    everything = open_dataset(settings(tmp_path, busy, num_train=0))
+    assert len(everything.landmarks("train")) > 600
+
+
+def test_scores_and_joints_decide_what_trains(tmp_path):
+    xy = many(noise=2.0)
+    score = np.ones((400, 4))
+    score[:100, :3] = 0.2
+    as_tracks(tmp_path, xy, score=score)
+    fields = {"name": "tracks", "annotations": str(tmp_path / "t.npz"), "num_train": 0}
+    train = open_dataset(fields).landmarks("train")
+    assert (train.sample_ids >= 100).all()
+    low = open_dataset(fields | {"min_score": 0.1}).landmarks("train")
+    assert (low.sample_ids < 100).any()
+    with pytest.raises(ValueError, match=r"at most 4 of 4 joints .* and 5 with"):
+        open_dataset(fields | {"min_joints": 5}).landmarks("train")
+    with pytest.raises(ValueError, match=r"min_score = 2.0 must be within"):
+        open_dataset(fields | {"min_score": 2.0})
+
+
+def test_one_frame_and_one_joint_are_too_little_to_learn_from(tmp_path):
+    data = open_dataset(settings(tmp_path, many(frames=1)[:1]))
+    with pytest.raises(ValueError, match="no validation samples"):
+        data.landmarks("val")
+    path = tmp_path / "one.csv"
+    path.write_text("frame,nose_x,nose_y\n0,9,9\n1,9,8\n")
+    data = open_dataset({"name": "tracks", "annotations": str(path)})
+    with pytest.raises(ValueError, match=r"one\.csv: none of 2 detections"):
+        data.landmarks("train")
+
+
+def test_bones_are_the_nearest_joints():
+    rng = np.random.default_rng(0)
+    chain = np.arange(5)[:, None] * np.array([1.0, 0.2]) + rng.normal(
+        0, 0.1, (50, 5, 2)
+    )
+    chain[::7, 2] = np.nan
+    assert nearest_joints(chain) == ((0, 1), (1, 2), (2, 3), (3, 4))
+
+
+def test_tracks_of_pictures_and_videos_do_not_mix(tmp_path):
+    record = [
+        {"image_id": f"{i}.png", "keypoints": [9.0, 9, 1, 20, 20, 1]} for i in range(3)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    tracks = read(tmp_path / "a.json")
+    assert tracks.pictures == ("0.png", "1.png", "2.png")
+    assert tracks.name(1) == "a.json 1.png"
+    assert tracks.take(np.array([2])).pictures == ("2.png",)
+    (tmp_path / "b.csv").write_text("0_x,0_y,1_x,1_y\n9,9,20,20\n")
+    with pytest.raises(ValueError, match=r"b\.csv is about a video and a\.json is not"):
+        read(f"{tmp_path}/a.json,{tmp_path}/b.csv")
+    assert dataclasses.replace(tracks, pictures=()).name(1) == "a.json frame 1"
