@@ -271,3 +271,77 @@ def test_skeletons_of_anything(record):
         read_skeleton(json.dumps(record))
     except ValueError as error:
         assert str(error)  # noqa: PT017
+
+
+STUDIO_MARK = {
+    "value": {"x": 25.0, "y": 50, "keypointlabels": ["a"]},
+    "original_width": 64,
+    "original_height": 64,
+    "parentID": "r",
+}
+STUDIO_BOX = {
+    "id": "r",
+    "value": {"x": 0, "y": 0, "width": 9, "height": 9, "rectanglelabels": ["b"]},
+}
+STUDIO = [
+    {
+        "id": 1,
+        "data": {"image": "/x/?d=img000.png"},
+        "annotations": [{"was_cancelled": False, "result": [STUDIO_BOX, STUDIO_MARK]}],
+    },
+    {"image": "img001.png", "kp": [STUDIO_MARK | STUDIO_MARK["value"]]},
+]
+YOLO = {
+    "path": ".",
+    "train": ["images"],
+    "names": {"0": "cat"},
+    "kpt_shape": [2, 3],
+    "flip_idx": [1, 0],
+    "kpt_names": {"0": ["a", "b"]},
+}
+DETECTIONS = [
+    {"file_name": "img000.png", "frame": 1, "keypoints": [1.5, 2, 0.9, 9, 9, 0.7]},
+    {"image_id": 1, "score": 0.5, "keypoints": [1.5, 2, 0.9, 9, 9, 0.7]},
+]
+IMAGES = {"images": [{"id": 1, "file_name": "img001.png"}], "categories": []}
+
+
+@pytest.fixture(scope="module")
+def any_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any")
+    formats.write_pictures(folder, formats.names(2))
+    return folder
+
+
+def _read_json(folder: Path, name: str, file: str, record, **fields) -> None:
+    (folder / file).write_text(json.dumps(record))
+    _read({"name": name, "annotations": str(folder / file)} | fields)
+
+
+@FUZZ
+@given(mutated(STUDIO))
+def test_label_studio_of_anything(any_folder, record):
+    _read_json(any_folder, "label_studio", "studio.json", record)
+
+
+@FUZZ
+@given(mutated(DETECTIONS), mutated(IMAGES), mutated({"skeleton": H36M_17.to_dict()}))
+def test_detections_of_anything(any_folder, record, images, about):
+    """With the files beside them: JSON is YAML as well."""
+    (any_folder / "images.json").write_text(json.dumps(images))
+    (any_folder / "about.json").write_text(json.dumps(about))
+    given = json.dumps({"joints": ["a", "b"]})
+    for fields in ({}, {"skeleton": given}):
+        _read_json(any_folder, "coco", "detections.json", record, **fields)
+
+
+@FUZZ
+@given(
+    mutated(YOLO), st.text("0123456789.-e \nnaif", max_size=40), st.sampled_from("01")
+)
+def test_yolo_of_anything(any_folder, record, page, category):
+    labels = any_folder / "labels"
+    labels.mkdir(exist_ok=True)
+    (labels / "img000.txt").write_text("0 .5 .5 .1 .1 .2 .3 2 .4 .5 1\n")
+    (labels / "img001.txt").write_text(page)
+    _read_json(any_folder, "yolo", "data.yaml", record, category=category)

@@ -163,12 +163,7 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         remedy = f"name the pairs by {JOINT_NAMES}, or change the skeleton"
         source.problem("skeleton mismatch", "joints", error, remedy)
         return None
-    absent = [skeleton.joints[p] for p in np.flatnonzero(places < 0)]
-    unused = [j for i, j in enumerate(labels.skeleton.joints) if i not in {*places}]
-    for kind, names in (("joints not in file", absent), ("joints not used", unused)):
-        if names:
-            remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
-            source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
+    _note_joints(source, labels.skeleton.joints, skeleton.joints, places)
     first = next(iter(labels.persons), None)
     if (
         first
@@ -195,6 +190,18 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         return None
     centre = labels.pixel_centre if source.pixel_centre is None else source.pixel_centre
     return Labels(skeleton, tuple(persons.values()), skipped, centre)
+
+
+def _note_joints(
+    source: Source, found: Sequence[str], wanted: Sequence[str], places: np.ndarray
+) -> None:
+    """Joints that only the file or only the skeleton has."""
+    absent = [joint for joint, p in zip(wanted, places, strict=True) if p < 0]
+    unused = [joint for i, joint in enumerate(found) if i not in {*places}]
+    for kind, names in (("joints not in file", absent), ("joints not used", unused)):
+        if names:
+            remedy = f"name pairs by {JOINT_NAMES} if that is not wanted"
+            source.problem(kind, "joints", ", ".join(names), remedy, fatal=False)
 
 
 def _usable(

@@ -22,7 +22,7 @@ from input_pipeline.formats.annotations import (
     least_labelled,
 )
 from input_pipeline.formats.coco_forms import as_record
-from input_pipeline.formats.json_file import read_json, whole_number
+from input_pipeline.formats.json_file import plain_numbers, read_json, whole_number
 from input_pipeline.skeleton import Skeleton
 
 
@@ -122,7 +122,7 @@ def _note_numbers(source: Source, annotations: Sequence[Any]) -> float:
     """Says what the numbers mean; the least third number of a labelled joint."""
     found = [a.get("keypoints") for a in annotations if isinstance(a, Mapping)]
     flat = [v for k in found if isinstance(k, list) for v in k[: len(k) // 3 * 3]]
-    table = _numbers(flat).reshape(-1, 3)
+    table = plain_numbers(flat).reshape(-1, 3)
     table = table[np.isfinite(table).all(axis=1) & (table[:, 2] > 0)]
     if len(table) and source.pixel_centre is None and not (table[:, :2] % 1).any():
         value = "all coordinates are whole numbers, and taken as they are"
@@ -203,7 +203,7 @@ def _landmarks(
         remedy = f"the skeleton {skeleton.name!r} needs {expected} (x, y, v a joint)"
         source.problem("skeleton mismatch", at, f"{found} keypoint numbers", remedy)
         return None
-    array = _numbers(values).reshape(-1, 3)
+    array = plain_numbers(values).reshape(-1, 3)
     labelled = np.nan_to_num(array[:, 2], nan=1.0) >= least
     bad = np.flatnonzero(labelled & ~np.isfinite(array).all(axis=1))
     if bad.size:
@@ -220,13 +220,4 @@ def read_box(box: Any) -> np.ndarray:
     if box is None:
         return np.zeros(4)
     whole = isinstance(box, list) and len(box) == 4
-    return _numbers(box) if whole else np.full(4, np.nan)
-
-
-def _numbers(values: list[Any]) -> np.ndarray:
-    # Text is no number, even where Python could read one from it.
-    numbers = [v if type(v) in (int, float) else np.nan for v in values]
-    try:
-        return np.array(numbers, np.float64)
-    except OverflowError:
-        return np.full(len(values), np.nan)
+    return plain_numbers(box) if whole else np.full(4, np.nan)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+
 from input_pipeline.formats.annotations import Source
 from input_pipeline.frames import is_file
 from runtime import reading
@@ -66,3 +68,13 @@ def whole_number(value: Any) -> int | None:
     if type(value) is not int or not -(2**63) <= value < 2**63:
         return None
     return value
+
+
+def plain_numbers(values: list[Any]) -> np.ndarray:
+    """(n,) float64 of a list; NaN for what is no number, and for all that overflow."""
+    # Text is no number, even where Python could read one from it.
+    numbers = [v if type(v) in (int, float) else np.nan for v in values]
+    try:
+        return np.array(numbers, np.float64)
+    except OverflowError:
+        return np.full(len(values), np.nan)

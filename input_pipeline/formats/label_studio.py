@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
-from input_pipeline.formats.json_file import read_json, whole_number
+from input_pipeline.formats.json_file import plain_numbers, read_json, whole_number
 from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
 
@@ -30,17 +30,11 @@ def read(source: Source) -> Labels | None:
     record = read_json(source)
     if record is None:
         return None
-    tasks = (
-        [task for task in record if isinstance(task, Mapping)]
-        if isinstance(record, list)
-        else []
-    )
+    tasks = [task for task in _list(record) if isinstance(task, Mapping)]
     regions = [list(_regions(task)) for task in tasks]
     joints = dict.fromkeys(_label(r) for some in regions for r in some if _label(r))
     if not joints:
-        remedy = (
-            "export the project as JSON or JSON-MIN, with keypoints that have labels"
-        )
+        remedy = "export the project as JSON or JSON-MIN, with labelled keypoints"
         source.problem("not a Label Studio file", "", "no keypoint", remedy)
         return None
     skeleton = Skeleton.from_names({"name": "label studio", "joints": [*joints]})
@@ -52,23 +46,27 @@ def read(source: Source) -> Labels | None:
 
 def _regions(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Keypoints and rectangles of a task, of its last annotation."""
+    annotations = _list(task.get("annotations") or task.get("completions"))
     done = [
-        a
-        for a in task.get("annotations") or task.get("completions") or ()
+        _list(a.get("result"))
+        for a in annotations
         if isinstance(a, Mapping) and not a.get("was_cancelled")
     ]
     # JSON-MIN has the values of a task's regions as lists of it.
-    lists = [v for v in task.values() if isinstance(v, list)]
-    given = done[-1].get("result") or () if done else [r for v in lists for r in v]
+    given = done[-1] if done else [r for v in task.values() for r in _list(v)]
     for region in given:
         if isinstance(region, Mapping):
             value = region.get("value")
             yield {**region, **value} if isinstance(value, Mapping) else region
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _label(region: Mapping[str, Any]) -> str:
-    names = region.get(LABELS)
-    return str(names[0]) if isinstance(names, list) and len(names) == 1 else ""
+    names = _list(region.get(LABELS))
+    return str(names[0]) if len(names) == 1 else ""
 
 
 def _bodies(
@@ -89,11 +87,11 @@ def _bodies(
             remedy = "give the task the address of its picture as 'image'"
             source.problem("bad image entry", at, task.get("data", task), remedy)
             continue
-        rectangles = {r.get("id"): r for r in some if "rectanglelabels" in r}
+        rectangles = {str(r.get("id")): r for r in some if "rectanglelabels" in r}
         parents = collections.defaultdict(list)
         for mark in marks:
-            parent = mark.get("parentID")
-            parents[parent if parent in rectangles else None].append(mark)
+            parent = str(mark.get("parentID"))
+            parents[parent if parent in rectangles else ""].append(mark)
         for parent, group in parents.items():
             body = _body(source, at, group, skeleton)
             if body is not None:
@@ -112,7 +110,7 @@ def _body(
     for mark in marks:
         joint, wide, high = _label(mark), *_size(mark)
         j = skeleton.joints.index(joint)
-        place = [mark.get("x"), mark.get("y")]
+        place = plain_numbers([mark.get("x"), mark.get("y")])
         if labelled[j]:
             value = f"{joint} twice in one body"
             remedy = (
@@ -120,14 +118,18 @@ def _body(
             )
             source.problem("several bodies", at, value, remedy)
             return None
-        numbers = all(type(v) in (int, float) for v in place)
-        if not numbers or not wide or not high or mark.get("image_rotation"):
-            value = f"{joint} at {place} per cent of {wide} x {high}"
+        if (
+            not np.isfinite(place).all()
+            or not wide
+            or not high
+            or mark.get("image_rotation")
+        ):
+            value = f"{joint} at {place.tolist()} per cent of {wide} x {high}"
             remedy = "give x, y, original_width and original_height, without a rotation"
             source.problem("impossible coordinate", at, value, remedy)
             return None
         size = (wide, high)
-        xy[j], labelled[j] = np.array(place, np.float64) / 100 * size, True
+        xy[j], labelled[j] = place / 100 * size, True
     return xy, labelled, size
 
 
@@ -138,10 +140,9 @@ def _size(region: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _box(region: Mapping[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
-    values = [(region or {}).get(name) for name in ("x", "y", "width", "height")]
-    if not all(type(v) in (int, float) for v in values):
-        return np.zeros(4)
-    return np.array(values, np.float64) / 100 * np.array([*size, *size])
+    names = ("x", "y", "width", "height")
+    values = plain_numbers([(region or {}).get(name) for name in names])
+    return np.nan_to_num(values) / 100 * np.array([*size, *size])
 
 
 def _picture(source: Source, task: Mapping[str, Any]) -> str:
