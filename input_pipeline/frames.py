@@ -19,6 +19,7 @@ from PIL import Image
 
 from input_pipeline.formats.hdf5 import own_dataset
 from input_pipeline.pictures import VIDEO_SUFFIXES, picture_of_array, read_frame
+from runtime.reading import read_bytes
 
 _FRAME = re.compile(
     rf"(?P<file>.+?({'|'.join(map(re.escape, VIDEO_SUFFIXES))}|\.slp))#"
@@ -57,7 +58,7 @@ def read_encoded(picture: Path) -> bytes:
     """
     found = None if is_file(picture) else _FRAME.fullmatch(str(picture))
     if not found:
-        return picture.read_bytes()
+        return read_bytes(picture)
     file, number = Path(found["file"]), int(found["number"])
     if found["array"]:
         return _read_embedded(file, found["array"], number)

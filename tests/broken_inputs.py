@@ -551,6 +551,12 @@ def _(b: Bench) -> dict[str, Any]:
     return b.coco()
 
 
+@error("bones between joints, [1.7, 2.2]", "coco", "bad skeleton")
+def _(b: Bench) -> dict[str, Any]:
+    b.category(skeleton=[[1.7, 2.2]])
+    return b.coco()
+
+
 @error("two joints of one name", "coco", "bad skeleton")
 def _(b: Bench) -> dict[str, Any]:
     b.category(keypoints=["root", "tail", "tail"])
@@ -716,6 +722,24 @@ def _(b: Bench) -> dict[str, Any]:
 @error("null as an annotation", "coco", "bad annotation")
 def _(b: Bench) -> dict[str, Any]:
     b.record["annotations"][2] = None
+    return b.coco()
+
+
+@error("iscrowd as text", "coco", "bad annotation")
+def _(b: Bench) -> dict[str, Any]:
+    b.person(iscrowd="0")
+    return b.coco()
+
+
+@error("num_keypoints as text", "coco", "bad annotation")
+def _(b: Bench) -> dict[str, Any]:
+    b.person(num_keypoints="0")
+    return b.coco()
+
+
+@error("the width of a picture as text", "coco", "bad image entry")
+def _(b: Bench) -> dict[str, Any]:
+    b.record["images"][2]["width"] = "64"
     return b.coco()
 
 

@@ -95,7 +95,7 @@ def _skeleton(source: Source, categories: Sequence[Any]) -> Skeleton | None:
     bones = [] if source.skeleton else category.get("skeleton") or []
     fields = {k: category[k] for k in ("left_right", "root") if k in category}
     try:
-        pairs = [(int(a), int(b)) for a, b in bones]
+        pairs = [(_bone_end(a), _bone_end(b)) for a, b in bones]
         first = int(not any(0 in pair for pair in pairs))
         edges = [(a - first, b - first) for a, b in pairs]
         named = {"name": category.get("name", "coco"), "edges": edges}
@@ -116,6 +116,13 @@ def _skeleton(source: Source, categories: Sequence[Any]) -> Skeleton | None:
         value = "a bone begins at 0: bones are counted from 0"
         source.problem("bones from 0", "categories", value, remedy, fatal=False)
     return found
+
+
+def _bone_end(joint: Any) -> int:
+    number = whole_number(joint)
+    if number is None:
+        raise ValueError(f"a bone ends at {joint!r}, which is no whole number")
+    return number
 
 
 def _note_numbers(source: Source, annotations: Sequence[Any]) -> float:
@@ -146,8 +153,13 @@ def read_pictures(
             remedy = "give every image an id of its own"
             source.problem("duplicate id", f"images[{i}]", key, remedy)
         else:
-            width = whole_number(entry.get("width"))
-            height = whole_number(entry.get("height"))
+            width, height = (
+                whole_number(entry.get(side) or 0) for side in ("width", "height")
+            )
+            if width is None or height is None or min(width, height) < 0:
+                remedy = "give width and height as whole numbers, or neither"
+                source.problem("bad image entry", f"images[{i}]", image, remedy)
+                continue
             pictures[key] = name, ((width, height) if width and height else None)
     return pictures
 
@@ -169,6 +181,9 @@ def _marks(
         if sample_id is None:
             remedy = "give every annotation a whole number as its id"
             source.problem("bad annotation", at, annotation, remedy)
+        elif (field := _odd_field(entry)) is not None:
+            remedy = "iscrowd is 0 or 1, num_keypoints a whole number; or leave it out"
+            source.problem("bad annotation", at, f"{field}: {entry[field]!r}", remedy)
         elif entry.get("iscrowd"):
             skipped["crowd"] += 1
         elif entry.get("num_keypoints", 1) == 0 or not entry.get("keypoints"):
@@ -191,6 +206,15 @@ def _marks(
             name, size = pictures[image_id]
             box = read_box(entry.get("bbox"))
             yield Person(at, sample_id, image_id, name, *landmarks, size, box)
+
+
+def _odd_field(annotation: Mapping[str, Any]) -> str | None:
+    """The name of a field that is nearly right, and whose meaning would be a guess."""
+    crowd, count = annotation.get("iscrowd") or 0, annotation.get("num_keypoints")
+    if not isinstance(crowd, bool) and whole_number(crowd) not in (0, 1):
+        return "iscrowd"
+    odd = count is not None and whole_number(count) is None
+    return "num_keypoints" if odd else None
 
 
 def _landmarks(

@@ -9,6 +9,7 @@ from typing import Any
 
 from input_pipeline.formats.annotations import Source
 from input_pipeline.formats.json_file import whole_number
+from runtime.reading import read_bytes
 
 FORM = (
     "write images: [{'id': 1, 'file_name': ...}], annotations: [{'id': 1, 'image_id': "
@@ -122,7 +123,7 @@ def _images_beside(path: Path, entries: Sequence[Any]) -> dict[str, Any] | None:
 def _json(file: Path) -> dict[str, Any]:
     """What a file beside the labels holds; empty where it is none of that kind."""
     try:
-        record = json.loads(file.read_bytes())
+        record = json.loads(read_bytes(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

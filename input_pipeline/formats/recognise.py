@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.reading import open_file, read_bytes
+
 _BY_SUFFIX = {
     ".slp": "sleap",
     ".npz": "h36m",
@@ -48,8 +50,8 @@ def recognise(path: Path) -> str:
 
 def _of_table(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            head = file.readline(1000).split(",")
+        with open_file(path) as file:
+            head = file.readline(1000).decode().split(",")
     except (OSError, ValueError):
         return ""
     return "tracks" if "frame_idx" in head else "dlc" if head[0] == "scorer" else ""
@@ -57,7 +59,7 @@ def _of_table(path: Path) -> str:
 
 def _of_json(path: Path) -> str:
     try:
-        record: Any = json.loads(path.read_bytes())
+        record: Any = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return ""
     if isinstance(record, Mapping):

@@ -25,7 +25,8 @@ from input_pipeline.formats.annotations import (
 from input_pipeline.formats.yaml_file import read_yaml
 from input_pipeline.frames import is_file, picture_size
 from input_pipeline.pictures import PICTURE_SUFFIXES
-from input_pipeline.skeleton import COCO_17, Skeleton
+from input_pipeline.skeleton import COCO_17, MOST_JOINTS, Skeleton
+from runtime.reading import read_bytes
 
 BOX = 5  # numbers before the keypoints: the class, cx, cy, w, h
 
@@ -46,10 +47,10 @@ def read(source: Source) -> Labels | None:
     try:
         config = read_yaml(path)
         count, width = (int(v) for v in config["kpt_shape"])
+        if not 0 < count <= MOST_JOINTS or width not in (2, 3):
+            raise ValueError(f"kpt_shape {[count, width]}")
         skeleton = _skeleton(config, count, source.skeleton)
         pages = list(_pages(source, path, config))
-        if width not in (2, 3):
-            raise ValueError(f"kpt_shape {[count, width]}")
     except (KeyError, OSError, TypeError, ValueError) as error:
         remedy = "give the data.yaml of a pose data set, with kpt_shape, path and train"
         source.problem("not a YOLO file", path.name, repr(error), remedy)
@@ -88,7 +89,7 @@ def _pages(source: Source, path: Path, config: Any) -> Iterator[_Page]:
     for entry in [entries] if isinstance(entries, str) else entries:
         place = root / entry
         if place.suffix == ".txt":
-            for line in place.read_text("utf-8").split():
+            for line in read_bytes(place).decode("utf-8").split():
                 picture = root / line
                 label = _beside(picture).with_suffix(".txt")
                 yield _Page(label, (source.images, picture.parent), picture.stem)
@@ -154,7 +155,7 @@ def _table(source: Source, page: _Page, shape: tuple[int, int]) -> np.ndarray:
     """(bodies, numbers) of one file; none after a report."""
     least = BOX + shape[0] * shape[1]
     try:
-        lines = page.file.read_text("utf-8").splitlines()
+        lines = read_bytes(page.file).decode("utf-8").splitlines()
         rows = [
             [float(cell) for cell in line.split()] for line in lines if line.strip()
         ]
