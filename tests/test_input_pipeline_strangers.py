@@ -12,7 +12,7 @@ from tiny_data import JOINTS, SIZE, changed, coco_record, write_coco
 from tiny_formats import write_pictures
 
 from input_pipeline.checks.problems import Problem
-from input_pipeline.checks.validate import Report, validate
+from input_pipeline.checks.validate import Report, skeleton_lines, validate
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.annotations import Labels
 from input_pipeline.formats.splits import read_splits
@@ -278,10 +278,12 @@ def _check(data) -> Report:
 
 def test_pairs_and_joints_without_one_are_always_listed(tmp_path, record):
     data = write_coco(tmp_path, record)
-    text = str(_check(data))
-    assert "left / right: left_hand / right_hand, left_foot / right_foot" in text
-    assert "without a partner: root, head" in text
-    assert "root: root; 5 bones" in text
+    assert skeleton_lines(_check(data).splits) == [
+        "left / right: left_hand / right_hand, left_foot / right_foot",
+        "without a partner: root, head",
+        "root: root; 5 bones",
+        "pixels: the first one has its centre at 0.5, 0.5 in the labels",
+    ]
     record["categories"][0]["keypoints"] = [*JOINTS[:-1], "ear_r"]
     report = _check(write_coco(tmp_path, record))
     (note,) = report.problems
