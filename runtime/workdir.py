@@ -159,7 +159,7 @@ def _marker(workdir: str | Path, stage: str) -> Path:
 
 
 def merge_results(workdir: str | Path) -> dict[str, Any]:
-    """Gathers the results of all stages into ``workdir/results.json``.
+    """Gathers the results of all stages, for ``workdir/results.json``.
 
     Reads ``teacher/results.json`` and ``student_<mode>/results.json``, where they
     are, and the seconds that :func:`mark_finished` noted of the stages.
@@ -181,7 +181,6 @@ def merge_results(workdir: str | Path) -> dict[str, Any]:
         fact["stage"]: fact["seconds"] for fact in facts if "seconds" in fact
     }
     results["environment"] = environment()
-    write_json(workdir / "results.json", results)
     return results
 
 

@@ -15,7 +15,7 @@ import pose_jax.evaluate
 from input_pipeline.dataset import Dataset
 from losses import metrics
 from runtime import processes
-from runtime.files import read_npz
+from runtime.files import own_outputs, read_npz, write_json
 from runtime.metric_writer import read_metrics
 from runtime.workdir import merge_results
 from view.report import LABELS, method_name, write_report
@@ -28,7 +28,8 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
     """Evaluates what is trained; writes ``results.json`` and ``report.html``.
 
     Raises:
-        ValueError: nothing trained yet, or truth that does not fit the samples.
+        ValueError: nothing trained yet, truth that does not fit the samples, or a
+            page or table under these names that no earlier run wrote.
     """
     nrsfm_jax.evaluate.evaluate(config, workdir, data)
     for mode in config.student.modes:
@@ -36,20 +37,22 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
             pose_jax.evaluate.evaluate(config, workdir, data, mode)
     if not processes.is_first():
         return
-    path, results = workdir / "report.html", merge_results(workdir)
-    said = predictions(workdir)
+    results, said = merge_results(workdir), predictions(workdir)
     rows = chosen(data, said)
-    write_report(
-        path,
-        title="3D pose from pictures and 2D landmarks",
-        description=_description(config, data, len(rows)),
-        skeleton=data.skeleton,
-        results=results,
-        curves=read_metrics(workdir / "metrics.jsonl"),
-        samples=samples(data, said, rows) if data.has_pictures and rows else (),
-        made={"command": shlex.join(["python", *sys.argv]), "seed": str(config.seed)},
-    )
-    print(f"results: {workdir / 'results.json'}\nreport:  {path}")
+    made = {"command": shlex.join(["python", *sys.argv]), "seed": str(config.seed)}
+    with own_outputs(workdir, ("report.html",), about="results.json") as temporary:
+        write_json(temporary / "results.json", results)
+        write_report(
+            temporary / "report.html",
+            title="3D pose from pictures and 2D landmarks",
+            description=_description(config, data, len(rows)),
+            skeleton=data.skeleton,
+            results=results,
+            curves=read_metrics(workdir / "metrics.jsonl"),
+            samples=samples(data, said, rows) if data.has_pictures and rows else (),
+            made=made,
+        )
+    print(f"results: {workdir / 'results.json'}\nreport:  {workdir / 'report.html'}")
 
 
 def predictions(workdir: Path) -> dict[str, dict[int, np.ndarray]]:

@@ -105,7 +105,6 @@ def test_results_of_all_stages_are_gathered(tmp_path):
     for name in (".DS_Store", ".tmp-12-teacher.json"):  # of the system, of a kill
         (tmp_path / "finished" / name).touch()
     results = workdir.merge_results(tmp_path)
-    assert results == read_json(tmp_path / "results.json")
     environment = results.pop("environment")
     assert environment["versions"]["jax"]
     assert environment["device"]["platform"] == "cpu"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from tiny_data import coco_record, write_coco
 
 from input_pipeline import pipeline
@@ -67,3 +68,17 @@ def test_the_best_the_median_and_the_worst_are_shown(data):
     assert list(rows) == [int(i) for i in (*order[:4], *order[18:22], *order[-4:])]
     assert [text.partition(",")[0] for text in rows.values()] == words
     assert rows[int(order[-1])].endswith("0.390 half sides from the landmarks")
+
+
+def test_a_page_that_no_run_wrote_is_not_replaced(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("nrsfm_jax.evaluate.evaluate", lambda *_: None)
+    config = ConfigDict({"data": {"name": "coco"}, "student": {"modes": ()}})
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"report\.html was not written by an earlier"):
+        report.write(config, tmp_path, data)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    (tmp_path / "report.html").unlink()
+    for _ in range(2):
+        report.write(config, tmp_path, data)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.html", "results.json"}
