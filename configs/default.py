@@ -156,6 +156,9 @@ def _predict() -> ConfigDict:
     predict.mirror = False  # each picture twice, once mirrored: a better uncertainty
     predict.every = 1  # n: each n-th frame of a video
     predict.overlays = True  # the skeleton drawn on each picture
+    # "Nose-TailBase=120": two joints and their distance in millimetres, of one body or
+    # bodies of one size; then the poses are also in millimetres.
+    predict.length = ""
     predict.viewer_samples = 400  # poses in viewer.html at most; 0: no viewer
     predict.formats = ("stablehlo", "saved_model")  # of --stage=export
     return predict

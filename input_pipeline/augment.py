@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.decoding import cut_window, decode_window, load_opencv
+from input_pipeline.decoding import (
+    Upright,
+    cut_window,
+    decode_window,
+    load_opencv,
+    power_below,
+)
 
 # The grey that normalisation maps to about zero.
 FILL = 124.0
@@ -125,7 +131,7 @@ def augment_landmarks(
 
 
 def draw_patch(
-    picture: bytes | np.ndarray,
+    picture: bytes | np.ndarray | Upright,
     centre: np.ndarray,
     half_side: float,
     matrix: np.ndarray,
@@ -137,7 +143,7 @@ def draw_patch(
     """Decodes what the crop needs of a picture, unless it is, and draws the patch.
 
     Args:
-        picture: JPEG or PNG bytes, or (H, W, 3) uint8 RGB.
+        picture: JPEG or PNG bytes, (H, W, 3) uint8 RGB, or a decoded one.
         centre: (2,) of the crop, pixels.
         half_side: of the crop, pixels.
         matrix: (2, 2) from plain to augmented patch coordinates.
@@ -164,6 +170,8 @@ def draw_patch(
     low, high = (x - reach[0], y - reach[1]), (x + reach[0], y + reach[1])
     if isinstance(picture, np.ndarray):
         window, (left, top) = cut_window(picture, low, high, shrink)
+    elif isinstance(picture, Upright):
+        window, (left, top) = picture.window(low, high, shrink)
     else:
         window, (left, top) = decode_window(picture, low, high, shrink)
     window = _blur(window, blur)
@@ -185,7 +193,7 @@ def shrink_and_blur(minify: float) -> tuple[int, float]:
         for m = 1. Less of what is finer than a pixel of the patch comes through with
         it, against what is coarser, than with area averages at its resolution.
     """
-    shrink = 2 ** int(math.log2(max(minify, 1.0) * (1 + 1e-6)))
+    shrink = power_below(minify)
     rest = minify / shrink
     return shrink, 0.055 + 0.03 * rest**2 if rest > 1 + 1e-5 else 0.0
 

@@ -8,13 +8,17 @@ crop is decoded.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from input_pipeline.tensorflow_setup import load_tensorflow
 
@@ -22,6 +26,22 @@ from input_pipeline.tensorflow_setup import load_tensorflow
 # faster. They are equally fast where the crop is about this part of the picture.
 _PART = 1 / 3
 Pair = tuple[float, float]
+# What Pillow may open, by content: others start programs (EPS) or are rarely tested.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+LIMIT = 2**27  # pixels of a picture in memory; 4 bytes each
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+# Of an orientation: whether to exchange the axes of what is stored, then to mirror x,
+# then y.
+_TURNS = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+_PART_PIXELS = 2**22  # copied at once
 
 
 class DecodeError(ValueError):
@@ -111,6 +131,219 @@ def _block_means(picture: np.ndarray, block: int) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
+# --- pictures in memory ------------------------------------------------------------
+
+
+class Upright:
+    """A decoded picture, seen upright and as RGB, of which only parts are copied.
+
+    Attributes:
+        size: width and height, upright, in pixels of the file.
+
+    Args:
+        stored: decoded, of any mode but floats.
+        orientation: as EXIF has it, 1 to 8.
+        decoded: how many pixels of the file a pixel of it spans along x and along y.
+        size: of the file as it is stored, where that is another.
+    """
+
+    def __init__(
+        self,
+        stored: Image.Image,
+        orientation: int = 1,
+        decoded: int = 1,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        if stored.mode == "F":
+            raise ValueError("its pixels are floats; save it with 8 or 16 bits")
+        self._stored, self._decoded = stored, decoded
+        self._turn = _TURNS.get(orientation, (False, False, False))
+        self._size = upright_size(stored.size, orientation)
+        self.size = upright_size(size or stored.size, orientation)
+        self._deep = _is_deep(stored)
+
+    def window(
+        self, low: Pair, high: Pair, shrink: int
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """As :func:`decode_window`."""
+        block = shrink // self._decoded
+        columns, rows = (-(-side // block) for side in self._size)
+        (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
+        step = max(_PART_PIXELS // ((right - x) * block**2), 1)
+        parts = [
+            self._means(x, top, right, min(top + step, bottom), block)
+            for top in range(y, bottom, step)
+        ]
+        return np.concatenate(parts), (x, y)
+
+    def _means(self, x: int, y: int, right: int, bottom: int, block: int) -> np.ndarray:
+        """The means of the blocks from x to right and from y to bottom."""
+        (width, height), (swap, mirror_x, mirror_y) = self._size, self._turn
+        x, right = x * block, min(right * block, width)
+        y, bottom = y * block, min(bottom * block, height)
+        if mirror_x:
+            x, right = width - right, width - x
+        if mirror_y:
+            y, bottom = height - bottom, height - y
+        box = (y, x, bottom, right) if swap else (x, y, right, bottom)
+        part = np.asarray(_as_rgb(self._stored.crop(box), self._deep))
+        part = part.swapaxes(0, 1) if swap else part
+        part = part[:, ::-1] if mirror_x else part
+        part = part[::-1] if mirror_y else part
+        return _block_means(np.ascontiguousarray(part), block)
+
+    def thumbnail(self, side: int) -> Image.Image:
+        """All of it, its longer side at most so many pixels."""
+        factor = max(max(self.size) / side, 1.0)
+        shrink = max(self._decoded, power_below(factor))
+        whole, _ = self.window((0.0, 0.0), self.size, shrink)
+        width, height = (max(round(side / factor), 1) for side in self.size)
+        return Image.fromarray(whole).resize((width, height), Image.Resampling.LANCZOS)
+
+
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height after the turn of an EXIF orientation."""
+    width, height = size
+    return (height, width) if _TURNS.get(orientation, (False,))[0] else (width, height)
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """8 bits, three channels; of deeper greys the upper byte, as OpenCV decodes them.
+
+    Raises:
+        ValueError: the pixels are floats.
+    """
+    if picture.mode == "F":
+        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
+    return _as_rgb(picture, _is_deep(picture))
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether its greys have 16 bits: Pillow would cut all above 255 to white."""
+    if not picture.mode.startswith("I"):
+        return False
+    return picture.mode != "I" or picture.getextrema()[1] > 255  # type: ignore
+
+
+def _as_rgb(picture: Image.Image, deep: bool) -> Image.Image:
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        values = np.clip(values >> 8 if deep else values, 0, 255)
+        picture = Image.fromarray(values.astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def power_below(factor: float) -> int:
+    """The largest power of two that is at most ``factor``; 1 for less."""
+    return 2 ** int(math.log2(max(factor, 1.0) * (1 + 1e-6)))
+
+
+# --- files -------------------------------------------------------------------------
+
+
+def open_header(source: Any) -> Image.Image:
+    """A picture of which nothing is decoded yet; ``source``: a path, or bytes to read.
+
+    Raises:
+        ValueError: of none of :data:`FORMATS`, or far larger than :data:`LIMIT`.
+    """
+    try:
+        with _WARNINGS, warnings.catch_warnings():
+            # Of pictures that are not far beyond what LIMIT allows.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no picture of {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"it has more than {LIMIT:,} pixels; make it smaller"
+        ) from error
+
+
+def read_orientation(picture: Image.Image, labelled: tuple[int, int] | None) -> int:
+    """The EXIF orientation; 1 where labels of this size were made without the turn."""
+    try:
+        orientation = int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF: as if there were none
+        return 1
+    turned = upright_size(picture.size, orientation)
+    before = labelled == picture.size != turned
+    return 1 if before or orientation not in _TURNS else orientation
+
+
+@contextlib.contextmanager
+def opened(
+    source: Any,
+    labelled: tuple[int, int] | None,
+    minify: Callable[[tuple[int, int]], float],
+) -> Iterator[Upright]:
+    """A picture of a file, decoded while the context lasts.
+
+    A JPEG is decoded at a half, a quarter or an eighth where less is needed. All
+    threads together decode about :data:`LIMIT` pixels at once; further ones wait.
+
+    Args:
+        source: a path, or bytes to read.
+        labelled: as in :func:`read_orientation`.
+        minify: the size of the picture, upright -> how many of its pixels will at
+            least be one pixel of what is taken from it.
+
+    Raises:
+        Exception: it does not decode; Pillow raises of many kinds.
+    """
+    with open_header(source) as stored:
+        size, decoded, orientation = stored.size, 1, 1
+        jpeg = stored.format in ("JPEG", "MPO")
+        if jpeg:
+            orientation = read_orientation(stored, labelled)
+            asked = power_below(minify(upright_size(size, orientation)))
+            # The decoder knows 1, 2, 4 and 8, and tells by the size which it took.
+            stored.draft(None, (max(size[0] // asked, 1), max(size[1] // asked, 1)))
+            decoded = next(
+                n
+                for n in (1, 2, 4, 8)
+                if stored.size == (-(-size[0] // n), -(-size[1] // n))
+            )
+        pixels = stored.width * stored.height
+        if pixels > LIMIT:
+            raise ValueError(f"its {pixels:,} pixels are more than {LIMIT:,}")
+        # A progressive JPEG is kept a second time, as coefficients of its full size.
+        progressive = size[0] * size[1] if stored.info.get("progressive") else 0
+        with _ROOM.taken(pixels + progressive):
+            stored.load()
+            if not jpeg:  # some formats tell it only now
+                size, orientation = stored.size, read_orientation(stored, labelled)
+            yield Upright(stored, orientation, decoded, size)
+
+
+class _Room:
+    """Pixels that threads may have in memory at once; a larger picture comes alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Waits until there is room."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_ROOM, _WARNINGS = _Room(LIMIT), threading.Lock()
+
+
+# --- decoders of parts -------------------------------------------------------------
+
+
 def _decode_whole(encoded: bytes, shrink: int) -> np.ndarray:
     cv2 = load_opencv()
     reduced = {
@@ -150,7 +383,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     if encoded[:2] != b"\xff\xd8":
         return None
     try:
-        return Image.open(io.BytesIO(encoded)).size
-    except OSError as error:
+        return open_header(io.BytesIO(encoded)).size
+    except ValueError as error:
         begins = f"{len(encoded)} bytes begin like a JPEG"
         raise DecodeError(f"{begins} and have no frame header") from error

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from input_pipeline.decoding import open_header
 from input_pipeline.formats.hdf5 import own_dataset
 from input_pipeline.pictures import VIDEO_SUFFIXES, picture_of_array, read_frame
 from runtime.reading import read_bytes
@@ -82,7 +83,7 @@ def _read_embedded(file: Path, name: str, row: int) -> bytes:
         picture_of_array(values, f"{name}#{row}").save(buffer, format="PNG")
         return buffer.getvalue()
     encoded = values.astype(np.uint8).tobytes()
-    image = Image.open(io.BytesIO(encoded))
+    image = open_header(io.BytesIO(encoded))
     if order != "BGR" or image.mode != "RGB":
         return encoded
     Image.fromarray(np.asarray(image)[..., ::-1]).save(buffer, format="PNG")
@@ -97,7 +98,7 @@ def _text(value: Any) -> str:
 def picture_size(picture: Path) -> tuple[int, int] | None:
     """(width, height) of the upright picture, by its header; None where that fails."""
     try:
-        image = Image.open(io.BytesIO(read_encoded(picture)))
+        image = open_header(io.BytesIO(read_encoded(picture)))
         across = image.getexif().get(0x0112, 1) in range(5, 9)
     except Exception:  # of any kind; what decodes the picture reports it
         return None

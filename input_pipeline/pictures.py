@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from input_pipeline.augment import draw_patch
+from input_pipeline.decoding import (
+    LIMIT,
+    Upright,
+    open_header,
+    opened,
+    read_orientation,
+)
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+# FFmpeg opens by content: lists of other files would be read under these names.
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v"
 INSTALL_VIDEO = 'pip install "av>=14,<19"'
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+Minify = Callable[[tuple[int, int]], float]
 
 
 def decode_upright(
@@ -36,53 +46,40 @@ def decode_upright(
     Raises:
         Exception: the bytes do not decode; Pillow raises of many kinds.
     """
-    try:
-        stored = Image.open(io.BytesIO(encoded))
-    except UnidentifiedImageError as error:
-        start = f"{len(encoded)} bytes that begin with {encoded[:8]!r}"
-        raise ValueError(f"no picture: {start}") from error
+    stored = open_header(io.BytesIO(encoded))
+    if stored.width * stored.height > LIMIT:
+        raise ValueError(f"{stored.size} pixels are more than {LIMIT:,}")
     stored.load()
-    try:
-        orientation = stored.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF: as if there were none
-        orientation = 1
-    if orientation not in range(2, 9):
+    if read_orientation(stored, size) == 1:
         return stored, False
-    turned = ImageOps.exif_transpose(stored)
-    labelled_before = size == stored.size != turned.size
-    return (stored, False) if labelled_before else (turned, True)
+    return ImageOps.exif_transpose(stored), True
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """8 bits, three channels; of deeper greys the upper byte, as OpenCV decodes them.
+@contextlib.contextmanager
+def open_picture(
+    file: Path, size: tuple[int, int] | None = None, minify: Minify = lambda size: 1.0
+) -> Iterator[Upright]:
+    """A picture while the context lasts; for ``size`` see :func:`decode_upright`.
 
-    Raises:
-        ValueError: the pixels are floats.
-    """
-    if picture.mode.startswith("I"):  # Pillow would cut all above 255 to white
-        values = np.asarray(picture).astype(np.int64)
-        deep = picture.mode != "I" or values.max(initial=0) > 255
-        values = np.clip(values >> 8 if deep else values, 0, 255)
-        picture = Image.fromarray(values.astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
-    return picture.convert("RGB")
-
-
-def open_picture(file: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """A picture as upright RGB; for ``size`` see :func:`decode_upright`.
+    For ``minify`` see :func:`input_pipeline.decoding.opened`.
 
     Raises:
-        ValueError: the file is missing or does not decode.
+        ValueError: it is missing, no file, or does not decode.
     """
-    try:
-        return as_rgb(decode_upright(file.read_bytes(), size)[0])
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} does not exist; check config.predict") from error
-    except Exception as error:  # a broken file makes Pillow raise of any kind
-        raise ValueError(
-            f"{file} does not decode as a picture ({error}); replace or remove it"
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            if not file.exists():
+                raise FileNotFoundError
+            if not file.is_file():  # a pipe or a device might never end
+                raise ValueError("it is no regular file")
+            picture = stack.enter_context(opened(file, size, minify))
+        except FileNotFoundError as error:
+            raise ValueError(f"{file} does not exist; check config.predict") from error
+        except Exception as error:  # a broken file makes Pillow raise of any kind
+            raise ValueError(
+                f"{file} does not decode as a picture ({error}); replace or remove it"
+            ) from error
+        yield picture
 
 
 def picture_of_array(array: np.ndarray, name: str) -> Image.Image:
@@ -103,12 +100,12 @@ def picture_of_array(array: np.ndarray, name: str) -> Image.Image:
 
 
 def cut_patch(
-    picture: Image.Image, centre: np.ndarray, half_side: float, size: int
+    picture: Upright, centre: np.ndarray, half_side: float, size: int
 ) -> np.ndarray:
     """The crop as training draws it, grey outside of the picture.
 
     Args:
-        picture: RGB.
+        picture: decoded.
         centre: (2,) pixels.
         half_side: pixels, above 0.
         size: S, side of the patch, pixels.
@@ -118,8 +115,8 @@ def cut_patch(
     """
     if not half_side > 0:
         raise ValueError(f"a crop of half side {half_side} pixels shows nothing")
-    array, unchanged = np.asarray(picture.convert("RGB")), (np.eye(2), np.ones(3))
-    return draw_patch(array, np.asarray(centre), half_side, *unchanged, size)
+    unchanged = (np.eye(2), np.ones(3))
+    return draw_patch(picture, np.asarray(centre), half_side, *unchanged, size)
 
 
 # --- videos ------------------------------------------------------------------------
@@ -140,7 +137,7 @@ def read_video(file: Path, every: int = 1) -> Iterator[tuple[int, Image.Image]]:
     av = _load_av(file)
     number = -1
     try:
-        with av.open(file) as container:
+        with open_video(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
                     yield number, _upright(frame)
@@ -165,14 +162,14 @@ def read_frame(file: Path, number: int) -> Image.Image:
         times = _frame_times(file, file.stat().st_mtime_ns)
         if number >= len(times):
             raise ValueError(f"{file} has {len(times)} frames and no number {number}")
-        with av.open(file) as container:
+        with open_video(file) as container:
             stream = container.streams.video[0]
             container.seek(times[number], stream=stream)
             for frame in container.decode(stream):
                 if frame.pts == times[number]:
                     return _upright(frame)
         # Its times are not those that the file announces: count from the start.
-        with av.open(file) as container:
+        with open_video(file) as container:
             for i, frame in enumerate(container.decode(video=0)):
                 if i == number:
                     return _upright(frame)
@@ -184,21 +181,10 @@ def read_frame(file: Path, number: int) -> Image.Image:
 @functools.lru_cache(maxsize=64)
 def _frame_times(file: Path, _changed_ns: int) -> tuple[int, ...]:
     """Time of each shown frame, in the unit of the stream; nothing is decoded."""
-    with _load_av(file).open(file) as container:
+    with open_video(file) as container:
         packets = [p for p in container.demux(video=0) if p.size and not p.is_discard]
     times = [p.dts if p.pts is None else p.pts for p in packets]
     return tuple(sorted(-1 if time is None else time for time in times))
-
-
-def _load_av(file: Path) -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise ValueError(f"{file}: videos need PyAV: {INSTALL_VIDEO}") from error
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist; correct its path")
-    return av
 
 
 def _upright(frame: Any) -> Image.Image:
@@ -207,12 +193,33 @@ def _upright(frame: Any) -> Image.Image:
     return picture.rotate(angle, expand=True) if angle else picture
 
 
-def video_length(file: Path) -> int:
-    """How many frames the file says it has; 0 where it does not say or open."""
+def video_facts(file: Path) -> tuple[int, float]:
+    """How many frames a file says it has, and how many a second; 0 where it does not.
+
+    Also 0 where it does not open: what reads the video reports it.
+    """
+    try:
+        with open_video(file) as container:
+            stream = container.streams.video[0]
+            return stream.frames, float(stream.average_rate or 0)
+    except Exception:  # PyAV raises of many kinds
+        return 0, 0.0
+
+
+def open_video(file: Path) -> Any:
+    """PyAV's container of a regular file of one of :data:`VIDEO_FORMATS`."""
+    options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}
+    return _load_av(file).open(file, options=options)
+
+
+def _load_av(file: Path) -> Any:
     try:
         import av
-
-        with av.open(file) as container:
-            return container.streams.video[0].frames
-    except Exception:  # of any kind; what reads the video reports it
-        return 0
+        import av.error
+    except ImportError as error:
+        raise ValueError(f"{file}: videos need PyAV: {INSTALL_VIDEO}") from error
+    if not file.exists():
+        raise ValueError(f"{file} does not exist; correct its path")
+    if not file.is_file():  # a pipe or a device might never end
+        raise ValueError(f"{file} is no regular file; replace or remove it")
+    return av

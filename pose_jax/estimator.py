@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.crops import patch_to_pixels, square_crops
-from input_pipeline.pictures import cut_patch, open_picture, picture_of_array
+from input_pipeline.decoding import Upright
+from input_pipeline.pictures import Minify, cut_patch, open_picture, picture_of_array
 from input_pipeline.skeleton import Skeleton
 from pose_jax import weights
 from pose_jax.fold import fold_batch_norms
@@ -34,6 +35,8 @@ from runtime.checkpoints import Checkpoints
 Picture = str | Path | np.ndarray | jax.Array | Image.Image
 Box = Sequence[float | int] | np.ndarray
 WHOLE_PICTURE_PADDING = 1.0
+FARTHEST = 16  # of a box's numbers, in longer sides of the picture
+SMALLEST = 1e-3  # longer side of a box, pixels
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -220,14 +223,16 @@ class PoseEstimator:
             raise ValueError("no pictures given")
 
         def cut(i: int) -> Crop:
-            source = sources[i]
+            source, name = sources[i], f"boxes[{i}]"
             if isinstance(source, (str, Path)):
-                picture = open_picture(Path(source))
-            elif isinstance(source, Image.Image):
-                picture = source.convert("RGB")
-            else:
-                picture = picture_of_array(np.asarray(source), f"images[{i}]")
-            return self.cut(picture, places[i], name=f"boxes[{i}]")
+                with open_picture(Path(source), minify=minify(places[i])) as picture:
+                    return self.cut(picture, places[i], name=name)
+            if not isinstance(source, Image.Image):
+                source = picture_of_array(np.asarray(source), f"images[{i}]")
+            return self.cut(Upright(source), places[i], name=name)
+
+        def minify(box: Box | None) -> Minify:
+            return lambda size: self.minify(size, [box])
 
         def cut_all(pool: ThreadPoolExecutor) -> Iterator[Crop]:
             # A part at a time: the device computes one while the next is cut, and no
@@ -239,28 +244,53 @@ class PoseEstimator:
         with ThreadPoolExecutor(_THREADS) as pool:
             return self.of_crops(cut_all(pool))
 
-    def cut(self, picture: Image.Image, box: Box | None, *, name: str = "box") -> Crop:
+    def cut(self, picture: Upright, box: Box | None, *, name: str = "box") -> Crop:
         """The network's view of one body, with the margin of its training.
 
         Args:
-            picture: RGB.
+            picture: decoded.
             box: x, y, width, height in pixels; None is the whole picture, without a
                 margin.
             name: of the box, for messages.
 
         Raises:
-            ValueError: a box that is not four numbers with an area.
+            ValueError: a box that is not four numbers with an area, or is far larger
+                than the picture or far away from it.
         """
-        place = np.array([0, 0, *picture.size] if box is None else box, np.float64)
+        centre, half_side = self._place(picture.size, box, name)
+        patch = cut_patch(picture, centre, half_side, self.record.image_size)
+        return Crop(patch, centre, half_side)
+
+    def minify(self, size: tuple[int, int], boxes: Iterable[Box | None]) -> float:
+        """At least how many pixels of a picture of this size a pixel of a patch spans.
+
+        1 where :meth:`cut` refuses one of the boxes.
+        """
+        try:
+            halves = [self._place(size, box, "box")[1] for box in boxes]
+        except ValueError:
+            return 1.0
+        return 2 * min(halves, default=0.5) / self.record.image_size
+
+    def _place(
+        self, size: tuple[int, int], box: Box | None, name: str
+    ) -> tuple[np.ndarray, float]:
+        """Middle (2,) and half side of the crop in pixels."""
+        place = np.array([0, 0, *size] if box is None else box, np.float64)
         if place.shape != (4,) or not np.isfinite(place).all() or min(place[2:]) <= 0:
             raise ValueError(
                 f"{name} = {np.asarray(box).tolist()} is not x, y, width, height in "
                 "pixels with a width and a height above 0"
             )
+        reach = np.abs(place).max() / max(size)
+        if reach > FARTHEST or place[2:].max() < SMALLEST:
+            raise ValueError(
+                f"{name} = {place.tolist()} is not a body in a picture of {size[0]} x "
+                f"{size[1]} pixels; give x, y, width, height in its pixels"
+            )
         padding = WHOLE_PICTURE_PADDING if box is None else self.record.padding
         centre, half = square_crops(place[None], padding=padding)
-        patch = cut_patch(picture, centre[0], float(half[0]), self.record.image_size)
-        return Crop(patch, centre[0], float(half[0]))
+        return centre[0], float(half[0])
 
     def of_crops(self, crops: Iterable[Crop]) -> Poses:
         """Poses of crops that :meth:`cut` made, in their order; of none, none."""

@@ -6,24 +6,27 @@ Without boxes one body fills each picture; boxes come from a JSON file.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from input_pipeline.checks.problems import Problem
 from input_pipeline.crops import landmark_boxes
+from input_pipeline.decoding import Upright
 from input_pipeline.formats import coco
 from input_pipeline.formats.annotations import Source as LabelFile
 from input_pipeline.formats.json_file import read_json, whole_number
 from input_pipeline.pictures import (
     PICTURE_SUFFIXES,
+    Minify,
     is_video,
     open_picture,
     read_video,
@@ -53,13 +56,15 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture, or one frame of a video, that is still to be decoded."""
+    """A picture, or one frame of a video."""
 
     number: int  # of all pictures of a run, from 0
     source: Source
     frame: int | None  # number in its video
     persons: tuple[Person, ...]
-    load: Callable[[], Image.Image]  # as RGB; raises ValueError where that fails
+    # As `input_pipeline.pictures.open_picture`; raises ValueError where that fails.
+    open: Callable[[Minify], contextlib.AbstractContextManager[Upright]]
+    pixels: int = 0  # that are in memory already
 
 
 def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Picture]:
@@ -70,16 +75,29 @@ def pictures_of(sources: Sequence[Source], *, every: int = 1) -> Iterator[Pictur
             load = partial(open_picture, source.file, source.size)
             yield Picture(next(number), source, None, source.persons, load)
             continue
+        frame = -1
         try:
             for frame, image in read_video(source.file, every):
                 persons = source.frames.get(frame, source.persons)
-                yield Picture(next(number), source, frame, persons, image.copy)
-        except ValueError as error:
+                load, pixels = partial(_whole, Upright(image)), math.prod(image.size)
+                yield Picture(next(number), source, frame, persons, load, pixels)
+        except (ValueError, OSError) as error:
             load = partial(_stop, error)
             yield Picture(next(number), source, None, source.persons, load)
+            continue
+        for late in sorted(n for n in source.frames if n >= frame + every):
+            missing = dataclasses.replace(source, name=f"{source.name}#{late}")
+            error = ValueError(f"{source.file} has no frame {late}")
+            yield Picture(next(number), missing, late, (), partial(_stop, error))
 
 
-def _stop(problem: Problem | ValueError) -> Any:
+def _whole(
+    picture: Upright, minify: Minify
+) -> contextlib.AbstractContextManager[Upright]:
+    return contextlib.nullcontext(picture)
+
+
+def _stop(problem: Problem | Exception, *_: Any) -> Any:
     raise ValueError(str(problem))
 
 
@@ -197,7 +215,8 @@ def _merged(sources: Iterator[Source]) -> list[Source]:
     found: dict[str, Source] = {}
     for source in sources:
         name, mark, number = source.name.rpartition("#")
-        if mark and number.isdecimal() and is_video(Path(name)):
+        # As int() reads them; a longer number is no frame of any video.
+        if mark and number.isdecimal() and len(number) < 10 and is_video(Path(name)):
             before = found.get(name, Source(Path(name), name, ()))
             persons = (*before.frames.get(int(number), ()), *source.persons)
             frames = {**before.frames, int(number): persons}

@@ -27,9 +27,10 @@ from input_pipeline.checks.validate import (
     validate,
 )
 from input_pipeline.dataset import Dataset, open_dataset
+from input_pipeline.decoding import Upright, as_rgb
 from input_pipeline.formats.annotations import Labels
 from input_pipeline.formats.pictures import check_picture
-from input_pipeline.pictures import as_rgb, cut_patch
+from input_pipeline.pictures import cut_patch
 from input_pipeline.settings import DataSettings
 from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.rendering import render_jpeg
@@ -179,7 +180,7 @@ def _tile(
     around = crops.landmark_boxes(keypoints[None], labelled[None])
     boxes = around if box is None else box[None]
     centre, half = crops.square_crops(boxes, padding=settings.padding)
-    patch = cut_patch(image, centre[0], float(half[0]), CELL)
+    patch = cut_patch(Upright(image), centre[0], float(half[0]), CELL)
     points = (crops.pixels_to_patch(keypoints, centre[0], half[0]) + 1) * CELL / 2
     drawn = draw_skeleton(patch, points, skeleton, labelled=labelled)
     return with_caption(drawn, caption)

@@ -6,18 +6,32 @@ the files. From Python, without files: :class:`pose_jax.PoseEstimator`.
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import itertools
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.pictures import is_video, video_length
-from pose_jax.estimator import PoseEstimator
+from PIL import Image
+
+from input_pipeline.decoding import Upright
+from input_pipeline.pictures import cut_patch, is_video, video_facts
+from pose_jax.estimator import Crop, PoseEstimator
 from runtime.files import own_outputs
 from runtime.progress import progress
 from stages.boxes import Picture, find_sources, pictures_of
-from stages.poses import NAMES, Predictions, View
+from stages.drawings import FILM, LONGEST, Body, View
+from stages.metric import parse_length
+from stages.poses import NAMES, SPREADS, Predictions
+from view.plot3d import encode_jpeg
+
+THREADS = min(8, os.cpu_count() or 1)
+FRAMES = 2**25  # pixels of a video that wait to be cut
+LOOK = 256  # side of a crop in the viewer, pixels
 
 
 def predict(config: Any, workdir: str | Path) -> Path:
@@ -36,70 +50,160 @@ def predict(config: Any, workdir: str | Path) -> Path:
             read.
     """
     options = config.predict
-    for name, least in (("batch_size", 1), ("every", 1), ("viewer_samples", 0)):
-        if options[name] < least:
-            raise ValueError(
-                f"config.predict.{name} = {options[name]} is not at least {least}"
-            )
+    _check(options)
     estimator = PoseEstimator.load(
         workdir, mode=options.mode, batch_size=options.batch_size, mirror=options.mirror
     )
-    box = estimator.record.box
-    sources = find_sources(options.images, options.annotations, box=box)
-    total = sum(_length(source.file, options.every) for source in sources)
+    record = estimator.record
+    length = parse_length(options.length, record.skeleton) if options.length else None
+    sources = find_sources(options.images, options.annotations, box=record.box)
+    facts = {s.file: video_facts(s.file) for s in sources if is_video(s.file)}
+    # A guess for videos that do not say how long they are.
+    total = sum(-(-facts.get(s.file, (1,))[0] // options.every) for s in sources)
     folder = Path(options.out) if options.out else Path(workdir) / "predictions"
     inputs = [source.file for source in sources]
     inputs += [Path(options.annotations)] if options.annotations else []
+    cutter = Cutter(
+        estimator,
+        {file: rate for file, (_, rate) in facts.items()},
+        overlays=options.overlays,
+        looks=options.viewer_samples > 0,
+    )
+    about = {
+        "spread": SPREADS["mirror" if estimator.mirror else "heat"],
+        "student": {"mode": record.mode, "net": record.net},
+    }
     with (
         own_outputs(folder, NAMES, inputs=inputs) as temporary,
-        ThreadPoolExecutor(8) as pool,
+        ThreadPoolExecutor(THREADS) as pool,
         Predictions(
             temporary,
-            estimator.record,
-            spread="mirror" if estimator.mirror else "heat",
+            record.skeleton,
+            about=about,
             expected=total,
             overlays=options.overlays,
             viewer_samples=options.viewer_samples,
             pool=pool,
+            length=length,
         ) as predictions,
         progress("predict", total=max(total, 1)) as bar,
     ):
         pictures = pictures_of(sources, every=options.every)
-        for views in _ahead(_batches(pictures, estimator, pool)):
-            read = [view for view in views if isinstance(view, View)]
-            predictions.failures += [v for v in views if not isinstance(v, View)]
-            crops = [crop for view in read for crop in view.crops]  # may be none
-            predictions.add(read, estimator.of_crops(crops))
+        for cuts in _ahead(_batches(pictures, cutter, pool, options.batch_size)):
+            _add(predictions, estimator, cuts)
             bar.update(predictions.pictures + len(predictions.failures))
         predictions.finish()
     predictions.report(folder)
     return folder / "predictions.json"
 
 
-def _length(file: Path, every: int) -> int:
-    """Pictures in a file; a guess for videos that do not say how long they are."""
-    return -(-video_length(file) // every) if is_video(file) else 1
+def _check(options: Any) -> None:
+    for name, least in (("batch_size", 1), ("every", 1), ("viewer_samples", 0)):
+        if options[name] < least:
+            raise ValueError(
+                f"config.predict.{name} = {options[name]} is not at least {least}"
+            )
+
+
+def _add(
+    predictions: Predictions, estimator: PoseEstimator, cuts: Sequence[Cut]
+) -> None:
+    views = [cut.view for cut in cuts if cut.view is not None]
+    predictions.failures += [f for cut in cuts for f in cut.failures]
+    crops = [crop for cut in cuts for crop in cut.crops]  # may be none
+    predictions.add(views, estimator.of_crops(crops))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What is kept of a picture: crops and a thumbnail."""
+
+    view: View | None  # None: it could not be read
+    crops: Sequence[Crop]  # one for each body of the view
+    failures: Sequence[dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutter:
+    """Decodes pictures and cuts out of them what is used later.
+
+    Args:
+        estimator: of the student.
+        rates: of the videos, frames in a second.
+        overlays: whether thumbnails are kept.
+        looks: whether the bodies' crops are kept for the viewer.
+    """
+
+    estimator: PoseEstimator
+    rates: Mapping[Path, float]
+    overlays: bool
+    looks: bool
+
+    def cut(self, picture: Picture) -> Cut:
+        """The crops of the bodies; a picture or a box that cannot be read is said."""
+        source, crops, bodies, failures = picture.source, [], [], []
+        try:
+            with picture.open(partial(self._minify, picture)) as image:
+                for person in picture.persons:
+                    name = f"{source.name}: box"
+                    try:
+                        crop = self.estimator.cut(image, person.box, name=name)
+                    except ValueError as error:
+                        failures.append({"file": source.name, "error": str(error)})
+                        continue
+                    crops.append(crop)
+                    bodies.append(Body(person.annotation_id, self._look(image, crop)))
+                longest = LONGEST if picture.frame is None else FILM
+                small = image.thumbnail(longest) if self.overlays else None
+                size = image.size
+        except ValueError as error:
+            return Cut(None, (), [{"file": source.name, "error": str(error)}])
+        if failures and not crops:
+            return Cut(None, (), failures)
+        view = View(
+            source.name,
+            picture.number,
+            bodies,
+            frame=picture.frame,
+            rate=self.rates.get(source.file, 0.0),
+            image_id=source.image_id,
+            size=size,
+            thumbnail=None if small is None else encode_jpeg(small, quality=92),
+        )
+        return Cut(view, crops, failures)
+
+    def _look(self, image: Upright, crop: Crop) -> bytes | None:
+        if not self.looks:
+            return None
+        patch = cut_patch(image, crop.centre, crop.half_side, LOOK)
+        return encode_jpeg(Image.fromarray(patch))
+
+    def _minify(self, picture: Picture, size: tuple[int, int]) -> float:
+        """How many pixels of the picture will at least be one pixel of what is kept."""
+        boxes = [person.box for person in picture.persons]
+        factor = self.estimator.minify(size, boxes)
+        if self.looks:
+            factor *= min(self.estimator.record.image_size / LOOK, 1.0)
+        return min(factor, max(size) / LONGEST) if self.overlays else factor
 
 
 def _batches(
-    pictures: Iterator[Picture], estimator: PoseEstimator, pool: Executor
-) -> Iterator[list[View | dict[str, str]]]:
-    """Pictures decoded and cut, a batch at a time; a failure where one cannot be."""
+    pictures: Iterator[Picture], cutter: Cutter, pool: Executor, size: int
+) -> Iterator[list[Cut]]:
+    """What is kept of ``size`` pictures at a time; few are in memory as a whole."""
 
-    def view(picture: Picture) -> View | dict[str, str]:
-        name = picture.source.name
-        try:
-            image = picture.load()
-            crops = [
-                estimator.cut(image, person.box, name=f"{name}: box")
-                for person in picture.persons
-            ]
-        except ValueError as error:
-            return {"file": name, "error": str(error)}
-        return View(picture, image, crops)
+    def cuts() -> Iterator[Cut]:
+        running: collections.deque[tuple[Future[Cut], int]] = collections.deque()
+        for picture in pictures:
+            running.append((pool.submit(cutter.cut, picture), picture.pixels))
+            while len(running) > THREADS or sum(n for _, n in running) > FRAMES:
+                yield running.popleft()[0].result()
+        for job, _ in running:
+            yield job.result()
 
-    while group := list(itertools.islice(pictures, estimator.batch_size)):
-        yield list(pool.map(view, group))
+    stream = cuts()
+    while group := list(itertools.islice(stream, size)):
+        yield group
 
 
 def _ahead(items: Iterator[Any]) -> Iterator[Any]:

@@ -29,7 +29,10 @@ ALLOWED = {
     "nrsfm_jax": ("losses", "runtime"),
     "pose_jax": (
         *("losses", "runtime"),
-        *(f"input_pipeline.{name}" for name in ("skeleton", "crops", "pictures")),
+        *(
+            f"input_pipeline.{name}"
+            for name in ("skeleton", "crops", "decoding", "pictures")
+        ),
     ),
     "stages": tuple(PACKAGES),
     "benchmarks": tuple(PACKAGES),

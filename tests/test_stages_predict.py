@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tiny_student import noise
 
 from configs.default import get_config
 from input_pipeline.landmarks import make_landmarks
+from input_pipeline.pictures import video_facts
 from stages import predict
 
 
@@ -69,7 +72,7 @@ def test_the_table_has_the_columns_of_anipose(workdir, tmp_path):
             parts = ("x", "y", "z", "error", "ncams", "score")
             assert columns[6 * p : 6 * p + 6] == [f"{joint}_{part}" for part in parts]
         rest = [f"M_{i}{j}" for i in range(3) for j in range(3)]
-        rest += ["center_0", "center_1", "center_2", "fnum"]
+        rest += ["center_0", "center_1", "center_2", "fnum", "picture", "frame"]
         assert columns[6 * tiny.P :] == rest
         x, y, score = np.reshape(result["keypoints"], (-1, 3))[3]
         z = result["keypoints_3d"][3][2]
@@ -78,6 +81,7 @@ def test_the_table_has_the_columns_of_anipose(workdir, tmp_path):
         error = np.hypot(*result["keypoints_std"][3])
         assert float(row["Neck_error"]) == pytest.approx(error, abs=2e-3)
         assert (float(row["Neck_ncams"]), row["fnum"]) == (1, "0")
+        assert (row["picture"], row["frame"]) == ("a.png", "")
 
 
 def test_a_video_is_predicted_frame_by_frame(workdir, tmp_path):
@@ -90,10 +94,26 @@ def test_a_video_is_predicted_frame_by_frame(workdir, tmp_path):
     results = json.loads(path.read_text())
     assert [r["frame"] for r in results] == [0, 5]
     assert [r["bbox"][2] for r in results] == [50, 11.25]
-    names = sorted(f.name for f in (tmp_path / "out" / "overlays").iterdir())
-    assert names == ["film_000000.jpg", "film_000005.jpg"]
     with open(tmp_path / "out" / "predictions.csv", newline="") as table:
-        assert [row["fnum"] for row in csv.DictReader(table)] == ["0", "5"]
+        rows = list(csv.DictReader(table))
+    assert [row["fnum"] for row in rows] == [row["frame"] for row in rows] == ["0", "5"]
+    assert {row["picture"] for row in rows} == {"film.mp4"}
+    (film,) = (tmp_path / "out" / "overlays").iterdir()
+    assert film.name == "film.mp4"
+    assert video_facts(film) == (2, 10.0)
+    import av
+
+    with av.open(str(film)) as container:
+        frames = list(container.decode(video=0))
+    assert [float(frame.time) for frame in frames] == [0.0, 0.5]  # as in the video
+    shown = [frame.to_image() for frame in frames]
+    assert shown[0].size == (64 + 48, 48)  # the picture, and the pose beside it
+    left, right = (
+        np.asarray(shown[1])[:, part] for part in (slice(64), slice(64, 112))
+    )
+    assert np.median(left) == pytest.approx(170, abs=4)  # the grey of frame 5
+    assert np.median(right) > 240
+    assert right.min() < 150  # something is drawn
 
 
 @pytest.mark.parametrize("frames", [(5,), ()])
@@ -112,7 +132,8 @@ def test_any_batch_and_all_of_them_may_be_without_a_body(
     assert [r["frame"] for r in json.loads(path.read_text())] == list(frames)
     about = json.loads((path.parent / "about.json").read_text())
     assert (about["poses"], about["pictures"]) == (len(frames), 6)
-    assert len(list((path.parent / "overlays").iterdir())) == 6
+    (film,) = (path.parent / "overlays").iterdir()
+    assert video_facts(film)[0] == 6  # also without a body
     with open(path.parent / "predictions.csv", newline="") as table:
         assert [row["fnum"] for row in csv.DictReader(table)] == [*map(str, frames)]
     said = "no box in any of them" in capsys.readouterr().err
@@ -233,3 +254,106 @@ def test_files_of_the_user_are_never_replaced(workdir, tmp_path):
     assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
     predict.predict(config(tmp_path, **options, overlays=False), workdir)
     assert not (out / "overlays").exists()
+
+
+HUGE = "9" * 5000
+
+
+def test_one_bad_file_is_one_failure(workdir, tmp_path):
+    """Of names and boxes of every kind; the others are predicted."""
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    long = "l" * 251 + ".png"
+    for name in ("a.png", long, "=1+1.png"):
+        noise(16, 16).save(pictures / name)
+    strange = os.fsencode(pictures) + b"/caf\xe9.png"
+    Path(os.fsdecode(strange)).write_bytes((pictures / "a.png").read_bytes())
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    options = {"out": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="2 could not be read") as said:
+        predict.predict(config(pictures, **options), workdir)
+    assert str(said.value).isprintable()
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))
+    names = [r["file_name"] for r in results]
+    assert names == sorted(["a.png", long, "=1+1.png", os.fsdecode(b"caf\xe9.png")])
+    about = json.loads((tmp_path / "out" / "about.json").read_text("utf-8"))
+    assert [f["file"] for f in about["failures"]] == ["pipe.png", "x.jpg"]
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 4
+    text = (tmp_path / "out" / "predictions.csv").read_text("utf-8")
+    assert ",'=1+1.png," in text
+    predict.predict(config(pictures / "a.png", **options), workdir)  # over all of it
+
+
+@pytest.mark.parametrize("side", [1e30, 1e300, 1e-320, 1e6])
+def test_an_impossible_box_is_one_failure(workdir, tmp_path, side):
+    noise(16, 16).save(tmp_path / "a.png")
+    boxes = tmp_path / "boxes.json"
+    both = [[0, 0, side, side], [2, 2, 8, 8], [-side, 0, 8, 8]][: 2 + (side > 1)]
+    record = {
+        "a.png": both,
+        f"a.mp4#{HUGE}": [2, 2, 8, 8],
+        "a.mp4#\u00b2": [2, 2, 8, 8],
+    }
+    boxes.write_text(json.dumps(record))
+    options = {"annotations": str(boxes), "out": str(tmp_path / "out")}
+    with pytest.raises(
+        ValueError, match=r"could not be read: a\.png: box = .* is not a b"
+    ):
+        predict.predict(config(tmp_path, **options), workdir)
+    (result,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert result["bbox"] == [1, 1, 10, 10]
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert len(about["failures"]) == len(both) - 1 + 2
+    assert (about["pictures"], about["poses"]) == (1, 1)
+
+
+def test_a_frame_that_a_video_lacks_is_a_failure(workdir, tmp_path):
+    file = write_video(tmp_path / "film.mp4", count=3)
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({f"film.mp4#{n}": [0, 0, 40, 40] for n in (1, 7)}))
+    options = {"annotations": str(boxes), "out": str(tmp_path / "out")}
+    with pytest.raises(
+        ValueError, match=r"1 could not be read: .*film\.mp4 has no frame 7"
+    ):
+        predict.predict(config(file, **options), workdir)
+
+
+def test_no_file_of_json_holds_what_is_no_json(workdir, tmp_path):
+    noise(16, 16).save(tmp_path / "a.png")
+    boxes = tmp_path / "boxes.json"
+    box = {"file_name": "a.png", "bbox": [0, 0, 16, 16], "image_id": float("nan")}
+    boxes.write_text(json.dumps([box]))
+    options = {"annotations": str(boxes), "out": str(tmp_path / "out")}
+    path = predict.predict(config(tmp_path, **options), workdir)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    for file in (path, path.parent / "about.json"):
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_a_known_length_gives_millimetres(workdir, tmp_path):
+    for i in range(3):
+        noise(30 + 20 * i, 40).save(tmp_path / f"{i}.png")
+    options = {"length": "Neck-Head=120", "overlays": False, "viewer_samples": 0}
+    path = predict.predict(config(tmp_path, **options), workdir)
+    results = json.loads(path.read_text())
+    points = np.array([r["keypoints_3d_mm"] for r in results])
+    pixels = np.array([r["keypoints_3d"] for r in results])
+    neck, head = (tiny.SKELETON.joints.index(name) for name in ("Neck", "Head"))
+    lengths = np.linalg.norm(points[:, neck] - points[:, head], axis=-1)
+    scale = np.linalg.norm(points, axis=(1, 2)) / np.linalg.norm(pixels, axis=(1, 2))
+    np.testing.assert_allclose(points, pixels * scale[:, None, None], atol=0.01)
+    assert lengths.min() <= 120 <= lengths.max()
+    with open(path.parent / "predictions.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    given = [float(row[f"Head_{axis}_mm"]) for axis in "xyz"]
+    np.testing.assert_allclose(given, points[0, head], atol=1e-6)
+    about = json.loads((path.parent / "about.json").read_text())
+    assert "millimetres" in about["units"]["keypoints_3d_mm"]
+    with pytest.raises(
+        ValueError, match="the length 'Neck-Tail=1' is not 'JOINT-JOINT"
+    ):
+        predict.predict(config(tmp_path, length="Neck-Tail=1"), workdir)

@@ -1,4 +1,4 @@
-"""Drawings of 3D poses as SVG, from the front or from the side.
+"""Drawings of 3D poses as SVG, from the front or from the side, or turned.
 
 Poses are (P, 3) in the camera frame: x right, y down, z away from the camera. They are
 compared after the alignment of the evaluation: centred over the joints and scaled to
@@ -8,11 +8,13 @@ the same average bone length.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from input_pipeline.skeleton import Skeleton
 from view import overlay
@@ -116,10 +118,75 @@ def _bones(
     return "".join(line for _, line in drawn)
 
 
+def turning_view(
+    pose: np.ndarray, skeleton: Skeleton, *, yaw: float, reach: float, size: int
+) -> np.ndarray:
+    """A pose as a camera sees it that goes round it, a little from above.
+
+    Args:
+        pose: (P, 3), any unit; joints with NaN are left out.
+        skeleton: bones and sides.
+        yaw: how far the camera has gone, radians; 0: the camera of the picture.
+        reach: what must find room about the middle, in average bone lengths; see
+            :func:`pose_reach`.
+        size: side of the drawing, pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    unit, tilt = 0.45 * size / reach, 0.2
+
+    def seen(points: np.ndarray) -> np.ndarray:
+        """x and y in the drawing, and the depth."""
+        x, y, z = points.T
+        x, z = [
+            math.cos(yaw) * x + math.sin(yaw) * z,
+            math.cos(yaw) * z - math.sin(yaw) * x,
+        ]
+        y, z = [
+            math.cos(tilt) * y - math.sin(tilt) * z,
+            math.sin(tilt) * y + math.cos(tilt) * z,
+        ]
+        return np.stack([size / 2 + unit * x, size / 2 + unit * y, z], axis=1)
+
+    points = normalise_pose(pose, skeleton)
+    paper = Image.new("RGB", (size, size), (250, 250, 250))
+    pen = ImageDraw.Draw(paper)
+    ground, side = np.nanmax(points[:, 1], initial=0.0) + 0.05, 0.7 * reach
+    for a in np.linspace(-side, side, 5):
+        for line in (
+            [[a, ground, -side], [a, ground, side]],
+            [[-side, ground, a], [side, ground, a]],
+        ):
+            pen.line(
+                [tuple(p) for p in seen(np.array(line))[:, :2]], fill=(215, 215, 215)
+            )
+    points = seen(points)
+    # The nearest bones are drawn last.
+    edges = sorted(skeleton.edges, key=lambda edge: -points[list(edge), 2].sum())
+    return overlay.draw_skeleton(
+        np.asarray(paper),
+        points[:, :2],
+        dataclasses.replace(skeleton, edges=tuple(edges)),
+        line_width=size / 90,
+        supersample=2,
+    )
+
+
 def image_uri(image: np.ndarray, *, max_size: int = 320) -> str:
     """A picture as a ``data:`` address, for a page without other files."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    return jpeg_uri(encode_jpeg(picture))
+
+
+def encode_jpeg(picture: Image.Image, *, quality: int = 88) -> bytes:
+    """The bytes of a JPEG file."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def jpeg_uri(encoded: bytes) -> str:
+    """A JPEG file as a ``data:`` address."""
+    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()

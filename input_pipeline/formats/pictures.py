@@ -9,9 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from input_pipeline.checks.problems import Problem, Reporter
+from input_pipeline.decoding import as_rgb
 from input_pipeline.formats.annotations import OUTSIDE_REMEDY, Person, text_outside
 from input_pipeline.frames import read_encoded
-from input_pipeline.pictures import as_rgb, decode_upright
+from input_pipeline.pictures import decode_upright
 from input_pipeline.skeleton import Skeleton
 
 JPEG_QUALITY = 95
