@@ -306,4 +306,6 @@ def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSampl
         poses={"student": poses.pose[i]},
         spread=poses.spread[i],
         points=(poses.pose[i, :, :2] + 1) / 2,
+        film=view.name if view.rate and frame is not None else "",
+        seconds=frame / view.rate if view.rate and frame is not None else 0.0,
     )

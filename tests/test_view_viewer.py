@@ -1,5 +1,6 @@
 """The viewer: what it is given, and how it behaves in a real browser."""
 
+import dataclasses
 import json
 import re
 
@@ -75,8 +76,28 @@ def test_the_page_says_how_many_poses_it_shows(tmp_path):
     assert "3 of 1,234 poses, evenly spread; all are in predictions.json" in text
     page = tmp_path / "v.html"
     write_viewer(page, samples(3), H36M_17, total=3)
-    assert ">3 poses. Depth is relative" in page.read_text("utf-8")
+    assert ">3 poses. All that is drawn is predicted" in page.read_text("utf-8")
+    assert embedded(text)["labels"]["picture"] == "picture and predicted joints"
     assert [f.name for f in tmp_path.iterdir()] == ["v.html"]
+
+
+def film(rates, seed=0):
+    """Three frames of each of some videos, and a picture."""
+    shown = iter(samples(3 * len(rates) + 1, seed))
+    frames = [
+        dataclasses.replace(next(shown), film=f"{n}.mp4", seconds=2 * i / rate)
+        for n, rate in enumerate(rates)
+        for i in range(3)
+    ]
+    return [*frames, next(shown)]
+
+
+def test_frames_wait_as_long_as_in_their_video():
+    record = embedded(viewer_html(film([25, 10]), H36M_17))
+    waits = [sample.get("wait") for sample in record["samples"]]
+    assert waits == [80, 80, None, 200, 200, None, None]
+    films = [sample["film"] for sample in record["samples"]]
+    assert films == ["0.mp4"] * 3 + ["1.mp4"] * 3 + [""]
 
 
 # --- in a browser ------------------------------------------------------------------
@@ -217,6 +238,37 @@ def test_playing_goes_through_the_samples(viewer):
     here = count(viewer)
     viewer.run("new Promise((done) => setTimeout(done, 400))")
     assert count(viewer) == here
+
+
+def test_keys_turn_and_zoom(viewer):
+    seen = [canvas(viewer)]
+    for key in ("ArrowUp", "+"):
+        viewer.key(key)
+        seen.append(canvas(viewer))
+    viewer.key("-")
+    viewer.key("ArrowDown")
+    assert canvas(viewer) == seen[0]
+    assert len(set(seen)) == 3
+    assert count(viewer) == "1 / 30"
+
+
+def test_a_joint_is_traced_over_the_frames_of_a_video(chromium, tmp_path):
+    path = tmp_path / "v.html"
+    write_viewer(path, film([25, 10]), H36M_17, total=7)
+    chromium.open(path)
+    before = canvas(chromium)
+    chromium.key("ArrowRight")
+    assert canvas(chromium) != before
+    x, y, width = chromium.run(
+        "(() => { const a = [...document.querySelectorAll('canvas')].pop()"
+        ".getBoundingClientRect(); return [a.left, a.top, a.width] })()"
+    )
+    chromium.drag((x + width / 2, y + 20), (x + width - 3, y + 20))
+    assert count(chromium) == "3 / 7"
+    chromium.key("End")  # a picture has no time
+    hidden = chromium.run("document.querySelector('.viewer-trace').hidden")
+    assert hidden
+    assert chromium.problems == []
 
 
 @pytest.mark.parametrize("number", [0, 1, 3000])

@@ -17,6 +17,8 @@
   let current = 0;
   let hovered = -1;
   let timer = null;
+  let due = 0;
+  let traced = data.joints.length > 1 ? 1 : 0;
   let panels = [];
 
   // --- controls ---------------------------------------------------------------
@@ -59,8 +61,11 @@
       "doubt", "uncertainty", "one standard deviation (U)",
     );
   }
+  button(looks, "↶", "turn (shift and left or right arrow)", () => rotate(-0.3, 0));
+  button(looks, "↷", "turn (shift and left or right arrow)", () => rotate(0.3, 0));
   const caption = make("p", "viewer-caption", box);
   const row = make("div", "viewer-row", box);
+  const trace = has("film") ? makeTrace() : null;
 
   function flip(name) {
     if (!toggles[name]) return;
@@ -87,9 +92,29 @@
   }
 
   function toggleTimer() {
-    if (timer) clearInterval(timer);
-    timer = timer || count < 2 ? null : setInterval(() => go(current + 1), 120);
+    if (timer) cancelAnimationFrame(timer);
+    due = performance.now();
+    timer = timer || count < 2 ? null : requestAnimationFrame(tick);
     play.textContent = timer ? "stop" : "play";
+  }
+
+  // Frames of a video at its rate; those that are late are left out.
+  function tick(now) {
+    if (now - due > 5000) due = now; // the page was hidden
+    const wait = (i) => data.samples[i].wait || (data.samples[i].film ? 1000 : 120);
+    let next = current;
+    while (due + wait(next) <= now) {
+      due += wait(next);
+      next = (next + 1) % count;
+    }
+    if (next !== current) go(next);
+    timer = requestAnimationFrame(tick);
+  }
+
+  function rotate(yaw, pitch) {
+    view.yaw += yaw;
+    view.pitch = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, view.pitch + pitch));
+    draw();
   }
 
   const keys = {
@@ -100,6 +125,12 @@
     Home: () => go(0),
     End: () => go(count - 1),
     " ": toggleTimer,
+    "shift ArrowLeft": () => rotate(-0.15, 0),
+    "shift ArrowRight": () => rotate(0.15, 0),
+    ArrowUp: () => rotate(0, 0.15),
+    ArrowDown: () => rotate(0, -0.15),
+    "+": () => zoom(1.15),
+    "-": () => zoom(1 / 1.15),
     f: () => look(0, 0),
     s: () => look(Math.PI / 2, 0),
     t: () => look(0, Math.PI / 2),
@@ -111,7 +142,10 @@
   (data.page ? document : box).addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " " && event.target.tagName === "BUTTON") return;
-    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (event.target.tagName === "SELECT") return;
+    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const shift = event.shiftKey && name.startsWith("Arrow") ? "shift " : "";
+    const action = keys[shift + name] || keys[name];
     if (!action) return;
     event.preventDefault(); // the slider would step as well
     action();
@@ -144,7 +178,8 @@
   function figure(name) {
     const element = document.createElement("figure");
     const canvas = make("canvas", name ? "turns" : "", element);
-    const title = name ? data.labels[name] || name : "picture and landmarks";
+    const title = name
+      ? data.labels[name] || name : data.labels.picture || "picture and landmarks";
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", title);
     make("figcaption", "", element).textContent = title;
@@ -163,6 +198,80 @@
       drawPicture(panel, palette());
     };
     picture.src = sample.image;
+  }
+
+  // --- one joint over time ----------------------------------------------------
+
+  function makeTrace() {
+    const figure = make("figure", "viewer-trace", box);
+    const choice = make("select", "", make("figcaption", "", figure));
+    choice.setAttribute("aria-label", "joint of the trace");
+    data.joints.forEach((name, i) => {
+      const option = make("option", "", choice);
+      option.textContent = name;
+      option.value = i;
+      option.selected = i === traced;
+    });
+    choice.onchange = () => {
+      traced = Number(choice.value);
+      draw();
+    };
+    const keyOf = (name, text) => {
+      const key = make("span", "", choice.parentNode);
+      key.innerHTML = `<span class="key" style="background:var(--${name})"></span>${text}`;
+    };
+    keyOf("right", "x right");
+    keyOf("centre", "y down");
+    keyOf("left", "z away, about the middle of the body, in bone lengths");
+    const canvas = make("canvas", "", figure);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "a joint over time");
+    const seek = (event) => {
+      if (event.type === "pointermove" && !event.buttons) return;
+      const area = canvas.getBoundingClientRect();
+      const [first, last] = range();
+      const part = (event.clientX - area.left) / area.width;
+      go(first + Math.max(0, Math.min(last - first, Math.round(part * (last - first)))));
+    };
+    canvas.onpointerdown = canvas.onpointermove = seek;
+    return canvas;
+  }
+
+  // The samples of the film that is shown.
+  function range() {
+    const film = data.samples[current].film;
+    let [first, last] = [current, current];
+    while (first > 0 && data.samples[first - 1].film === film) first -= 1;
+    while (last < count - 1 && data.samples[last + 1].film === film) last += 1;
+    return [first, last];
+  }
+
+  function drawTrace(colours) {
+    trace.parentNode.hidden = !data.samples[current].film;
+    if (trace.parentNode.hidden) return;
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [trace.clientWidth, trace.clientHeight];
+    [trace.width, trace.height] = [width * ratio, height * ratio].map(Math.round);
+    const pen = trace.getContext("2d");
+    pen.scale(ratio, ratio);
+    const [first, last] = range();
+    const points = data.samples.slice(first, last + 1)
+      .map((sample) => Object.values(sample.poses)[0][traced]);
+    const reach = Math.max(0.1, ...points.flatMap((p) => (p || []).map(Math.abs)));
+    const x = (i) => (i / Math.max(last - first, 1)) * width;
+    const y = (value) => height / 2 + (value / reach) * (height / 2 - 5);
+    stroke(pen, [[0, y(0)], [width, y(0)]], colours.line, 1);
+    ["right", "centre", "left"].forEach((name, axis) => {
+      pen.strokeStyle = colours[name];
+      pen.lineWidth = 1.8;
+      pen.beginPath();
+      points.forEach((p, i) => {
+        if (p) pen[i && points[i - 1] ? "lineTo" : "moveTo"](x(i), y(p[axis]));
+      });
+      pen.stroke();
+    });
+    const now = x(current - first);
+    stroke(pen, [[now, 0], [now, height]], colours.text, 1.2);
   }
 
   // --- mouse and touch --------------------------------------------------------
@@ -185,10 +294,7 @@
       fingers.set(event.pointerId, [event.clientX, event.clientY]);
       if (fingers.size === 2) zoom(gap() / (before || 1));
       else if (fingers.size === 1) {
-        const pitch = view.pitch + (event.clientY - last[1]) * 0.01;
-        view.yaw += (event.clientX - last[0]) * 0.01;
-        view.pitch = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, pitch));
-        draw();
+        rotate((event.clientX - last[0]) * 0.01, (event.clientY - last[1]) * 0.01);
       }
     };
     if (!panel.name) return;
@@ -254,6 +360,7 @@
       if (panel.name) drawPose(panel, colours);
       else drawPicture(panel, colours);
     });
+    if (trace) drawTrace(colours);
   }
 
   function clear({ canvas }) {

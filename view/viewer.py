@@ -19,6 +19,7 @@ from runtime.files import write_text
 from view import overlay, plot3d
 
 _HERE = Path(__file__).parent
+PREDICTED = {"student": "predicted 3D pose", "picture": "picture and predicted joints"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class ViewerSample:
     spread: np.ndarray | None = None  # standard deviations of the only pose
     # (P, 2) to be drawn on the picture, as parts of its width and height.
     points: np.ndarray | None = None
+    film: str = ""  # the video that it is a frame of
+    seconds: float = 0.0  # when, in that video
 
 
 def viewer_html(
@@ -43,10 +46,17 @@ def viewer_html(
     """A part of a page: poses of one sample at a time, turned by mouse or finger.
 
     All poses of a sample turn together; keys, buttons and a slider go through the
-    samples. Its style is that of :func:`write_page`. ``labels``: name of a pose -> its
-    title; ``page``: whether it has the page for itself, so that the keys work
-    everywhere, and the joints are named from the start.
+    samples, and play them: frames of a video at its rate. Below frames, a joint is
+    traced over time. Its style is that of :func:`write_page`. ``labels``: name of a
+    pose -> its title, and that of the ``"picture"``; ``page``: whether it has the page
+    for itself, so that the keys work everywhere, and the joints are named from the
+    start.
     """
+    shown = [_record(sample, skeleton) for sample in samples]
+    for sample, following, record in zip(samples, samples[1:], shown, strict=False):
+        gap = following.seconds - sample.seconds
+        if sample.film and sample.film == following.film and gap > 0:
+            record["wait"] = round(1000 * gap)
     record = {
         "joints": list(skeleton.joints),
         "edges": [list(edge) for edge in skeleton.edges],
@@ -54,7 +64,7 @@ def viewer_html(
         "joint_sides": list(skeleton.sides),
         "labels": dict(labels or {}),
         "page": page,
-        "samples": [_record(sample, skeleton) for sample in samples],
+        "samples": shown,
     }
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     # So that it may stand inside a script element.
@@ -97,9 +107,10 @@ def write_viewer(
         )
     colours = colour_keys(right="right", left="left", centre="centre")
     body = (
-        f"<h1>Predicted poses</h1><p class='soft'>{shown}. Depth is relative, in the "
+        f"<h1>Predicted poses</h1><p class='soft'>{shown}. All that is drawn is "
+        "predicted, also on the pictures; no label is shown. Depth is relative, in the "
         f"unit of the picture: one picture tells no metres. {colours}</p>"
-        + viewer_html(samples, skeleton, labels={"student": "3D pose"}, page=True)
+        + viewer_html(samples, skeleton, labels=PREDICTED, page=True)
         + "<noscript>This page draws with JavaScript; please allow it.</noscript>"
     )
     write_page(path, "Predicted poses", body, kind="viewer-page")
@@ -119,6 +130,7 @@ def _record(sample: ViewerSample, skeleton: Skeleton) -> dict[str, Any]:
     record: dict[str, Any] = {
         "image": sample.image,
         "caption": sample.caption,
+        "film": sample.film,
         "reach": round(max(plot3d.pose_reach(list(poses.values()), skeleton)), 3),
         "poses": {
             name: _rounded(plot3d.normalise_pose(pose, skeleton))
