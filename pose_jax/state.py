@@ -53,13 +53,22 @@ class StudentRecord:
         """From what :meth:`to_dict` gave; ``source`` is named in the error.
 
         Raises:
-            ValueError: a record of another format.
+            ValueError: a record of another format, or a value that no student has.
         """
         fields = dict(record)
         wanted = {field.name for field in dataclasses.fields(cls)}
         if fields.pop("format", None) != 1 or fields.keys() != wanted:
             raise ValueError(f"{source} is not of format 1; train the student again")
         fields["skeleton"] = Skeleton.from_dict(fields["skeleton"])
+        side, padding = fields["image_size"], fields["padding"]
+        possible = {
+            "image_size": type(side) is int and 0 < side <= 4096,
+            "padding": type(padding) in (int, float) and 0 < padding <= 100,
+            "depth_sign": fields["depth_sign"] in (1, -1),
+            "box": fields["box"] in ("landmarks", "annotation"),
+        }
+        for name in (n for n, good in possible.items() if not good):
+            raise ValueError(f"{source}: {name} = {fields[name]!r} is no student's")
         return cls(**fields)
 
     def save(self, folder: str | Path) -> None:

@@ -176,10 +176,12 @@ def read(folder: str | Path) -> TeacherFile:
         raise ValueError(
             f"{path}: format is {found!r}, this version reads {FORMAT}; train again"
         )
-    needed = {"skeleton", "depth_sign", "depth_sign_source", "config", "splits"}
-    needed |= {"digests"}
-    missing = sorted(needed - record.keys())
-    if missing or "joints" not in record["skeleton"]:
+    records = {"skeleton", "config", "splits", "digests"}
+    needed = {"depth_sign", "depth_sign_source", *records}
+    missing = sorted(n for n in needed if n not in record) or [
+        n for n in sorted(records) if not isinstance(record[n], dict)
+    ]
+    if missing or not isinstance(record["skeleton"].get("joints"), list):
         raise ValueError(f"{path} lacks {missing or ['skeleton.joints']}; train again")
     _check_sign(record["depth_sign"], record["depth_sign_source"])
     arrays, _ = read_arrays(folder / "teacher.safetensors", remedy=_REMEDY)
@@ -193,10 +195,17 @@ def read(folder: str | Path) -> TeacherFile:
         )
     signs = np.tile(np.array([1, 1, record["depth_sign"]], np.float32), rows // 3)
     fields = {name: record[name] for name in needed}
+    try:
+        params = _nested(arrays)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"{folder / 'teacher.safetensors'} has other arrays than a teacher "
+            f"({sorted(arrays)[:3]}, ...); train again"
+        ) from error
     return TeacherFile(
         folder=folder,
         dictionary=signs[:, None] * dictionary,
-        params=_nested(arrays),
+        params=params,
         **fields,
     )
 

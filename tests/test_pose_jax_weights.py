@@ -92,6 +92,7 @@ def test_other_files_are_refused_with_a_remedy(folder, tmp_path):
     [
         *("null", "[]", '"x"', "{", "[" * 5000, '{"format": 1}'),
         *("net", "skeleton", "mode", "image_size", "resnet_layers", "width"),
+        *("padding", "depth_sign", "box"),
     ],
 )
 def test_a_record_that_no_student_has_is_one_line(folder, student):

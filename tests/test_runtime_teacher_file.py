@@ -97,6 +97,10 @@ def _edit(folder, **changes):
     write_json(path, record, sealed=True)
 
 
+D = np.zeros((15, 2))
+COUNT = {"params/mix/count": np.array(9)}
+
+
 def _swap(folder, **arrays):
     write_arrays(folder / "teacher.safetensors", arrays)
 
@@ -108,11 +112,17 @@ def _swap(folder, **arrays):
         (lambda f: (f / "teacher.json").write_text("{"), "not valid JSON"),
         (lambda f: _edit(f, format=1), "format is 1"),
         (lambda f: _edit(f, splits=None), r"lacks \['splits'\]"),
+        (lambda f: _edit(f, splits=3), r"lacks \['splits'\]"),
+        (lambda f: _edit(f, skeleton=[]), r"lacks \['skeleton'\]"),
+        (lambda f: _edit(f, skeleton={"joints": 5}), r"lacks \['skeleton\.joints'\]"),
+        (lambda f: _edit(f, depth_sign=[]), r"depth_sign is \[\]"),
         (lambda f: _edit(f, depth_sign=0), "depth_sign is 0"),
         (lambda f: _edit(f, depth_sign_source="guess"), "depth_sign_source is 'guess'"),
         (lambda f: (f / "teacher.safetensors").write_bytes(b"no"), "not a safetensors"),
         (lambda f: _swap(f, dictionary=np.zeros((6, 2))), r"\(6, 2\).* needs 15 rows"),
         (lambda f: _swap(f, x=np.zeros(1)), r"dictionary has shape \(0, 0\)"),
+        (lambda f: _swap(f, dictionary=D, x=np.zeros(1)), "has other arrays than a te"),
+        (lambda f: _swap(f, dictionary=D, **COUNT), "has other arrays than a teacher"),
     ],
 )
 def test_a_wrong_folder_is_refused_with_its_file(folder, damage, message):
