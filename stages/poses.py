@@ -174,8 +174,7 @@ class Predictions:
         self._entries.seek(0)
         file = self._open("predictions.json")
         file.write("[")
-        columns = csv_columns(self.skeleton.joints, metric=scales is not None)
-        tables: list[Any] = []
+        tables = [self._open_table(0, metric=scales is not None)]
         for i, line in enumerate(self._entries):
             person, number, entry = json.loads(line)
             if scales is not None:
@@ -184,15 +183,17 @@ class Predictions:
             text = json.dumps(entry, ensure_ascii=False, allow_nan=False)
             file.write(("," if i else "") + "\n" + text)
             while len(tables) <= person:
-                suffix = f"_person{len(tables) + 1}" if tables else ""
-                table = csv.writer(
-                    self._open(f"predictions{suffix}.csv"), lineterminator="\n"
-                )
-                table.writerow(columns)
-                tables.append(table)
+                tables.append(self._open_table(len(tables), metric=scales is not None))
             tables[person].writerow(_csv_row(entry, number))
         file.write("\n]\n")
         self._files.close()
+
+    def _open_table(self, person: int, *, metric: bool) -> Any:
+        suffix = f"_person{person + 1}" if person else ""
+        file = self._open(f"predictions{suffix}.csv")
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(csv_columns(self.skeleton.joints, metric=metric))
+        return table
 
     def report(self, folder: Path) -> None:
         """Says what was written to ``folder``, on the error output.
