@@ -194,7 +194,6 @@ def read(folder: str | Path) -> TeacherFile:
             f"needs {rows} rows; the files are of different runs"
         )
     signs = np.tile(np.array([1, 1, record["depth_sign"]], np.float32), rows // 3)
-    fields = {name: record[name] for name in needed}
     try:
         params = _nested(arrays)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
@@ -206,7 +205,7 @@ def read(folder: str | Path) -> TeacherFile:
         folder=folder,
         dictionary=signs[:, None] * dictionary,
         params=params,
-        **fields,
+        **{name: record[name] for name in needed},
     )
 
 

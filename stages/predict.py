@@ -23,7 +23,7 @@ from input_pipeline.pictures import cut_patch, is_video, video_facts
 from pose_jax.estimator import Crop, PoseEstimator
 from runtime.files import own_outputs
 from runtime.progress import progress
-from stages.boxes import Picture, find_sources, pictures_of
+from stages.boxes import Picture, Source, find_sources, pictures_of
 from stages.drawings import FILM, LONGEST, Body, View
 from stages.metric import parse_length
 from stages.poses import NAMES, SPREADS, Predictions
@@ -54,32 +54,41 @@ def predict(config: Any, workdir: str | Path) -> Path:
     estimator = PoseEstimator.load(
         workdir, mode=options.mode, batch_size=options.batch_size, mirror=options.mirror
     )
-    record = estimator.record
-    length = parse_length(options.length, record.skeleton) if options.length else None
+    record, length = estimator.record, options.length
+    length = parse_length(length, record.skeleton) if length else None
     sources = find_sources(options.images, options.annotations, box=record.box)
-    facts = {s.file: video_facts(s.file) for s in sources if is_video(s.file)}
-    # A guess for videos that do not say how long they are.
-    total = sum(-(-facts.get(s.file, (1,))[0] // options.every) for s in sources)
     folder = Path(options.out) if options.out else Path(workdir) / "predictions"
     inputs = [source.file for source in sources]
     inputs += [Path(options.annotations)] if options.annotations else []
-    cutter = Cutter(
-        estimator,
-        {file: rate for file, (_, rate) in facts.items()},
-        overlays=options.overlays,
-        looks=options.viewer_samples > 0,
-    )
-    about = {
-        "spread": SPREADS["mirror" if estimator.mirror else "heat"],
-        "student": {"mode": record.mode, "net": record.net},
-    }
+    with own_outputs(folder, NAMES, inputs=inputs) as temporary:
+        predictions = _write(temporary, options, estimator, sources, length)
+    predictions.report(folder)
+    return folder / "predictions.json"
+
+
+def _write(
+    folder: Path,
+    options: Any,
+    estimator: PoseEstimator,
+    sources: Sequence[Source],
+    length: tuple[tuple[int, int], float] | None,
+) -> Predictions:
+    """Writes all files to a folder; returns what wrote them."""
+    facts = {s.file: video_facts(s.file) for s in sources if is_video(s.file)}
+    # A guess for videos that do not say how long they are.
+    total = sum(-(-facts.get(s.file, (1,))[0] // options.every) for s in sources)
+    rates = {file: rate for file, (_, rate) in facts.items()}
+    looks = options.viewer_samples > 0
+    cutter = Cutter(estimator, rates, overlays=options.overlays, looks=looks)
+    record = estimator.record
+    spread = SPREADS["mirror" if estimator.mirror else "heat"]
+    student = {"mode": record.mode, "net": record.net}
     with (
-        own_outputs(folder, NAMES, inputs=inputs) as temporary,
         ThreadPoolExecutor(THREADS) as pool,
         Predictions(
-            temporary,
+            folder,
             record.skeleton,
-            about=about,
+            about={"spread": spread, "student": student},
             expected=total,
             overlays=options.overlays,
             viewer_samples=options.viewer_samples,
@@ -90,11 +99,13 @@ def predict(config: Any, workdir: str | Path) -> Path:
     ):
         pictures = pictures_of(sources, every=options.every)
         for cuts in _ahead(_batches(pictures, cutter, pool, options.batch_size)):
-            _add(predictions, estimator, cuts)
+            views = [cut.view for cut in cuts if cut.view is not None]
+            predictions.failures += [f for cut in cuts for f in cut.failures]
+            crops = [crop for cut in cuts for crop in cut.crops]  # may be none
+            predictions.add(views, estimator.of_crops(crops))
             bar.update(predictions.pictures + len(predictions.failures))
         predictions.finish()
-    predictions.report(folder)
-    return folder / "predictions.json"
+    return predictions
 
 
 def _check(options: Any) -> None:
@@ -103,15 +114,6 @@ def _check(options: Any) -> None:
             raise ValueError(
                 f"config.predict.{name} = {options[name]} is not at least {least}"
             )
-
-
-def _add(
-    predictions: Predictions, estimator: PoseEstimator, cuts: Sequence[Cut]
-) -> None:
-    views = [cut.view for cut in cuts if cut.view is not None]
-    predictions.failures += [f for cut in cuts for f in cut.failures]
-    crops = [crop for cut in cuts for crop in cut.crops]  # may be none
-    predictions.add(views, estimator.of_crops(crops))
 
 
 @dataclasses.dataclass(frozen=True)
