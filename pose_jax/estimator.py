@@ -332,6 +332,8 @@ class PoseEstimator:
 def find_student(path: str | Path, mode: str = "") -> Path:
     """The folder of a student: ``path`` itself, or ``student_<mode>`` in it.
 
+    Without a ``mode``, one whose training has ended, where there is one.
+
     Raises:
         ValueError: none is trained there, not the one asked for, or several are.
     """
@@ -350,15 +352,17 @@ def find_student(path: str | Path, mode: str = "") -> Path:
         raise ValueError(
             f"{path} is not the workdir of a run (no student_<mode> in it)"
         )
-    chosen = mode or ("distill" if "distill" in modes else modes[0])
-    if not mode and chosen != "distill" and len(modes) > 1:
+    done = [m for m in modes if (path / "finished" / f"student_{m}.json").is_file()]
+    offered = done or modes
+    chosen = mode or ("distill" if "distill" in offered else offered[0])
+    if not mode and chosen != "distill" and len(offered) > 1:
         raise ValueError(
-            f"{path} has several students ({', '.join(modes)}); say which by mode="
+            f"{path} has several students ({', '.join(offered)}); say which by mode="
         )
     if chosen not in modes:
         raise ValueError(
-            f"{path} has no student {chosen!r}, but {', '.join(map(repr, modes))}; "
-            f"choose it by --config.predict.mode={modes[0]} (in Python: mode=)"
+            f"{path} has no student {chosen!r}, but {', '.join(map(repr, offered))}; "
+            f"choose it by --config.predict.mode={offered[0]} (in Python: mode=)"
         )
     return found[f"student_{chosen}"]
 

@@ -12,8 +12,9 @@ import tiny_student as tiny
 
 import pose_jax
 from pose_jax import PoseEstimator
-from pose_jax.estimator import load_student
+from pose_jax.estimator import find_student, load_student
 from pose_jax.weights import save_weights
+from runtime.workdir import mark_finished
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -171,6 +172,12 @@ def test_one_of_several_students_is_chosen(tmp_path):
         PoseEstimator.load(tmp_path, mode="distill")
     tiny.write_student(tmp_path, "distill")
     assert PoseEstimator.load(tmp_path).record.mode == "distill"
+    # While that one is still trained, the finished ones are offered.
+    mark_finished(tmp_path, "student_weaksup_bs")
+    assert find_student(tmp_path).name == "student_weaksup_bs"
+    assert find_student(tmp_path, "distill").name == "student_distill"
+    with pytest.raises(ValueError, match="no student 'x', but 'weaksup_bs'; choose"):
+        find_student(tmp_path, "x")
 
 
 @pytest.mark.parametrize(
