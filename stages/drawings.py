@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ LONGEST = 1920  # side of a drawn picture, pixels
 FILM = 960  # longer side of a picture in a film, pixels
 RATE = 25.0  # of a film of a video that does not say its own
 TURN = 8.0  # seconds in which a pose turns once
-STEM = 100  # letters of a name that are kept: file systems allow 255 bytes
+STEM = 200  # bytes of a name that are kept: file systems allow 255
+WAITING = 8  # pictures that are drawn and not yet written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +75,22 @@ class Drawings:
             keypoints: (N, P, 2) of their bodies, in their order, pixels.
             poses: (N, P, 3) of the same in the camera frame, any unit.
         """
-        jobs, row = [], 0
+        jobs: collections.deque[tuple[View, Future[Image.Image | None]]] = (
+            collections.deque()
+        )
+        row = 0
         for view in views:
             rows = slice(row, row + len(view.bodies))
             row = rows.stop
-            if view.thumbnail is not None:
-                turned = self._turned(view, poses[rows])
-                arguments = view, keypoints[rows], self._skeleton, turned
-                jobs.append((view, self._pool.submit(_draw, *arguments)))
-        for view, job in jobs:
-            self._save(view, job.result())
+            if view.thumbnail is None:
+                continue
+            arguments = keypoints[rows], self._skeleton, self._turned(view, poses[rows])
+            path = None if view.frame is not None else self._path(view.name, ".jpg")
+            jobs.append((view, self._pool.submit(_draw, view, *arguments, path)))
+            if len(jobs) > WAITING:
+                self._finish(*jobs.popleft())
+        for job in jobs:
+            self._finish(*job)
 
     def _turned(
         self, view: View, poses: np.ndarray
@@ -94,9 +102,10 @@ class Drawings:
         turns = view.frame / ((view.rate or RATE) * TURN)
         return poses[0], 2 * math.pi * turns, self._reach
 
-    def _save(self, view: View, drawn: Image.Image) -> None:
-        if view.frame is None:
-            drawn.save(self._path(view.name, ".jpg"), quality=90)
+    def _finish(self, view: View, job: Future[Image.Image | None]) -> None:
+        """Waits until a picture is drawn; a frame goes into its film."""
+        drawn = job.result()
+        if drawn is None or view.frame is None:
             return
         if self._film is None or self._film.name != view.name:
             self.close()
@@ -112,8 +121,8 @@ class Drawings:
 
     def _path(self, name: str, suffix: str) -> Path:
         """Numbered where two pictures share a name, whatever the case of letters."""
-        stem, copy = Path(name).stem[:STEM], 1
-        stem = stem.encode("utf-8", "backslashreplace").decode()
+        stem = Path(name).stem.encode("utf-8", "backslashreplace")
+        stem, copy = stem[:STEM].decode("utf-8", "ignore"), 1
         found = f"{stem}{suffix}"
         while found.casefold() in self._names:
             copy += 1
@@ -127,7 +136,9 @@ def _draw(
     keypoints: np.ndarray,
     skeleton: Skeleton,
     turned: tuple[np.ndarray, float, float] | None,
-) -> Image.Image:
+    path: Path | None,
+) -> Image.Image | None:
+    """Draws a picture, and writes it to a path or returns it."""
     assert view.thumbnail is not None
     image = np.asarray(Image.open(io.BytesIO(view.thumbnail)))
     height, width = image.shape[:2]
@@ -136,8 +147,9 @@ def _draw(
     scale = np.array([width, height]) / view.size
     for body in keypoints:
         image = draw_skeleton(image, body * scale, skeleton, supersample=supersample)
-    if view.frame is None:
-        return Image.fromarray(image)
+    if path is not None:
+        Image.fromarray(image).save(path, quality=90)
+        return None
     pair = Image.new("RGB", (width + height, height), "white")
     pair.paste(Image.fromarray(image))
     if turned is not None:

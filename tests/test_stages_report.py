@@ -72,7 +72,7 @@ def test_the_best_the_median_and_the_worst_are_shown(data):
 
 def test_a_page_that_no_run_wrote_is_not_replaced(data, tmp_path, monkeypatch):
     monkeypatch.setattr("nrsfm_jax.evaluate.evaluate", lambda *_: None)
-    config = ConfigDict({"data": {"name": "coco"}, "student": {"modes": ()}})
+    config = ConfigDict({"seed": 0, "data": {"name": "x"}, "student": {"modes": ()}})
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"report\.html was not written by an earlier"):
         report.write(config, tmp_path, data)
