@@ -44,7 +44,7 @@ _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
 # The components start with this share of the single Gaussian's covariance.
 _FIRST_SPREAD = 0.5
 # Samples of the average covariance that each gets, see `gaussians.maximise`.
-_POOLING = 100.0
+POOLING = 100.0
 # Where landmarks are missing: steps of the exact EM at the end, and after how many the
 # likeliest pairs of component and view are looked for again.
 _EXACT_STEPS, _EXACT_REFRESH = 30, 15
@@ -341,7 +341,7 @@ def fit_mixture(
         samples = beside_mirrored(samples, mirror)
         w = expected_pose(single, *samples)[0][..., :2]
     w = jnp.asarray(w.reshape(len(w), -1))
-    run = functools.partial(run_em, samples=samples, pooling=_POOLING, filled=w)
+    run = functools.partial(run_em, samples=samples, pooling=POOLING, filled=w)
     start = split(single, w, key=pick, components=components)
     if complete:
         return run(start, steps=steps)
@@ -352,7 +352,7 @@ def fit_mixture(
     starts = (start, *(others if components > 1 else ()))
     start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
     fitted = run(start, steps=steps)
-    exact = functools.partial(run_exact, steps=_EXACT_STEPS, pooling=_POOLING)
+    exact = functools.partial(run_exact, steps=_EXACT_STEPS, pooling=POOLING)
     # The caller may leave the mirror images out where the numbers are not finite.
     return exact(fitted, samples) if is_finite(fitted) else fitted
 
@@ -373,14 +373,14 @@ def split(
     count = min(components, len(w))
     rows = jax.random.choice(key, len(w), (count,), replace=False)
     return single._replace(
-        mu=_posterior_shapes(single, w[rows]),
+        mu=posterior_shapes(single, w[rows]),
         Sigma=jnp.tile(_FIRST_SPREAD * single.Sigma, (count, 1, 1)),
         log_weight=jnp.full(count, -np.log(count), w.dtype),
     )
 
 
 @jax.jit
-def _posterior_shapes(
+def posterior_shapes(
     single: GaussianMixture, w: Float[Array, "n e"]
 ) -> Float[Array, "n d"]:
     """mu + K_g (w - A_g mu) at the likeliest view of each sample."""

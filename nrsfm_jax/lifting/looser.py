@@ -51,6 +51,8 @@ class Looser(NamedTuple):
         variance: (C,) factor f^2 of Sigma.
         log_prior: (C,) log of the pair's probability.
         free: (C,) whether its view is one of those in any rotation.
+        coarse: (B,) some pairs, to rank by where the ranking takes long.
+        like: (C,) the one in ``coarse`` that stands for each pair; -1: none.
     """
 
     mu: Float[Array, "k d"]
@@ -61,6 +63,8 @@ class Looser(NamedTuple):
     variance: Float[Array, " c"]
     log_prior: Float[Array, " c"]
     free: Bool[Array, " c"]
+    coarse: Int[Array, " b"]
+    like: Int[Array, " c"]
 
 
 def looser(mixture: GaussianMixture) -> Looser:
@@ -92,6 +96,34 @@ def looser(mixture: GaussianMixture) -> Looser:
         jnp.asarray(np.concatenate(variance), jnp.float32),
         jnp.asarray(np.concatenate(log_prior), jnp.float32),
         jnp.asarray(np.concatenate(view) >= G),
+        *_coarse(K * G, K * len(free)),
+    )
+
+
+def _coarse(upright: int, free: int) -> tuple[Int[Array, " b"], Int[Array, " c"]]:
+    """The middle width stands for all widths; every fourth free pair for itself."""
+    some = np.arange(0, free, 4)
+    coarse = np.concatenate([upright + np.arange(upright), 3 * upright + some])
+    like = np.full(free, -1)
+    like[some] = upright + np.arange(len(some))
+    like = np.concatenate([np.tile(np.arange(upright), len(WIDTHS)), like])
+    return jnp.asarray(coarse, jnp.int32), jnp.asarray(like, jnp.int32)
+
+
+def as_fitted(mixture: GaussianMixture) -> Looser:
+    """The pairs of a mixture as they are."""
+    k, g = (x.ravel() for x in np.indices((len(mixture.mu), len(mixture.views))))
+    return Looser(
+        mixture.mu,
+        mixture.Sigma,
+        mixture.views,
+        jnp.asarray(k, jnp.int32),
+        jnp.asarray(g, jnp.int32),
+        jnp.ones(len(k), jnp.float32),
+        mixture.log_weight[k] + mixture.log_view_weight[g],
+        jnp.zeros(len(k), bool),
+        jnp.arange(len(k)),
+        jnp.arange(len(k)),
     )
 
 
@@ -104,7 +136,7 @@ def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> PairTerms:
     noise = noise + jnp.square(sigma) * jnp.eye(e, dtype=dtype)
 
     def chunk(own):
-        k, g, variance, log_prior, _ = own
+        k, g, variance, log_prior = own
         mean, C = jax.vmap(image_of)(pairs.mu[k], pairs.Sigma[k], pairs.views[g])
         C = jnp.moveaxis(variance[:, None, None] * C + noise[None], 0, -1)
         inverse, log_det = sweep(C, pivots=e)
@@ -114,6 +146,6 @@ def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> PairTerms:
 
     count = len(pairs.component)
     rows = jnp.arange(-(-count // _TOGETHER) * _TOGETHER) % count
-    chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:]]
+    chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:7]]
     done = jax.lax.map(chunk, chunks)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], done)

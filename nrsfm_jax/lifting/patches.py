@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 
 class Patches(NamedTuple):
@@ -54,3 +54,39 @@ def extent(
     low = np.where(mask, xy, np.inf).min(axis=1)
     high = np.where(mask, xy, -np.inf).max(axis=1)
     return np.where(labelled.any(1), np.max(high - low, axis=1, initial=-np.inf), 0)
+
+
+def least_box(
+    xy: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The joint without which the box is smallest, and how small in proportion."""
+    whole, rows = extent(xy, labelled), np.arange(len(xy))
+    joint, least = np.zeros(len(xy), int), np.full(len(xy), np.inf)
+    for axis in (0, 1):
+        for side, pick in ((np.inf, np.argmin), (-np.inf, np.argmax)):
+            other = pick(np.where(labelled, xy[..., axis], side), axis=1)
+            left = labelled.copy()
+            left[rows, other] = False
+            size = np.where(left.any(1), extent(xy, left), np.inf)
+            better = size < least
+            joint, least = np.where(better, other, joint), np.where(better, size, least)
+    return joint, np.where(whole > 0, least / np.where(whole > 0, whole, 1), 1)
+
+
+def far_joints(
+    xy: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"], reach: float
+) -> Bool[np.ndarray, "n p"]:
+    """Landmarks so far off that the box shrinks below ``reach`` of it without them.
+
+    Found before all else, because they make the patch of the others too large. Half of
+    the joints remain.
+    """
+    far, rows = np.zeros(labelled.shape, bool), np.arange(len(xy))
+    for _ in range(labelled.shape[1] // 2):
+        left = labelled & ~far
+        joint, least = least_box(xy, left)
+        found = (least < reach) & (2 * (left.sum(1) - 1) >= labelled.shape[1])
+        if not found.any():
+            break
+        far[rows[found], joint[found]] = True
+    return far

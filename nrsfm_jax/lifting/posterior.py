@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.spatial.transform import Rotation
 
 from nrsfm_jax.em.gaussians import (
     HIGHEST,
@@ -36,6 +37,11 @@ KEPT = 32
 # The pairs are too sure of each other: their log densities are divided by this where
 # they vote about the sign of the depth.
 _TEMPERATURE = 4.0
+# Of views in any rotation: pairs around which others are looked at, and their turns
+# about the camera's axes.
+_TURNED, _DEGREES = 4, 16.0
+_AXES = (np.indices((3, 3, 3)) - 1).reshape(3, -1).T * _DEGREES
+_TURNS = Rotation.from_rotvec(_AXES, degrees=True).as_matrix().astype(np.float32)
 
 
 class PoseGiven(NamedTuple):
@@ -168,25 +174,57 @@ def pose_given(
     return found._replace(log_p=found.log_p + left_out)
 
 
+def turned_given(
+    pairs: Looser,
+    ranked: Float[Array, " c"],
+    w: Float[Array, "p 2"],
+    labelled: Bool[Array, " p"],
+    variance: Float[Array, " p"],
+) -> PoseGiven:
+    """:func:`pose_given` from views around those of the few likeliest pairs.
+
+    The grid of any rotation is coarse: a finer one here costs less than one everywhere.
+    """
+    _, chosen = jax.lax.top_k(ranked, _TURNED)
+    mean, S = shapes_of(pairs, chosen)
+    P, count = mean.shape[1], len(_TURNS)
+    T = jnp.asarray(_TURNS)
+    mean = einsum("kpa,lab->klpb", mean, T).reshape(-1, P, 3)
+    S = einsum("kpaqb,lac->klpcqb", S.reshape(-1, P, 3, P, 3), T)
+    S = einsum("klpcqb,lbd->klpcqd", S, T).reshape(-1, 3 * P, 3 * P)
+    log_prior = jnp.repeat(pairs.log_prior[chosen] - np.log(count), count)
+    given = given_pairs(mean, S, log_prior, w, labelled, variance)
+    return mixed(given, jnp.repeat(pairs.free[chosen], count))
+
+
 def rank(
+    pairs: Looser,
     terms: PairTerms,
     W: Float[Array, "n p 2"],
     labelled: Bool[Array, "n p"],
     *,
     gaps: int,
 ) -> Float[Array, "n c"]:
-    """log p(w, c) of all pairs, of samples with at most ``gaps`` missing joints."""
+    """About log p(w, c) of all pairs, of samples with at most ``gaps`` missing joints.
+
+    Exact where nothing is missing. Else only some pairs are looked at, and stand for
+    others of the same component and view.
+    """
     w = W.reshape(len(W), -1)
     if gaps == 0:
         centre = jnp.mean(w, axis=0)
         about = terms._replace(mean=terms.mean - centre[None])
         return log_joints(features_of(w - centre[None]), about)
-    return jax.lax.map(
-        lambda own: condition(terms, *own, gaps=gaps).log_joint, (w, labelled)
+    some = jax.tree.map(lambda x: x[pairs.coarse], terms)
+    seen = jax.lax.map(
+        lambda own: condition(some, *own, gaps=gaps).log_joint, (w, labelled)
     )
+    seen = seen - pairs.log_prior[pairs.coarse][None]
+    known = jnp.where((pairs.like >= 0)[None], seen[:, pairs.like], -jnp.inf)
+    return known + pairs.log_prior[None]
 
 
-@functools.partial(jax.jit, static_argnames="gaps")
+@functools.partial(jax.jit, static_argnames=("gaps", "turned"))
 def poses_given(
     pairs: Looser,
     terms: PairTerms,
@@ -195,11 +233,14 @@ def poses_given(
     variance: Float[Array, "n p"],
     *,
     gaps: int,
+    turned: bool = False,
 ) -> PoseGiven:
-    """:func:`pose_given` of samples with at most ``gaps`` missing joints."""
-    ranked = rank(terms, W, labelled, gaps=gaps)
+    """:func:`pose_given` of samples with at most ``gaps`` missing joints.
+
+    With ``turned`` by :func:`turned_given`.
+    """
+    ranked = rank(pairs, terms, W, labelled, gaps=gaps)
     # One after the other: the matrices of 32 pairs fit the cache, those of a batch
     # would not.
-    return jax.lax.map(
-        lambda own: pose_given(pairs, *own), (ranked, W, labelled, variance)
-    )
+    one = turned_given if turned else pose_given
+    return jax.lax.map(lambda own: one(pairs, *own), (ranked, W, labelled, variance))

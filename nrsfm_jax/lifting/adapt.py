@@ -1,0 +1,96 @@
+"""Shapes fitted again, to landmarks of other bodies and motions as well.
+
+Off the motions that it has seen a teacher lacks data, and landmarks are data: no 3D is
+needed to learn. EM goes on from the kept mixture, so that its body frame, and with it
+the sign of depth, stays; components are added where the new landmarks are unlikely.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from nrsfm_jax.em.fit import POOLING, is_finite, posterior_shapes, run_em
+from nrsfm_jax.em.gaussians import GaussianMixture, einsum, single_gaussian
+from nrsfm_jax.em.posterior import expected_pose
+from nrsfm_jax.em.samples import Samples, choose_samples
+
+# Components that are added, of so unlikely new samples; their share at the start; steps
+# of EM, from so much noise.
+_ADDED, _UNLIKELY, _SHARE, _STEPS, _FIRST_SIGMA = 6, 0.5, 0.3, 60, 0.04
+_SAMPLES = 3000  # of the old and of the new landmarks each
+
+
+def refit(
+    mixture: GaussianMixture,
+    old: Samples,
+    new: Samples,
+    evidence: Float[np.ndarray, " n"],
+    *,
+    sigma: float,
+) -> GaussianMixture:
+    """EM from a mixture, on the landmarks that it was fitted to and on others.
+
+    Args:
+        mixture: the kept one.
+        old: landmarks of its fit.
+        new: the others.
+        evidence: (N,) how likely each new sample is.
+        sigma: noise of the landmarks, patch units.
+
+    Raises:
+        ValueError: fewer than 2 samples with a landmark, or numbers that are not
+            finite at the end.
+    """
+    key = jax.random.key(0)
+    parts = [
+        choose_samples(*map(np.asarray, some), key=key, num_samples=_SAMPLES)
+        for some in (old, new)
+    ]
+    samples = Samples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    single = one_gaussian(mixture)
+    unlikely = np.argsort(evidence)[: max(_ADDED, int(_UNLIKELY * len(evidence)))]
+    rows = np.asarray(jax.random.permutation(key, len(unlikely)))[:_ADDED]
+    rows = unlikely[rows]
+    chosen = np.asarray(new.W)[rows], np.asarray(new.labelled)[rows]
+    w = jnp.asarray(expected_pose(single, *chosen)[0][..., :2].reshape(len(rows), -1))
+    start = mixture._replace(
+        mu=jnp.concatenate([mixture.mu, posterior_shapes(single, w)]),
+        Sigma=jnp.concatenate(
+            [mixture.Sigma, jnp.tile(0.5 * single.Sigma, (len(rows), 1, 1))]
+        ),
+        log_weight=jnp.concatenate(
+            [
+                mixture.log_weight + np.log(1 - _SHARE),
+                jnp.full(len(rows), np.log(_SHARE / len(rows)), jnp.float32),
+            ]
+        ),
+        sigma=jnp.float32(sigma),
+    )
+    filled = np.asarray(expected_pose(mixture, *samples)[0][..., :2])
+    fitted = run_em(
+        start,
+        samples,
+        steps=_STEPS,
+        first_sigma=max(_FIRST_SIGMA, sigma),
+        pooling=POOLING,
+        filled=filled.reshape(len(filled), -1),
+    )
+    if not is_finite(fitted):
+        raise ValueError(
+            f"the EM on {len(parts[1].W)} new and {len(parts[0].W)} old samples ended "
+            "in numbers that are not finite: give more landmarks, or do not adapt"
+        )
+    return fitted
+
+
+def one_gaussian(mixture: GaussianMixture) -> GaussianMixture:
+    """The single Gaussian of the mean and the covariance of a mixture."""
+    weight = jnp.exp(mixture.log_weight)
+    mu = einsum("k,kd->d", weight, mixture.mu)
+    apart = mixture.mu - mu[None]
+    Sigma = einsum("k,kab->ab", weight, mixture.Sigma)
+    Sigma = Sigma + einsum("k,ka,kb->ab", weight, apart, apart)
+    return single_gaussian(mu, Sigma, float(mixture.sigma), mixture.views)

@@ -1,0 +1,372 @@
+"""Lifting: closed forms, invariances, and what it finds on draws from the model."""
+
+import dataclasses
+from pathlib import Path
+
+import em_bodies as bodies
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from nrsfm_jax import PoseLifter, model, teacher
+from nrsfm_jax.em.gaussians import SHIFT_VARIANCE
+from nrsfm_jax.lifting import adapt, bones, cameras, hidden, looser, patches, posterior
+
+EDGES = ((0, 1), (1, 2), (0, 3), (3, 4), (0, 5))
+PAIRS = ((1, 3), (2, 4))
+NOISE = 0.04
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return bodies.two_poses(sigma=NOISE)
+
+
+@pytest.fixture(scope="module")
+def drawn(mixture):
+    """Landmarks and depth, patch units."""
+    return bodies.sample(mixture, 200)
+
+
+@pytest.fixture(scope="module")
+def fitted(mixture):
+    """Pairs and terms without tails: the model that the samples are drawn from."""
+    pairs = looser.as_fitted(mixture)
+    return pairs, looser.terms_of(pairs, jnp.float32(NOISE))
+
+
+@pytest.fixture(scope="module")
+def lifter(mixture, drawn):
+    names = [f"j{i}" for i in range(bodies.P)]
+    skeleton = {"joints": names, "edges": EDGES, "left_right": PAIRS, "root": 0}
+    params = model.init(
+        jax.random.key(0), num_landmarks=bodies.P, dictionary_sizes=(8, 4)
+    )
+    params = jax.tree.map(np.asarray, params)
+    record = teacher.Teacher(params, skeleton)
+    W = drawn[0]
+    half = patches.extent(W, np.ones(W.shape[:2], bool)) / 1.6
+    W = W / half[:, None, None]
+    return PoseLifter(mixture, record, 1.25, W, np.ones(W.shape[:2], bool))
+
+
+@pytest.fixture(scope="module")
+def pixels(drawn):
+    return 100.0 * drawn[0][:24].astype(np.float64) + (320, 240)
+
+
+@pytest.fixture(scope="module")
+def lifted(lifter, pixels):
+    return lifter(pixels, noise=0.02, focal=np.inf, covariance=True)
+
+
+def given(fitted, W, labelled, variance=NOISE**2, gaps=0):
+    own = jnp.asarray(W), jnp.asarray(labelled)
+    noise = jnp.full(labelled.shape, variance, jnp.float32)
+    return posterior.poses_given(*fitted, *own, noise, gaps=gaps)
+
+
+# --- the posterior ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [(), (2,), (0, 4)])
+def test_the_posterior_of_one_pair_is_that_of_a_gaussian(mixture, drawn, missing):
+    w = drawn[0][0]
+    labelled = ~np.isin(np.arange(bodies.P), missing)
+    variance = np.linspace(0.01, 0.06, bodies.P, dtype=np.float32) ** 2
+    pairs = looser.as_fitted(mixture)
+    mean, S = posterior.shapes_of(pairs, jnp.array([5]))
+    own = jnp.asarray(w), jnp.asarray(labelled), jnp.asarray(variance)
+    found = posterior.given_pairs(mean, S, pairs.log_prior[5:6], *own)
+    pair = list(bodies.pairs(mixture))[5]
+    turn = np.kron(np.eye(bodies.P), pair.R.T)  # S_cam = S R
+    m, V = turn @ pair.mu, turn @ pair.Sigma @ turn.T
+    xy = [3 * p + i for p in range(bodies.P) if labelled[p] for i in (0, 1)]
+    noise = np.diag(np.repeat(variance[labelled], 2))
+    shift = SHIFT_VARIANCE * np.tile(np.eye(2), (labelled.sum(), labelled.sum()))
+    C = V[np.ix_(xy, xy)] + noise + shift
+    gain = V[:, xy] @ np.linalg.inv(C)
+    image = w[labelled].ravel()
+    np.testing.assert_allclose(
+        found.pose[0].ravel(), m + gain @ (image - m[xy]), atol=2e-5
+    )
+    np.testing.assert_allclose(found.covariance[0], V - gain @ V[xy], atol=2e-6)
+    log_p = pair.log_prior + multivariate_normal.logpdf(image, m[xy], C)
+    assert float(found.log_joint[0]) == pytest.approx(log_p, abs=1e-3)
+
+
+def test_landmarks_without_noise_are_expected_where_they_are(fitted, drawn):
+    W = drawn[0][:8]
+    found = given(fitted, W, np.ones(W.shape[:2], bool), 1e-6)
+    np.testing.assert_allclose(found.image, W, atol=1e-3)
+
+
+def test_all_pairs_together_have_the_evidence_of_the_em(mixture, fitted, drawn):
+    W = drawn[0][:16]
+    found = given(fitted, W, np.ones(W.shape[:2], bool))
+    np.testing.assert_allclose(
+        found.log_p, bodies.log_evidence(mixture, W), rtol=1e-3, atol=0.01
+    )
+
+
+def test_the_interval_covers_draws_from_the_model(fitted, drawn):
+    W, depth = drawn
+    found = given(fitted, W, np.ones(W.shape[:2], bool))
+    variance = np.einsum("naa->na", found.covariance).reshape(*W.shape[:2], 3)[..., 2]
+    inside = np.abs(found.pose[..., 2] - depth) < 1.96 * np.sqrt(variance)
+    assert 0.92 < inside.mean() < 0.98
+
+
+def test_the_gradient_is_finite(fitted, drawn):
+    pairs, terms = fitted
+    w = jnp.asarray(drawn[0][0])
+    every, noise = jnp.ones(bodies.P, bool), jnp.full(bodies.P, np.float32(NOISE**2))
+
+    def depth(w):
+        ranked = posterior.rank(pairs, terms, w[None], every[None], gaps=0)[0]
+        return posterior.pose_given(pairs, ranked, w, every, noise).pose[1, 2]
+
+    slope = jax.grad(depth)(w)
+    assert np.isfinite(slope).all()
+    assert np.abs(slope).max() > 0
+
+
+def test_tails_and_free_views_are_a_distribution_over_all_pairs(mixture):
+    pairs = looser.looser(mixture)
+    assert float(jnp.exp(jax.nn.logsumexp(pairs.log_prior))) == pytest.approx(
+        1, abs=1e-3
+    )
+    share = float(jnp.exp(jax.nn.logsumexp(pairs.log_prior[pairs.free])))
+    assert share == pytest.approx(looser.FREE_WEIGHT, abs=1e-3)
+
+
+# --- outliers and hidden joints -----------------------------------------------------
+
+
+def test_a_joint_left_out_is_as_if_it_were_missing(mixture, fitted, drawn):
+    pairs, _ = fitted
+    w, every = drawn[0][0], np.ones(bodies.P, bool)
+    noise = jnp.full(bodies.P, np.float32(NOISE**2))
+    found = hidden.others_exactly(
+        pairs, jnp.arange(6), jnp.asarray(w), jnp.asarray(every), noise
+    )
+    for p in (0, 3):
+        labelled = every.copy()
+        labelled[p] = False
+        expected = bodies.log_joint(mixture, w[None], labelled[None])[0, :6]
+        np.testing.assert_allclose(found.without[:, p], expected, rtol=1e-3, atol=0.01)
+
+
+def test_outliers_are_found_and_others_kept(fitted, drawn):
+    pairs, terms = fitted
+    rng = np.random.default_rng(0)
+    W = drawn[0][:64].copy()
+    wrong = np.zeros(W.shape[:2], bool)
+    wrong[np.arange(48), rng.integers(bodies.P, size=48)] = True
+    W[wrong] += np.sign(rng.normal(size=(48, 2))) * 0.7
+    every = np.ones(W.shape[:2], bool)
+    given = patches.Patches(W, every, np.zeros((64, 2)), np.ones(64))
+    noise = np.full(W.shape[:2], NOISE**2, np.float32)
+    cost = hidden.price(np.full(W.shape[:2], hidden.OUTLIERS))
+    found = hidden.find_outliers(
+        pairs, terms, given, W - W.mean(1, keepdims=True), noise, cost
+    )
+    assert found[wrong].mean() > 0.9
+    assert found[~wrong].mean() < 0.03
+
+
+def test_hidden_joints_tell_that_error_bars_are_too_short(mixture, drawn):
+    W = jnp.asarray(drawn[0][:64])
+    every = jnp.ones(W.shape[:2], bool)
+    best = {}
+    for name, factor in (("true", 1.0), ("narrow", 0.4)):
+        narrow = mixture._replace(Sigma=mixture.Sigma * factor**2)
+        pairs = looser.as_fitted(narrow)
+        terms = looser.terms_of(pairs, jnp.float32(NOISE))
+        cost = jnp.full(W.shape[:2], np.float32(np.inf))
+        chosen, _ = hidden.likeliest_but_one(terms, W, cost)
+        noise = jnp.full(W.shape[:2], np.float32(NOISE**2))
+        best[name] = hidden.likeliest_inflation(pairs, chosen, W, every, noise)
+    assert best["true"] <= 1.1
+    assert best["narrow"] > 1.4
+
+
+def test_a_landmark_far_off_is_found_by_the_box():
+    xy = np.array([[[0.0, 0], [1, 1], [2, 0], [0, 2], [30, 1]]])
+    far = patches.far_joints(xy, np.ones((1, 5), bool), 0.6)
+    assert far.tolist() == [[False, False, False, False, True]]
+
+
+# --- bones --------------------------------------------------------------------------
+
+
+def walker(frames=48):
+    """A body of constant bones that turns and swings, and a rough idea of its depth."""
+    rng = np.random.default_rng(3)
+    length = np.array([0.5, 0.4, 0.5, 0.4, 0.6])
+    t = np.linspace(0, 2 * np.pi, frames)
+    pose = np.zeros((frames, bodies.P, 3))
+    for b, (a, c) in enumerate(EDGES):
+        phase = rng.uniform(0, 2 * np.pi)
+        tilt, turn = 0.8 * np.sin(t + phase), t + phase
+        way = np.stack(
+            [np.cos(tilt) * np.cos(turn), np.sin(tilt), np.cos(tilt) * np.sin(turn)], -1
+        )
+        pose[:, c] = pose[:, a] + length[b] * way
+    pose -= pose.mean(1, keepdims=True)
+    rough = pose[..., 2] + 0.08 * rng.normal(size=pose.shape[:2])
+    C = np.tile(0.08**2 * np.eye(bodies.P), (frames, 1, 1))
+    return pose, length, bones.Track(pose[..., :2], rough, C)
+
+
+def test_the_bones_of_a_track_are_found_and_give_its_depth():
+    pose, length, track = walker()
+    groups = bones.same_bones(EDGES, PAIRS)
+    assert groups.tolist() == [0, 1, 0, 1, 2]
+    L = bones.bone_lengths(track, 0.01, edges=EDGES, groups=groups)
+    np.testing.assert_allclose(L, length, rtol=0.06)
+    z = bones.track_depth(track, 0.01, 1.0, L, edges=EDGES)
+    before = np.abs(track.m - pose[..., 2]).mean()
+    assert np.abs(z - pose[..., 2]).mean() < 0.7 * before
+
+
+def test_proportions_sharpen_a_single_frame_at_any_scale():
+    pose, length, track = walker()
+    for scale in (1.0, 1.5):
+        own = (jnp.asarray(scale * x, jnp.float32) for x in track[:2])
+        C = jnp.asarray(scale**2 * track.C, jnp.float32)
+        ell = jnp.asarray(length, jnp.float32)
+        z = bones.fit_depths(*own, C, ell, edges=EDGES)
+        before = np.abs(track.m - pose[..., 2]).mean()
+        assert np.abs(z / scale - pose[..., 2]).mean() < 0.85 * before
+
+
+# --- cameras ------------------------------------------------------------------------
+
+
+def test_the_correction_is_exact_where_the_depth_is_known():
+    rng = np.random.default_rng(0)
+    pose = rng.normal(size=(3, 7, 3))
+    pose -= pose.mean(1, keepdims=True)
+    focal, distance, centre = 800.0, 6.0, np.array([320.0, 240.0])
+    place = np.array([0.4, -0.3, distance])
+    scale = focal / distance
+    at = pose + place
+    xy = centre + focal * at[..., :2] / at[..., 2:]
+    moved, _ = cameras.as_weak_perspective(xy, scale * pose[..., 2], focal, centre)
+    np.testing.assert_allclose(moved, centre + scale * at[..., :2], rtol=1e-9)
+
+
+# --- the lifter ---------------------------------------------------------------------
+
+
+def test_shapes_and_what_is_given(lifted, pixels):
+    n, P = pixels.shape[:2]
+    assert lifted.keypoints_3d.shape == lifted.keypoints_3d_std.shape == (n, P, 3)
+    assert lifted.covariance.shape == (n, 3 * P, 3 * P)
+    assert np.isfinite(lifted.keypoints_3d).all()
+    assert not lifted.keypoints_3d[:, 0].any()  # the root
+    assert ((lifted.evidence_quantile >= 0) & (lifted.evidence_quantile <= 1)).all()
+    own = np.einsum("naa->na", lifted.covariance).reshape(n, P, 3)
+    np.testing.assert_allclose(np.sqrt(own), lifted.keypoints_3d_std, rtol=1e-3)
+
+
+def test_scale_and_place_in_the_picture_do_not_matter(lifter, lifted, pixels):
+    moved = lifter(2 * pixels + 50, noise=0.02, focal=np.inf)
+    np.testing.assert_allclose(
+        moved.keypoints_3d, 2 * lifted.keypoints_3d, rtol=1e-2, atol=0.2
+    )
+    np.testing.assert_allclose(moved.keypoints, 2 * lifted.keypoints + 50, rtol=1e-3)
+    np.testing.assert_allclose(moved.log_evidence, lifted.log_evidence, atol=0.05)
+
+
+def test_frames_do_not_know_of_each_other(lifter, lifted, pixels):
+    order = np.random.default_rng(0).permutation(len(pixels))
+    found = lifter(pixels[order], noise=0.02, focal=np.inf)
+    np.testing.assert_allclose(
+        found.keypoints_3d, lifted.keypoints_3d[order], rtol=1e-2, atol=0.2
+    )
+
+
+def test_a_mirrored_teacher_negates_the_depth_alone(lifter, lifted, pixels):
+    turned = dataclasses.replace(lifter, teacher=lifter.teacher.mirrored())
+    found = turned(pixels, noise=0.02, focal=np.inf, covariance=True)
+    signs = np.array([1, 1, -1])
+    np.testing.assert_allclose(
+        found.keypoints_3d, signs * lifted.keypoints_3d, rtol=1e-3, atol=0.01
+    )
+    both = np.tile(signs, bodies.P)
+    np.testing.assert_allclose(
+        found.covariance, lifted.covariance * np.outer(both, both), rtol=1e-2, atol=0.1
+    )
+
+
+def test_frames_that_show_nothing_are_not_numbers(lifter, pixels):
+    xy = pixels[:8].copy()
+    xy[0] = np.nan  # nothing
+    xy[1, 1:] = np.nan  # one joint
+    xy[2, 3] = np.nan
+    found = lifter(xy, noise=0.02, focal=np.inf)
+    assert np.isnan(found.keypoints_3d[:2]).all()
+    assert np.isnan(found.log_evidence[:2]).all()
+    assert found.evidence_quantile[:2].tolist() == [0, 0]
+    assert np.isfinite(found.keypoints_3d[2:]).all()
+    missing = found.keypoints_3d_std[2, 3, :2].mean()
+    assert missing > 1.2 * found.keypoints_3d_std[2, :3, :2].mean()
+
+
+def test_a_track_is_lifted_with_its_bones(lifter, pixels):
+    track = np.repeat([7, 9], 12)
+    found = lifter(pixels, track=track, noise=0.02, focal=np.inf)
+    assert np.isfinite(found.keypoints_3d).all()
+
+
+def test_a_score_says_which_landmark_to_believe(lifter, pixels):
+    score = np.ones(pixels.shape[:2])
+    score[:, 2] = 0.1
+    sure = lifter(pixels, noise=0.05, focal=np.inf)
+    found = lifter(pixels, score=score, noise=0.05, focal=np.inf)
+    spread = found.keypoints_3d_std[:, 2, :2] / sure.keypoints_3d_std[:, 2, :2]
+    assert np.median(spread) > 1.1
+
+
+def test_arrays_that_do_not_fit_are_refused(lifter, pixels):
+    with pytest.raises(ValueError, match="6 joints"):
+        lifter(pixels[:, :5])
+    with pytest.raises(ValueError, match="score has shape"):
+        lifter(pixels, score=np.ones(3))
+    with pytest.raises(ValueError, match="track has shape"):
+        lifter(pixels, track=np.ones(3, int))
+    with pytest.raises(ValueError, match="focal"):
+        lifter(pixels, focal=-1.0)
+
+
+def test_no_teacher_no_lifter(tmp_path: Path):
+    with pytest.raises(ValueError, match="teacher"):
+        PoseLifter.load(tmp_path)
+
+
+def test_shapes_fitted_again_explain_new_poses_in_the_same_frame(mixture):
+    """Draws of a third pose that the mixture does not have."""
+    W, _ = bodies.sample(mixture, 150, seed=4)
+    other = mixture._replace(mu=mixture.mu[::-1] * 1.4)
+    new, depth = bodies.sample(other, 150, seed=5)
+    log_p = posterior_evidence(mixture, new)
+    fitted = adapt.refit(
+        mixture, bodies.complete(W), bodies.complete(new), log_p, sigma=NOISE
+    )
+    assert posterior_evidence(fitted, new).mean() > log_p.mean() + 0.5
+    pairs = looser.as_fitted(fitted)
+    terms = looser.terms_of(pairs, jnp.float32(NOISE))
+    found = given((pairs, terms), new, np.ones(new.shape[:2], bool))
+    agree = (np.asarray(found.pose[..., 2]) * depth).sum(1) > 0
+    assert agree.mean() > 0.8
+
+
+def posterior_evidence(mixture, W):
+    pairs = looser.as_fitted(mixture)
+    terms = looser.terms_of(pairs, jnp.float32(NOISE))
+    found = given((pairs, terms), W, np.ones(W.shape[:2], bool))
+    return np.asarray(found.log_p)
