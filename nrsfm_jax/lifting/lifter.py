@@ -172,9 +172,9 @@ class PoseLifter:
 
     def __call__(
         self,
-        xy: Float[np.ndarray, "n p 2"],
-        score: Float[np.ndarray, "n p"] | None = None,
-        track: Int[np.ndarray, " n"] | None = None,
+        xy: np.ndarray,
+        score: np.ndarray | None = None,
+        track: np.ndarray | None = None,
         focal: float | None = None,
         principal: tuple[float, float] | None = None,
         *,
@@ -230,8 +230,8 @@ class PoseLifter:
 
     def adapt(
         self,
-        xy: Float[np.ndarray, "n p 2"],
-        score: Float[np.ndarray, "n p"] | None = None,
+        xy: np.ndarray,
+        score: np.ndarray | None = None,
     ) -> PoseLifter:
         """The lifter of shapes fitted again, to these landmarks as well.
 
@@ -265,7 +265,7 @@ class PoseLifter:
     # --- what is given ------------------------------------------------------------
 
     def _checked(
-        self, xy: Float[np.ndarray, "n p 2"]
+        self, xy: np.ndarray
     ) -> tuple[Float[np.ndarray, "n p 2"], Bool[np.ndarray, "n p"]]:
         xy, P = np.asarray(xy, np.float64), self.W.shape[1]
         if xy.ndim != 3 or xy.shape[1:] != (P, 2):
@@ -277,7 +277,7 @@ class PoseLifter:
         return xy, np.all(np.isfinite(xy), axis=-1)
 
     def _checked_track(
-        self, track: Int[np.ndarray, " n"] | None, count: int
+        self, track: np.ndarray | None, count: int
     ) -> Int[np.ndarray, " n"]:
         """A number for each frame; -1 where it is by itself."""
         if track is None:
@@ -720,7 +720,7 @@ def _some(frames: Frames, rows: Bool[np.ndarray, " n"]) -> Frames:
 
 
 def _doubt(
-    score: Float[np.ndarray, "n p"] | None, labelled: Bool[np.ndarray, "n p"]
+    score: np.ndarray | None, labelled: Bool[np.ndarray, "n p"]
 ) -> Float[np.ndarray, "n p"]:
     """Factor of each landmark's variance: 1 for the median score, more for less."""
     if score is None:
