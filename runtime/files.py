@@ -347,8 +347,9 @@ def own_outputs(
         inputs: files that are read; none may lie in ``folder``.
 
     Raises:
-        ValueError: before the body, an input lies in the folder, or something stands
-            under one of the names that no earlier call wrote.
+        ValueError: before the body, an input lies in the folder, something stands
+            under one of the names that no earlier call wrote, or another process
+            writes to the folder.
     """
     folder, claimed = Path(folder), (*names, about)
     within = [p for p in inputs if folder.resolve() in Path(p).resolve().parents]
@@ -357,17 +358,20 @@ def own_outputs(
             f"{folder} holds the input {within[0]}; write to a folder of its own"
         )
     _own_files(folder, claimed, about)
-    temporary, new = folder / f".writing.{os.getpid()}", not folder.exists()
+    place, new = folder / ".writing", not folder.exists()
+    temporary = place / "new"
     try:
-        _remove_stale(folder)
-        temporary.mkdir(parents=True)
-        yield temporary
-        _publish(temporary, folder, claimed, about)
+        with locked(place, unfinished=(temporary.name,)):
+            try:
+                temporary.mkdir()
+                yield temporary
+                _publish(temporary, folder, claimed, about)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if new:
+        for empty in (place, *([folder] if new else [])):
             with contextlib.suppress(OSError):  # there is something in it
-                folder.rmdir()
+                empty.rmdir()
 
 
 def _own_files(folder: Path, claimed: Sequence[str], about: str) -> list[str]:
@@ -407,25 +411,6 @@ def _files_in(path: Path) -> Iterator[Path]:
         return
     for child in sorted(path.iterdir()):
         yield from _files_in(child)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Removes what calls left that were killed; those that run keep theirs."""
-    for path in folder.glob(".writing.*"):
-        number = path.suffix[1:]
-        if number.isdecimal() and not _runs(int(number)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether another process of this number is alive."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # alive, and somebody else's
-        return True
-    return process != os.getpid()
 
 
 def _publish(temporary: Path, folder: Path, claimed: Sequence[str], about: str) -> None:
