@@ -112,6 +112,13 @@ def test_with_a_skeleton_the_category_need_not_be_sound(tmp_path, record, catego
     assert _error(data).fatal
 
 
+def test_with_a_skeleton_the_category_may_have_another_id(tmp_path, record):
+    record["categories"][0]["id"] = 4
+    data = write_coco(tmp_path, record)
+    assert _read(data)[1][0].kind == "unknown category"
+    assert len(_labels(data | {"skeleton": GIVEN}).persons) == 20
+
+
 def test_another_form_is_named_once_for_the_whole_file(tmp_path, record):
     record["images"] = {str(i["id"]): i["file_name"] for i in record["images"]}
     for annotation in record["annotations"]:
@@ -122,7 +129,7 @@ def test_another_form_is_named_once_for_the_whole_file(tmp_path, record):
     file.write_text(json.dumps(record))
     problem = _error({"name": "coco", "annotations": str(file)})
     assert problem.kind == "another form of COCO"
-    for part in ("'images' is dict", "no id", "'keypoints' are nested"):
+    for part in ("'images' is an object", "no id", "'keypoints' are nested"):
         assert part in problem.value
     record = coco_record(3)
     for image, annotation in zip(record["images"], record["annotations"], strict=True):

@@ -44,6 +44,8 @@ def read(source: Source) -> Labels | None:
     least = _note_numbers(source, record["annotations"])
     labels = Labels(skeleton)
     ids = {str(category.get("id")) for category in categories}
+    if source.skeleton and not source.category:
+        ids = set()  # of whatever category
     marks = _marks(source, record, skeleton, ids, pictures, labels.skipped, least=least)
     # Read to the end here: what is left out is counted on the way.
     return dataclasses.replace(labels, persons=tuple(marks))

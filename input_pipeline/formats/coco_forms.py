@@ -16,6 +16,8 @@ FORM = (
     "1, 'category_id': 1, 'keypoints': [x1, y1, v1, x2, ...]}] and whole ids"
 )
 
+_KINDS = {dict: "an object", str: "text"}
+
 
 def as_record(source: Source, found: Any) -> dict[str, Any] | None:
     """A record with the lists images, annotations and categories; None after a report.
@@ -44,7 +46,7 @@ def as_record(source: Source, found: Any) -> dict[str, Any] | None:
 def _other_form(record: Mapping[str, Any]) -> str:
     """What the whole file writes otherwise, in words; empty where nothing."""
     said = [
-        f"{key!r} is {type(record[key]).__name__} and no list"
+        f"{key!r} is {_KINDS.get(type(record[key]), 'a value')} and no list"
         for key in ("images", "annotations", "categories")
         if not isinstance(record[key], list)
     ]
