@@ -50,25 +50,10 @@ def refit(
         for some in (old, new)
     ]
     samples = Samples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    single = one_gaussian(mixture)
-    unlikely = np.argsort(evidence)[: max(_ADDED, int(_UNLIKELY * len(evidence)))]
-    rows = np.asarray(jax.random.permutation(key, len(unlikely)))[:_ADDED]
-    rows = unlikely[rows]
-    chosen = np.asarray(new.W)[rows], np.asarray(new.labelled)[rows]
-    w = jnp.asarray(expected_pose(single, *chosen)[0][..., :2].reshape(len(rows), -1))
-    start = mixture._replace(
-        mu=jnp.concatenate([mixture.mu, posterior_shapes(single, w)]),
-        Sigma=jnp.concatenate(
-            [mixture.Sigma, jnp.tile(0.5 * single.Sigma, (len(rows), 1, 1))]
-        ),
-        log_weight=jnp.concatenate(
-            [
-                mixture.log_weight + np.log(1 - _SHARE),
-                jnp.full(len(rows), np.log(_SHARE / len(rows)), jnp.float32),
-            ]
-        ),
-        sigma=jnp.float32(sigma),
-    )
+    order = np.argsort(evidence)[: max(_ADDED, int(_UNLIKELY * len(evidence)))]
+    rows = order[np.asarray(jax.random.permutation(key, len(order)))[:_ADDED]]
+    unlikely = Samples(np.asarray(new.W)[rows], np.asarray(new.labelled)[rows])
+    start = with_components(mixture, unlikely)._replace(sigma=jnp.float32(sigma))
     filled = np.asarray(expected_pose(mixture, *samples)[0][..., :2])
     fitted = run_em(
         start,
@@ -84,6 +69,20 @@ def refit(
             "in numbers that are not finite: give more landmarks, or do not adapt"
         )
     return fitted
+
+
+def with_components(mixture: GaussianMixture, samples: Samples) -> GaussianMixture:
+    """A component more for each sample: its shape under one broad Gaussian."""
+    single, count = one_gaussian(mixture), len(samples.W)
+    w = jnp.asarray(expected_pose(single, *samples)[0][..., :2].reshape(count, -1))
+    wide = jnp.tile(0.5 * single.Sigma, (count, 1, 1))
+    old = mixture.log_weight + float(np.log(1 - _SHARE))
+    added = jnp.full(count, np.log(_SHARE / count), jnp.float32)
+    return mixture._replace(
+        mu=jnp.concatenate([mixture.mu, posterior_shapes(single, w)]),
+        Sigma=jnp.concatenate([mixture.Sigma, wide]),
+        log_weight=jnp.concatenate([old, added]),
+    )
 
 
 def one_gaussian(mixture: GaussianMixture) -> GaussianMixture:

@@ -62,10 +62,9 @@ def fit_depth(
         tau: standard deviation of each bone about its length.
         edges: the ends of each bone.
     """
-    P, dtype = len(m), m.dtype
-    eye = jnp.eye(P, dtype=dtype)
+    P = len(m)
     noise = 1e-4 * jnp.trace(C) / P + 0.01 * jnp.square(jnp.min(tau))
-    Q = _inverse(C + noise * eye)
+    Q = _inverse(C + noise * jnp.eye(P, dtype=m.dtype))
     D = np.zeros((len(edges), P), np.float32)
     D[np.arange(len(edges)), edges[:, 1]] += 1
     D[np.arange(len(edges)), edges[:, 0]] -= 1

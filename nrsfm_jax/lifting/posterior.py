@@ -192,7 +192,7 @@ def turned_given(
     mean = einsum("kpa,lab->klpb", mean, T).reshape(-1, P, 3)
     S = einsum("kpaqb,lac->klpcqb", S.reshape(-1, P, 3, P, 3), T)
     S = einsum("klpcqb,lbd->klpcqd", S, T).reshape(-1, 3 * P, 3 * P)
-    log_prior = jnp.repeat(pairs.log_prior[chosen] - np.log(count), count)
+    log_prior = jnp.repeat(pairs.log_prior[chosen] - float(np.log(count)), count)
     given = given_pairs(mean, S, log_prior, w, labelled, variance)
     return mixed(given, jnp.repeat(pairs.free[chosen], count))
 
