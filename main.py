@@ -3,9 +3,11 @@
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import functools
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -15,8 +17,10 @@ import stages.check
 import stages.export
 import stages.predict
 import stages.report
+from configs import default
 from input_pipeline.dataset import open_dataset
-from runtime import devices, processes
+from runtime import command_line, devices, processes, stopping
+from runtime.files import explained
 from runtime.workdir import claim_workdir, hold_workdir
 
 STAGES = ("all", "check", "teacher", "student", "evaluate", "predict", "export")
@@ -25,28 +29,17 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to.")
 STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to run.")
 PROCESSES = flags.DEFINE_string("processes", "", "'auto' or HOST:PORT,INDEX,COUNT")
 flags.mark_flags_as_required([CONFIG, WORKDIR])
-
-
-def parse(arguments: list[str]) -> list[str]:
-    """Reads the flags; a mistake ends the program with one line."""
-    try:
-        rest = flags.FLAGS(arguments)
-        if rest[1:]:
-            raise flags.Error(f"unexpected argument {rest[1]}")
-        _ = CONFIG.value.seed  # raises what the file of the config raised
-        return rest
-    except (flags.Error, OSError, ValueError, KeyError, AttributeError) as error:
-        text = str(error).replace("\\n", " ").replace("\\", "").strip("\"'")
-        sys.exit("error: in the flags: " + " ".join(text.split()))
+parse = functools.partial(command_line.parse, config=CONFIG, default=default)
 
 
 def main(_: list[str]) -> None:
     """Runs the stage that the flags name, or all; each leaves its files in WORKDIR."""
     if not flags.FLAGS.verbosity:
         logging.set_verbosity(logging.WARNING)  # Orbax reports every file it writes
+        jax.config.update("jax_logging_level", "CRITICAL")  # XLA: "Very slow compile?"
     config, workdir, stage = CONFIG.value, Path(str(WORKDIR.value)), STAGE.value
     try:
-        with processes.joined(PROCESSES.value):
+        with stopping.on_signals(), processes.joined(PROCESSES.value):
             if stage == "check":
                 sys.exit(not stages.check.run(config, workdir))
             kept = config.keep_freed_memory
@@ -66,10 +59,10 @@ def main(_: list[str]) -> None:
                     for mode in config.student.modes:
                         pose_jax.train.train_and_evaluate(config, workdir, data, mode)
                 stages.report.write(config, workdir, data)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if flags.FLAGS.verbosity > 0:  # --verbosity=1: with the traceback
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {explained(error)}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from nrsfm_jax.em import (
 from nrsfm_jax.handedness import synchronise_signs
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.verdict import judge
-from runtime import processes, teacher_file
+from runtime import processes, stopping, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import fitting_batch
 from runtime.files import (
@@ -148,14 +148,17 @@ def _watched(
         first, state = checkpoints.restore_latest(start) or (0, start)
         writer = enter(MetricWriter(folder.parent, first, active=shown))
         bar = enter(progress("teacher", total=teacher.steps, start=first, shown=shown))
+        enter(stopping.deferred())
 
         def after_chunk(state: loop.TrainState, metrics: dict[str, float]) -> None:
             step, every = int(state.step), teacher.checkpoint_every
             writer.write("teacher", step, metrics)
             bar.update(step, loss=metrics["loss"])
             passed = step // every > (step - teacher.log_every) // every
-            if passed or step == teacher.steps:
+            if passed or step == teacher.steps or stopping.asked():
                 checkpoints.save(step, state)
+            if stopping.asked():
+                raise stopping.Stopped(f"teacher step {step} of {teacher.steps}")
 
         try:
             yield state, after_chunk

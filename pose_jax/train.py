@@ -45,7 +45,7 @@ from pose_jax.targets import (
     supervised_targets,
     teacher_targets,
 )
-from runtime import processes, teacher_file
+from runtime import processes, stopping, teacher_file
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, fitting_batch
 from runtime.files import kept
@@ -169,13 +169,17 @@ def fit(
             last good checkpoint; the data ended too early.
     """
     start, pending = int(state.step), []
+    # Of the steps since the last line of metrics, where a signal stopped the run.
+    extra = checkpoints.extra() if checkpoints is not None else None
+    before = extra.get("metrics", []) if start and extra else []
     placed, targets = step.replicate((state, targets))
 
     def due(now: int, every: int) -> bool:
         return now % every == 0 or now == num_steps
 
     shown = processes.is_first()
-    with progress(stage, num_steps, start=start, shown=shown) as bar:
+    bar = progress(stage, num_steps, start=start, shown=shown)
+    with bar as bar, stopping.deferred():
         for now in range(start + 1, num_steps + 1):
             with bar.waiting():
                 batch = next(batches, None)
@@ -190,8 +194,9 @@ def fit(
             saving = checkpoints is not None and due(now, checkpoint_every)
             line: dict[str, float] = {}
             if saving or due(now, log_every):
-                line |= _means(step, pending, now, checkpoints)
-                pending = []
+                fetched = before + _fetched(step, pending, now, checkpoints)
+                line |= _means(fetched)
+                before, pending = [], []
             if validate is not None and due(now, eval_every):
                 scores = validate(placed)
                 _check_finite({"validation loss": scores["loss"]}, now, checkpoints)
@@ -208,18 +213,25 @@ def fit(
             if saving and checkpoints is not None:
                 checkpoints.save(now, step.unreplicate(placed))
             bar.update(now, **{n: v for n, v in line.items() if n.endswith("loss")})
+            if stopping.asked() and checkpoints is not None:
+                before += _fetched(step, pending, now, checkpoints)
+                checkpoints.save(now, step.unreplicate(placed), {"metrics": before})
+                raise stopping.Stopped(f"{stage} step {now} of {num_steps}")
     return step.unreplicate(placed)
 
 
-def _means(
+def _fetched(
     step: DataParallel, pending: list[Any], now: int, checkpoints: Checkpoints | None
-) -> dict[str, float]:
-    """Mean metrics of the steps up to ``now``, fetched from the device at once."""
+) -> list[dict[str, float]]:
+    """Metrics of the steps up to ``now``, fetched from the device at once."""
     fetched = jax.device_get([step.unreplicate(metrics) for metrics in pending])
     for number, metrics in enumerate(fetched, now - len(fetched) + 1):
         _check_finite(metrics, number, checkpoints)
-    names = fetched[0]
-    return {n: math.fsum(float(m[n]) for m in fetched) / len(fetched) for n in names}
+    return [{name: float(value) for name, value in m.items()} for m in fetched]
+
+
+def _means(metrics: list[dict[str, float]]) -> dict[str, float]:
+    return {n: math.fsum(m[n] for m in metrics) / len(metrics) for n in metrics[0]}
 
 
 def _check_finite(

@@ -7,6 +7,7 @@ cannot change it unnoticed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import fnmatch
 import hashlib
@@ -43,6 +44,29 @@ def kept(read: Callable[[], T]) -> T | None:
     except Damaged as error:
         print(f"{error}; it is made again", file=sys.stderr, flush=True)
         return None
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk; the same command goes on from what is saved",
+    errno.EDQUOT: "make room in your quota; the same command goes on",
+    errno.EFBIG: "the system allows no larger files here (ulimit -f); raise the limit",
+    errno.EACCES: "give permission for it, or choose another folder",
+    errno.EPERM: "give permission for it, or choose another folder",
+    errno.EROFS: "the file system can only be read; choose another folder",
+    errno.ENOENT: "see whether the folder is still there, then give the command again",
+    errno.ENOTDIR: "a file stands where a folder should be; choose another one",
+    errno.EISDIR: "a folder stands where a file should be; choose another one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk fails; copy what you need and use another one",
+}
+
+
+def explained(error: BaseException) -> str:
+    """The message for a user; of the system's errors with the path and a remedy."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "see to it and give the command again")
+    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
 
 
 # --- one writer at a time -----------------------------------------------------------

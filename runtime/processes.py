@@ -19,6 +19,9 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from runtime.files import explained
+from runtime.stopping import Stopped
+
 HEARTBEAT_TIMEOUT = 60  # seconds
 LONGEST_WAIT = 24 * 3600  # seconds, at a barrier; a process that dies ends it
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES")
@@ -32,6 +35,12 @@ _names = itertools.count()
 def is_first() -> bool:
     """Whether this process writes what a run writes once."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_first():
+        print(text, flush=True)
 
 
 def barrier(name: str) -> None:
@@ -142,13 +151,13 @@ def _leave(error: BaseException) -> None:
     """
     state = distributed.global_state
     me = f"process {state.process_id + 1} of {state.num_processes}"
-    text = str(error).removeprefix("error: ") or type(error).__name__
+    text = explained(error).removeprefix("error: ") or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError):
         # A collective or a barrier: most likely the process at its other end is gone.
         text = f"{me} stops: another one has died or stopped ({text.splitlines()[0]})"
         text = f"{text}. {AGAIN}"
-    elif not isinstance(error, (ValueError, SystemExit, KeyboardInterrupt)):
+    elif not isinstance(error, (ValueError, OSError, SystemExit)):
         sys.excepthook(type(error), error, error.__traceback__)
     print(f"error: {text}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(error.code if isinstance(error, Stopped) else 1)  # type: ignore

@@ -1,5 +1,6 @@
 """The command line: one line for a mistake, the stages, the check."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from absl.testing import flagsaver
 
 import main
+from configs import default, quickstart
+from runtime.workdir import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = [sys.executable, "-W", "error::UserWarning:__main__", "main.py"]
@@ -78,6 +81,34 @@ def test_the_papers_config_has_a_switch_for_the_guide(parse):
 
 
 @pytest.mark.parametrize(
+    "name", ["quickstart", "quickstart.py", "configs/quickstart.py"]
+)
+def test_a_config_is_found_by_its_name_from_any_folder(
+    parse, name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = parse("--config", name, "--workdir=w", "--config.teacher.steps=1e4")
+    assert config.student.image_size == quickstart.get_config().student.image_size
+    assert config.teacher.steps == 10_000
+    assert (
+        parse("--config=paper:unguided", "--workdir=w").teacher.em.guide_fraction == 0
+    )
+
+
+def test_help_lists_every_field_with_its_value_and_its_comment(parse, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse("--help")
+    assert not error.value.code
+    text = capsys.readouterr().out
+    for name, value in flatten(default.get_config().to_dict()).items():
+        assert f"--config.{name}={value!r}\n" in text
+    assert "seed=0\n" in text
+    assert "        lambda of Eq. 4 for unit-norm dictionary columns\n" in text
+    comments = inspect.getsource(default).count("#")
+    assert text.count("\n        ") > comments / 2  # of those, many have two lines
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([*QUICKSTART, "--config.studnet.steps=5"], 'Did you mean "student"'),
@@ -86,6 +117,8 @@ def test_the_papers_config_has_a_switch_for_the_guide(parse):
         ([*QUICKSTART, "--stage=trian"], "trian"),
         ([*QUICKSTART, "steps=5"], "unexpected argument steps=5"),
         (["--config=configs/none.py", "--workdir=w"], "configs/none.py"),
+        (["--config=quikstart", "--workdir=w"], "the nearest is quickstart"),
+        ([*QUICKSTART, "--config.student.steps=1.5e0"], "student.steps=1.5e0"),
         (["--config=configs/quickstart.py"], "workdir"),
     ],
 )

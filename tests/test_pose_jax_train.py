@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import os
+import signal
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from jax._src import array
 
 from pose_jax import train
 from pose_jax.state import Plateau
+from runtime import stopping
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel
 from runtime.metric_writer import MetricWriter, read_metrics
@@ -227,7 +230,13 @@ def test_validation_leaves_out_what_fills_the_last_batch(table):
 def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
     _, W = table
 
-    def once(folder, stop):
+    def until(batches, stop, number):
+        for i, batch in enumerate(itertools.islice(batches, stop), start=2):
+            if i == stop and number:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    def once(folder, stop, number=None):
         with Checkpoints(folder / "checkpoints") as checkpoints:
             restored = checkpoints.restore_latest(tiny.new_state())
             state = restored[1] if restored else tiny.new_state()
@@ -238,7 +247,7 @@ def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
                     table,
                     num_steps=8,
                     state=state,
-                    batches=itertools.islice(made, stop),
+                    batches=until(made, stop, number),
                     checkpoints=checkpoints,
                     checkpoint_every=3,
                     writer=writer,
@@ -247,6 +256,11 @@ def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
     whole = once(tmp_path / "whole", None)
     with pytest.raises(ValueError, match="ended before step 6"):
         once(tmp_path / "cut", 5)  # the last checkpoint is that of step 3
+    # A signal saves the step that just ended, in the middle of a line of metrics.
+    with stopping.on_signals(), pytest.raises(stopping.Stopped) as stopped:
+        once(tmp_path / "cut", 3, signal.SIGTERM)
+    assert stopped.value.code == 143
+    assert stopped.value.saved == "student step 5 of 8"
     resumed = once(tmp_path / "cut", None)
     np.testing.assert_array_equal(tiny.flat(whole), tiny.flat(resumed))
 

@@ -8,10 +8,12 @@ import io
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -60,7 +62,8 @@ def _in_processes(
 ) -> Iterator[list[T]]:
     # Not fork: TensorFlow and JAX have threads, which a forked child would lose.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    how: dict[str, Any] = {"mp_context": context, "initializer": end_with_parent}
+    with concurrent.futures.ProcessPoolExecutor(workers, **how) as pool:
         # A few chunks ahead of the reader, so that few wait in memory.
         first, rest = chunks[: 3 * workers], deque(chunks[3 * workers :])
         try:
@@ -71,6 +74,23 @@ def _in_processes(
             yield waiting.popleft().result()
             if rest:
                 waiting.append(pool.submit(_draw_chunk, draw, rest.popleft()))
+
+
+def end_with_parent() -> None:
+    """Makes a worker end when the process that started it dies, and only then.
+
+    Otherwise it would wait for work for ever; and Ctrl-C, which reaches all processes
+    of a terminal, would make each of them print its own traceback.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called in a worker"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_chunk(draw: Callable[[int], T], chunk: range) -> list[T]:

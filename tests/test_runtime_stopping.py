@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: a line at once, what is done is kept, the code of a shell."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import launch
+import pytest
+
+PROGRAM = """
+import hashlib, sys, time
+from runtime import stopping
+kind = sys.argv[1]
+with stopping.on_signals():
+    if kind == "loop":
+        with stopping.deferred():
+            for step in range(1000):
+                print(step, flush=True)
+                time.sleep(0.05)
+                if stopping.asked():
+                    raise stopping.Stopped(f"step {step} of 1000")
+    try:
+        print(0, flush=True)
+        if kind == "busy":
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+        time.sleep(60)
+    finally:
+        print("cleaned", flush=True)
+"""
+
+
+def _signalled(kind, number, times=1):
+    """Output, errors and code of a program that gets signals while it works."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, kind],
+        cwd=launch.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.3)
+    out, err = process.communicate(timeout=60)
+    return out, err, process.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)],
+)
+def test_a_loop_ends_after_its_step(number, name, code):
+    _, err, found = _signalled("loop", number)
+    heard, stopped = err.split("\n")[1:-1]
+    assert heard.startswith(f"{name}: ends after this step, which is saved")
+    assert stopped.startswith("stopped: step ")
+    assert stopped.endswith(" of 1000; the same command goes on from there")
+    assert found == code
+
+
+def test_elsewhere_it_ends_at_once_and_cleans_up():
+    out, err, code = _signalled("sleep", signal.SIGTERM)
+    assert "cleaned" in out
+    assert "Traceback" not in err
+    assert "stopped: what is finished is kept" in err
+    assert code == 143
+
+
+def test_in_a_long_call_the_line_comes_at_once_and_a_second_signal_ends_it():
+    """As in a compilation, which gives Python no turn."""
+    _, err, code = _signalled("busy", signal.SIGINT, times=2)
+    assert "Ctrl-C: ends now" in err
+    assert code == 130
