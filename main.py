@@ -21,6 +21,7 @@ from configs import default
 from input_pipeline.dataset import open_dataset
 from runtime import command_line, devices, processes, stopping
 from runtime.files import explained
+from runtime.progress import working
 from runtime.workdir import claim_workdir, hold_workdir
 
 STAGES = ("all", "check", "teacher", "student", "evaluate", "predict", "export")
@@ -49,7 +50,8 @@ def main(_: list[str]) -> None:
                 use = stages.predict.predict if predicts else stages.export.export
                 print(use(config, workdir))
                 return
-            data = open_dataset(config.data)
+            with working("reading the data", shown=processes.is_first()):
+                data = open_dataset(config.data)
             with hold_workdir(workdir):  # the data are read, or refused, by now
                 claim_workdir(workdir, config, data.identity)
                 print(devices.device_banner(), flush=True)

@@ -49,7 +49,7 @@ from runtime.files import (
     write_rows,
 )
 from runtime.metric_writer import MetricWriter
-from runtime.progress import progress
+from runtime.progress import progress, working
 from runtime.workdir import check_same_run, mark_finished
 
 SPLITS = ("train", "val")
@@ -82,8 +82,10 @@ def train_and_evaluate(
     folder, teacher = Path(workdir) / "teacher", config.teacher
     settings = {name: plain(config[name]) for name in ("seed", "data", "teacher")}
     settings["data_identity"] = data.identity
+    seconds = {}
     if (folder / "teacher.json").exists() and (file := kept(lambda: _whole(folder))):
         check_same_run(folder, file.config, settings)
+        processes.say("teacher: found finished")
     else:
         began = time.monotonic()
         objective = objective_of(teacher, len(data.landmarks("train")))
@@ -108,10 +110,11 @@ def train_and_evaluate(
                 after_chunk=after_chunk,
                 num_devices=_num_devices(),
             )
-        _save(folder, state, settings, shapes, pose, marks)
-        if processes.is_first():
-            seconds = round(time.monotonic() - began, 1)
-            mark_finished(workdir, "teacher", seconds=seconds)
+        with working("teacher: writes its files", shown=processes.is_first()):
+            _save(folder, state, settings, shapes, pose, marks)
+        seconds = {"seconds": round(time.monotonic() - began, 1)}
+    if processes.is_first():
+        mark_finished(workdir, "teacher", **seconds)
     processes.on_first(lambda: _judge(folder, data), "verdict")
     return evaluate.evaluate(config, workdir, data)
 
@@ -146,6 +149,8 @@ def _watched(
         enter = stack.enter_context
         checkpoints = enter(Checkpoints(folder / "checkpoints"))
         first, state = checkpoints.restore_latest(start) or (0, start)
+        if first:
+            processes.say(f"teacher: goes on from step {first} of {teacher.steps}")
         writer = enter(MetricWriter(folder.parent, first, active=shown))
         bar = enter(progress("teacher", total=teacher.steps, start=first, shown=shown))
         enter(stopping.deferred())
@@ -178,7 +183,8 @@ def _em_poses(
     train = marks["train"]
     loop.check_labelled(train.labelled, train.skeleton.joints)
     shapes, report = _shapes(settings, folder, key, train)
-    pose = {split: _pose(shapes, folder, split, each) for split, each in marks.items()}
+    with working("teacher: depths by the EM", shown=processes.is_first()):
+        pose = {s: _pose(shapes, folder, s, each) for s, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
         pose = _synchronised(pose, train.skeleton.edges)
     return shapes, pose, marks
@@ -206,11 +212,9 @@ def _shapes(
             **em_options(settings),
         )
 
-    with progress("teacher: EM", total=1, shown=processes.is_first()) as bar:
+    with working("teacher: EM of the shapes", shown=processes.is_first()):
         processes.on_first(shapes, "em")
-        shape, report = shapes()  # as kept: the same for all processes
-        bar.update(1, log_likelihood=float(shape.log_likelihood))
-    return shape, report
+        return shapes()  # as kept: the same for all processes
 
 
 def _centred(marks: Landmarks) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel, fitting_batch
 from runtime.files import kept
 from runtime.metric_writer import MetricWriter
-from runtime.progress import progress
+from runtime.progress import progress, working
 from runtime.workdir import mark_finished
 
 DEVICE_KEYS = ("image", "keypoints", "labelled", "row", "flip", "scale")
@@ -81,9 +81,13 @@ def train_and_evaluate(
             loss that is not finite.
     """
     student, stage, began = config.student, f"student_{mode}", time.monotonic()
+    seconds = {}
     with Checkpoints(Path(workdir) / stage / CHECKPOINTS) as checkpoints:
-        if checkpoints.latest_step() != student.steps or not _described(workdir, mode):
-            record, targets = prepare(config, workdir, data, mode)
+        if checkpoints.latest_step() == student.steps and _described(workdir, mode):
+            processes.say(f"{stage}: found finished")
+        else:
+            with working(f"{stage}: targets", shown=processes.is_first()):
+                record, targets = prepare(config, workdir, data, mode)
             processes.on_first(lambda: record.save(Path(workdir) / stage), stage)
             net = record.make_net(AXIS if student.sync_batch_norm else None)
             loss = functools.partial(
@@ -96,7 +100,8 @@ def train_and_evaluate(
             )
             step, size = place_step(student, net, loss, data)
             state = first_state(config, net, checkpoints)
-            start = int(state.step)
+            if start := int(state.step):
+                processes.say(f"{stage}: goes on from step {start} of {student.steps}")
             batches, validation = pictures(config, data, start=start, batch_size=size)
             validate = make_validation(step, net, loss, validation, targets["val"])
             with MetricWriter(workdir, start, active=processes.is_first()) as writer:
@@ -112,9 +117,9 @@ def train_and_evaluate(
                     stage=stage,
                     **{name: student[name] for name in LOOP_FIELDS},
                 )
-            if processes.is_first():
-                seconds = round(time.monotonic() - began, 1)
-                mark_finished(workdir, stage, seconds=seconds)
+            seconds = {"seconds": round(time.monotonic() - began, 1)}
+    if processes.is_first():
+        mark_finished(workdir, stage, **seconds)
     evaluate.evaluate(config, workdir, data, mode)
 
 

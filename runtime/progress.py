@@ -5,18 +5,55 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn
+
+BAR = 10  # columns
+QUIET = 30.0  # seconds after which work without steps says that it goes on
+
+
+@contextlib.contextmanager
+def working(
+    text: str,
+    *,
+    first: bool = True,
+    every: float = QUIET,
+    stream: IO[str] | None = None,
+    shown: bool = True,
+) -> Iterator[None]:
+    """Says what is being done, and again how long, until it is over.
+
+    Args:
+        text: such as ``"reading the data"``.
+        first: whether to say so at once, or only if it takes long.
+        every: seconds between two lines.
+        stream: where to write; standard error by default.
+        shown: as in :func:`progress`.
+    """
+    file = sys.stderr if stream is None else stream
+    began, over = time.monotonic(), threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every):
+            print(f"{text}: {_clock(time.monotonic() - began)}", file=file, flush=True)
+
+    if not shown:
+        yield
+        return
+    if first:
+        print(text, file=file, flush=True)
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -54,30 +91,28 @@ def progress(
     tracker = Tracker(stage, total, start)
     with contextlib.ExitStack() as stack:
         if shown and console.is_terminal:
-            bar = stack.enter_context(_bar(console))
-            task = bar.add_task(stage, total=total, completed=start, facts="")
+            columns = TextColumn("{task.description}"), BarColumn(BAR)
+            bar = stack.enter_context(Progress(*columns, console=console))
+            width = console.width - BAR - 2
+            task = bar.add_task(tracker.line(width), total=total, completed=start)
             tracker.interval = 0.1
             tracker.show = lambda: bar.update(
-                task, completed=tracker.step, facts="  ".join(tracker.facts())
+                task, completed=tracker.step, description=tracker.line(width)
             )
         elif shown:
             tracker.interval = interval
-            tracker.show = lambda: print(tracker, file=console.file, flush=True)
+            tracker.show = lambda: print(
+                tracker.line(console.width), file=console.file, flush=True
+            )
+        # The first step is compiled, which takes minutes for a large network.
+        text = f"{stage}: starts, compiles its first step"
+        quiet = working(text, first=False, stream=console.file, shown=shown)
+        tracker.begun = stack.enter_context(contextlib.ExitStack())
+        tracker.begun.enter_context(quiet)
         try:
             yield tracker
         finally:
             tracker.finish()
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[facts]}"),
-        console=console,
-    )
 
 
 class Tracker:
@@ -87,6 +122,7 @@ class Tracker:
         self.stage, self.total, self.start, self.step = stage, total, start, start
         self.metrics: dict[str, Any] = {}
         self.show: Callable[[], None] | None = None
+        self.begun = contextlib.ExitStack()  # closed after the first step
         self.interval = 0.0
         self._shown_at: float | None = None
         self._pending = False
@@ -104,6 +140,7 @@ class Tracker:
         if self.step == self.start:
             # The rate counts from the end of the first step, which compiles.
             self._first, self._first_step = now, step
+            self.begun.close()
         self.step, self._pending = step, True
         self.metrics.update(metrics)
         due = self._shown_at is None or now - self._shown_at >= self.interval
@@ -125,19 +162,22 @@ class Tracker:
         finally:
             self._waited += time.monotonic() - began
 
-    def facts(self) -> list[str]:
-        """Rate, time left, metrics and the share of waiting for data as short texts."""
-        now, facts = time.monotonic(), []
+    def line(self, width: int) -> str:
+        """How far it is and the time left, then what else fits into ``width``."""
+        now = time.monotonic()
+        facts = [f"{self.stage} {self.step}/{self.total}"]
+        facts[0] += f" {self.step / max(self.total, 1):.0%}"
         seconds, done = now - self._first, self.step - self._first_step
         if done > 0 and seconds > 0:
-            left = datetime.timedelta(
-                seconds=round((self.total - self.step) / done * seconds)
-            )
-            facts += [f"{done / seconds:.3g} steps/s", f"{left} left"]
+            facts.append(f"{_clock((self.total - self.step) / done * seconds)} left")
+            facts.append(f"{done / seconds:.3g} steps/s")
         facts += [f"{n} {float(v):.4g}" for n, v in self.metrics.items()]
         if self._waited:
             facts.append(f"data wait {self._waited / (now - self._began):.0%}")
-        return facts
+        while len(facts) > 2 and len("  ".join(facts)) > width:
+            facts.pop()
+        return "  ".join(facts)
 
-    def __str__(self) -> str:
-        return "  ".join([f"{self.stage} {self.step}/{self.total}", *self.facts()])
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import devices, processes
-from runtime.files import TEMPORARY, locked, plain, read_json, write_json
+from runtime.files import TEMPORARY, kept, locked, plain, read_json, write_json
 
 # Fields that change no number of a trained stage: where files lie and how a source is
 # written out (the data are told by their contents), what evaluation opens, the devices,
@@ -150,8 +150,14 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def mark_finished(workdir: str | Path, stage: str, **facts: Any) -> None:
-    """Notes that ``stage`` is done, with facts such as ``seconds``."""
-    write_json(_marker(workdir, stage), {"stage": stage, **facts}, sealed=True)
+    """Notes that ``stage`` is done, with facts such as ``seconds``.
+
+    Without facts a note that is there stays as it is: a stage that was found finished
+    may have been killed before it was noted.
+    """
+    path = _marker(workdir, stage)
+    if facts or not (path.exists() and kept(lambda: read_json(path))):
+        write_json(path, {"stage": stage, **facts}, sealed=True)
 
 
 def _marker(workdir: str | Path, stage: str) -> Path:

@@ -2,13 +2,14 @@
 
 import io
 import re
+import threading
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
 import runtime.progress
-from runtime.progress import progress
+from runtime.progress import progress, working
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,40 @@ def test_waiting_for_data_is_shown(sleep):
     shown = re.search(r"data wait (\d+)%", out.getvalue().splitlines()[-1])
     assert shown is not None
     assert int(shown[1]) == 75
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_in_80_columns_the_count_and_the_time_left_come_first(
+    sleep, monkeypatch, terminal
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.StringIO()
+    with progress("student_weaksup_residual", 150_000, 100_000, stream=out) as bar:
+        for step in range(100_001, 100_004):
+            sleep(0.5)
+            bar.update(step, loss=0.123456, xy_loss=0.1, depth_loss=0.2, val_loss=0.3)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    lines = [text for line in plain.splitlines() for text in line.split("\r") if text]
+    assert max(map(len, lines)) <= 80
+    start = "student_weaksup_residual 100003/150000 67%  6:56:38 left"
+    last = next(line for line in lines if line.startswith(start))
+    assert ("loss 0.1235" in last) == (not terminal)  # the bar takes its place
+    assert "val_loss" not in last
+
+
+def test_long_work_says_that_it_goes_on():
+    out = io.StringIO()
+    with working("reading the data", every=0.01, stream=out):
+        threading.Event().wait(0.1)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "reading the data"
+    assert len(lines) > 2
+    assert set(lines[1:]) == {"reading the data: 0:00:00"}
+    with working("quick", first=False, stream=out), working("none", shown=False):
+        pass
+    assert len(out.getvalue().splitlines()) == len(lines)
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):
