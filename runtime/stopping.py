@@ -30,7 +30,6 @@ def on_signals() -> Iterator[None]:
     A second signal ends the process at once, whatever it is doing.
     """
     global _asked
-    _asked = 0
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = {number: signal.signal(number, _note) for number in SIGNALS}
@@ -48,6 +47,7 @@ def on_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)
+        _asked = 0
 
 
 @contextlib.contextmanager
