@@ -67,5 +67,10 @@ def main(_: list[str]) -> None:
         sys.exit(f"error: {explained(error)}")
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command ``nrsfm-distill``, and this file as a program."""
     app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    start()

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runtime.files import read_arrays, read_json
 from runtime.metric_writer import read_metrics
 
@@ -63,7 +64,7 @@ TINY = {
 }
 # Differ between two runs: times, and what people read.
 VOLATILE = {"seconds", "environment", "time", "digest"}
-UNCOMPARED = ("tensorboard", "checkpoints", "report.html")
+UNCOMPARED = ("tensorboard", "checkpoints/", "report.html", "predictions/")
 LEFTOVERS = (".tmp-", ".lock", "orbax-checkpoint-tmp", "incomplete", ".writing.")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -157,13 +158,16 @@ def kill_once(folder: Path, chance: random.Random, seconds: float) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Relative name -> digest of what it says, without times."""
+    """Relative name -> digest of what it says, without times.
+
+    Of prepared pictures, which TFDS writes, the tables of landmarks.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not any(part in name for part in UNCOMPARED):
             found[name] = hashlib.sha256(_said(path).encode()).hexdigest()
-    for path in folder.glob("*/checkpoints/*"):
+    for path in folder.rglob("checkpoints/*"):
         found[path.relative_to(folder).as_posix()] = "there"
     return found
 
@@ -191,7 +195,7 @@ def _steady(value: Any) -> Any:
 
 def differences(folder: Path, whole: dict[str, str]) -> list[str]:
     """What differs from the undisturbed run, and what is left over."""
-    found = snapshot(folder / "run")
+    found = snapshot(folder)
     names = [n for n in sorted({*whole, *found}) if whole.get(n) != found.get(n)]
     everything = [p.relative_to(folder).as_posix() for p in folder.rglob("*")]
     left = [n for n in everything if any(part in n for part in LEFTOVERS)]
@@ -278,7 +282,7 @@ def main() -> int:
         began = time.monotonic()
         finish(command(calm))
         seconds = time.monotonic() - began
-        whole = snapshot(calm / "run")
+        whole = snapshot(calm)
         print(f"undisturbed: {len(whole)} files compared, {seconds:.0f} s", flush=True)
         runs = [args.per_run] * (args.kills // args.per_run)
         runs += [args.kills % args.per_run] if args.kills % args.per_run else []

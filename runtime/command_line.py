@@ -30,7 +30,8 @@ def parse(arguments: list[str], *, config: Any, default: Any) -> list[str]:
         default: the module of the defaults, for ``--help``.
     """
     if {"-h", "-help", "--help"} & set(arguments):
-        print(flags.FLAGS.main_module_help(), fields(default), sep="\n")
+        own = flags.FLAGS.find_module_defining_flag("config")
+        print(flags.FLAGS.module_help(own), fields(default), sep="\n")
         sys.exit()
     try:
         # ml_collections looks there for the fields that are set.

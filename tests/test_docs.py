@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -184,17 +183,6 @@ def test_make_has_the_targets_that_the_pages_name():
         for code in snippets(page.read_text("utf-8")):
             for target in re.findall(r"^make (\w+)", code):
                 assert f"\n{target}:" in text, f"{page.name}: make {target}"
-
-
-def test_pyproject_lists_every_package():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    packages = [".".join(p.relative_to(ROOT).parts[:-1]) for p in _package_files()]
-    assert sorted(listed["tool"]["setuptools"]["packages"]) == sorted(packages)
-
-
-def _package_files() -> list[Path]:
-    folders = [name for name in FOLDERS if name not in ("benchmarks", "docs", "tests")]
-    return [p for name in folders for p in (ROOT / name).rglob("__init__.py")]
 
 
 def test_the_check_notices_what_does_not_exist(tmp_path):

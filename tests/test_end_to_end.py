@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import main
+from benchmarks import chaos
 from runtime.metric_writer import read_metrics
 
 RUNS_LONG = True
@@ -55,17 +57,6 @@ def command(cache: Path, workdir: Path, *more: str) -> list[str]:
     start = [sys.executable, "main.py", "--config=configs/quickstart.py"]
     place = [f"--workdir={workdir}", f"--config.data.data_dir={cache}"]
     return [*start, *place, *fields, *more]
-
-
-def kill_when(arguments: list[str], checkpoint: Path) -> None:
-    """Starts a run and kills it the hard way once ``checkpoint`` is there."""
-    with launch.started([arguments]) as (process,):
-        while not checkpoint.exists() and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert checkpoint.exists()
 
 
 @pytest.fixture(scope="module")
@@ -142,20 +133,61 @@ def test_predict_writes_a_pose_for_every_picture(whole, run, tmp_path):
     assert all(np.shape(r["keypoints_3d"]) == (17, 3) for r in results)
 
 
-@pytest.mark.slow
-def test_killed_twice_it_ends_with_the_same_numbers(whole, cache, tmp_path):
-    arguments = command(cache, tmp_path)
-    kill_when(arguments, tmp_path / "teacher" / "checkpoints" / "20")
-    kill_when(arguments, tmp_path / "student_distill" / "checkpoints" / "4")
+@pytest.fixture(scope="module")
+def killed(whole, cache, tmp_path_factory):
+    """The same, killed twice at a change of a file, stopped once, and ended."""
+    workdir = tmp_path_factory.mktemp("killed")
+    arguments = command(cache, workdir)
+    for change in (12, 60):
+        process = chaos.start(arguments[2:], "kill", change, workdir)
+        output, _ = process.communicate(timeout=launch.SECONDS)
+        assert process.returncode == -signal.SIGKILL, output[-2000:]
+    with launch.started([arguments]) as (process,):
+        while not any((workdir / "student_distill" / "checkpoints").glob("4*")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.terminate()
+        output, _ = process.communicate(timeout=launch.SECONDS)
+    assert process.returncode in (0, 143), output
+    if process.returncode:
+        assert "Traceback" not in output
+        assert re.search(r"stopped: student_distill step \d+ of 12; the same", output)
     launch.finish([arguments])
-    for name in ("teacher", "student_distill"):
-        for split in ("train", "val"):
-            file = Path(name) / f"predictions_{split}.npz"
-            pose, again = (np.load(w / file)["pose"] for w in (whole, tmp_path))
-            np.testing.assert_array_equal(pose, again)
-    one, two = (json.loads((w / "results.json").read_text()) for w in (whole, tmp_path))
-    for method in ("teacher", "distill"):
-        assert one[method] == two[method]
+    return workdir
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_it_ends_with_the_same_files(whole, killed):
+    assert chaos.differences(killed, chaos.snapshot(whole)) == []
+    finished = {path.name for path in (killed / "finished").iterdir()}
+    assert finished == {"teacher.json", "student_distill.json"}
+
+
+@pytest.mark.slow
+def test_damaged_files_are_named_and_made_again(whole, killed, cache, tmp_path):
+    """One bit of each kind of file that a run reads again, all at once."""
+    copy = tmp_path / "copy"
+    shutil.copytree(killed, copy)
+    damaged = [
+        *("teacher/em.safetensors", "teacher/train/code.npy"),
+        *("teacher/results.json", "student_distill/results.json"),
+        *(
+            "finished/teacher.json",
+            "student_distill/checkpoints/12/state/manifest.ocdbt",
+        ),
+    ]
+    for name in damaged:
+        chaos.damaged(copy / name, "flipped")
+    with launch.started([command(cache, copy)]) as (process,):
+        output, _ = process.communicate(timeout=launch.SECONDS)
+    assert process.returncode == 0, output
+    assert chaos.differences(copy, chaos.snapshot(whole)) == []
+    # What is made again anyway, as the code after the EM, is not read before.
+    for name in damaged:
+        if name != "teacher/train/code.npy":
+            assert str(copy / name) in output, output
+    assert "taken instead: step 8" in output
+    assert "student_distill: goes on from step 8 of 12" in output
 
 
 @pytest.mark.slow

@@ -4,12 +4,12 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from benchmarks import house
+from setup import EXTRAS, FOLDERS
 
 ROOT = Path(__file__).parents[1]
 TREES = {
@@ -193,12 +193,10 @@ def _name(requirement: str) -> str:
 
 
 def test_every_import_is_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = _declared(ROOT / "requirements.txt")
-    for extra in project["project"]["optional-dependencies"].values():
+    for extra in EXTRAS.values():
         declared |= {_name(requirement) for requirement in extra}
-    packages = project["tool"]["setuptools"]["packages"]
-    shipped = {"main", *(package.partition(".")[0] for package in packages)}
+    shipped = {"main", *FOLDERS}
     # What is converted by its own format, said where it is asked.
     known = {*sys.stdlib_module_names, *PACKAGES, "torch"}
     for module, tree in TREES.items():

@@ -217,6 +217,8 @@ def test_a_fit_that_is_not_finite_says_so(stubbed):
     W, _ = stubbed(gaussian=broken)
     with pytest.raises(ValueError, match=r"60 samples of 6 landmarks.*not finite"):
         em.fit_shapes(W, key=jax.random.key(0), components=2)
+    with pytest.raises(ValueError, match=r"largest landmark is \S+e\+06, but patch"):
+        em.fit_shapes(1e6 * W / np.abs(W).max(), key=jax.random.key(0), components=2)
 
 
 def test_mirror_images_that_cannot_be_explained_are_left_out(stubbed):

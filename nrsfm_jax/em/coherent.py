@@ -173,12 +173,20 @@ def _warn_of_rounding(sigma: float) -> None:
 def _check_finite(fitted: GaussianMixture, W: Float[np.ndarray, "n p 2"]) -> None:
     if is_finite(fitted):
         return
-    n, P, _ = W.shape
-    raise ValueError(
-        f"the EM on {n} samples of {P} landmarks ended in numbers that are not finite: "
+    (n, P, _), largest = W.shape, float(np.abs(W).max())
+    why = (
         "too few samples, or too few views (config.teacher.em.num_yaws, elevations_deg)"
         " for landmarks that are missing; give more, or train without it "
         "(config.teacher.em.guide_fraction=0)"
+    )
+    if not 0.01 < largest < 100:
+        why = (
+            f"the largest landmark is {largest:.3g}, but patch units go from -1 to 1; "
+            "divide the landmarks by half the side of their box"
+        )
+    raise ValueError(
+        f"the EM on {n} samples of {P} landmarks ended in numbers that are not finite: "
+        f"{why}"
     )
 
 

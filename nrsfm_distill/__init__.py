@@ -1,0 +1,22 @@
+"""3D poses from pictures or 2D landmarks, without 3D labels: the installed package.
+
+``pip install`` puts the folders of this repository into this package, so that they have
+one name in site-packages::
+
+    from nrsfm_distill import PoseEstimator, PoseLifter, losses
+
+In the repository itself they are imported as they lie: ``import losses``.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+_WHERE = {"PoseLifter": "nrsfm_jax", "PoseEstimator": "pose_jax"}
+
+
+def __getattr__(name: str) -> Any:
+    # Neither is read before it is asked for: `losses` needs JAX alone.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
