@@ -156,6 +156,8 @@ def _leave(error: BaseException) -> None:
         # A collective or a barrier: most likely the process at its other end is gone.
         text = f"{me} stops: another one has died or stopped ({text.splitlines()[0]})"
         text = f"{text}. {AGAIN}"
+    elif isinstance(error, Stopped):
+        text = f"{me} stops at a signal. {AGAIN}"
     elif not isinstance(error, (ValueError, OSError, SystemExit)):
         sys.excepthook(type(error), error, error.__traceback__)
     print(f"error: {text}", file=sys.stderr, flush=True)

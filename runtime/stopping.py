@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import jax
+
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _asked: int = 0  # the signal that came
 _deferred = False
@@ -52,9 +54,13 @@ def on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """A loop that asks :func:`asked` after each step; signals raise nothing in it."""
+    """A loop that asks :func:`asked` after each step; signals raise nothing in it.
+
+    Of several processes, which save together, each hears its signal at another step:
+    there they raise at once.
+    """
     global _deferred
-    _deferred = True
+    _deferred = jax.process_count() == 1
     try:
         yield
     finally:

@@ -24,6 +24,8 @@ ALLOWED = {
     "losses": (),
     "runtime": (),
     "configs": (),
+    "nrsfm_distill": (),
+    "setup": (),
     "input_pipeline": ("runtime.files", "runtime.reading", "configs.default"),
     "view": ("input_pipeline.skeleton", "runtime.files"),
     "nrsfm_jax": ("losses", "runtime"),

@@ -41,6 +41,7 @@ def _signalled(kind, number, times=1):
     )
     assert process.stdout is not None
     process.stdout.readline()
+    time.sleep(0.3)  # until it is in its long call
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.3)
