@@ -27,7 +27,7 @@ from input_pipeline.checks.validate import (
     validate,
 )
 from input_pipeline.dataset import Dataset, open_dataset
-from input_pipeline.decoding import Upright, as_rgb
+from input_pipeline.decoding import Upright, as_rgb, open_header
 from input_pipeline.formats.annotations import Labels
 from input_pipeline.formats.pictures import check_picture
 from input_pipeline.pictures import cut_patch
@@ -161,7 +161,7 @@ def _rendered_tiles(settings: DataSettings, count: int) -> list[np.ndarray]:
     tiles = []
     for i in range(count):
         encoded, sample = render_jpeg(i, settings=settings, split="train")
-        image = Image.open(io.BytesIO(encoded))
+        image = open_header(io.BytesIO(encoded))
         marks = sample.keypoints, np.ones(len(sample.keypoints), bool), None
         tiles.append(_tile(settings, image, *marks, H36M_17, f"train {i}"))
     return tiles

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from input_pipeline.decoding import open_header
 from input_pipeline.skeleton import Skeleton
 from view.overlay import draw_skeleton
 from view.plot3d import pose_reach, turning_view
@@ -140,7 +141,7 @@ def _draw(
 ) -> Image.Image | None:
     """Draws a picture, and writes it to a path or returns it."""
     assert view.thumbnail is not None
-    image = np.asarray(Image.open(io.BytesIO(view.thumbnail)))
+    image = np.asarray(open_header(io.BytesIO(view.thumbnail)))
     height, width = image.shape[:2]
     # Fine lines need no finer drawing where the picture itself is fine.
     supersample = max(1, min(4, 2048 // max(width, height)))

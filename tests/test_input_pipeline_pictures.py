@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 from tiny_data import write_video
 from tiny_student import noise
 
+from benchmarks import house
 from input_pipeline import decoding
 from input_pipeline.augment import FILL, draw_patch
 from input_pipeline.decoding import Upright
@@ -186,6 +188,15 @@ def test_greys_of_16_bits_keep_their_upper_byte(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(ValueError, match=r"float\.tif .*floats; save it with 8"):
         seen(tmp_path / "float.tif")
+
+
+def test_pictures_are_opened_in_one_place_by_known_formats():
+    texts = house.sources(Path(__file__).parents[1])
+    opened = {m for m, text in texts.items() if "Image.open(" in text}
+    shipped = {m for m in opened if m.partition(".")[0] not in ("tests", "benchmarks")}
+    assert shipped == {"input_pipeline.decoding"}
+    text = texts["input_pipeline.decoding"]
+    assert text.count("Image.open(") == text.count("formats=FORMATS") == 1
 
 
 # --- videos ------------------------------------------------------------------------
