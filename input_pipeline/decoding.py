@@ -165,7 +165,11 @@ class Upright:
     def window(
         self, low: Pair, high: Pair, shrink: int
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """As :func:`decode_window`."""
+        """As :func:`decode_window`; blurred where it was decoded at less."""
+        if shrink < self._decoded:
+            window, (x, y) = self.window(low, high, self._decoded)
+            times = self._decoded // shrink
+            return window.repeat(times, 0).repeat(times, 1), (x * times, y * times)
         block = shrink // self._decoded
         columns, rows = (-(-side // block) for side in self._size)
         (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
@@ -279,8 +283,9 @@ def opened(
 ) -> Iterator[Upright]:
     """A picture of a file, decoded while the context lasts.
 
-    A JPEG is decoded at a half, a quarter or an eighth where less is needed. All
-    threads together decode about :data:`LIMIT` pixels at once; further ones wait.
+    A JPEG is decoded at a half, a quarter or an eighth where that is enough, or where
+    more would be above :data:`LIMIT`. All threads together have about as many pixels
+    in memory; further ones wait.
 
     Args:
         source: a path, or bytes to read.
@@ -293,27 +298,29 @@ def opened(
     """
     with open_header(source) as stored:
         size, decoded, orientation = stored.size, 1, 1
-        jpeg = stored.format in ("JPEG", "MPO")
+        jpeg, kept = stored.format in ("JPEG", "MPO"), 0
         if jpeg:
             orientation = read_orientation(stored, labelled)
-            asked = power_below(minify(upright_size(size, orientation)))
-            # The decoder knows 1, 2, 4 and 8, and tells by the size which it took.
-            stored.draft(None, (max(size[0] // asked, 1), max(size[1] // asked, 1)))
-            decoded = next(
-                n
-                for n in (1, 2, 4, 8)
-                if stored.size == (-(-size[0] // n), -(-size[1] // n))
-            )
+            decoded = min(power_below(minify(upright_size(size, orientation))), 8)
+            # A progressive one is also in memory as coefficients of its full size.
+            kept = size[0] * size[1] if stored.info.get("progressive") else 0
+            while decoded < 8 and math.prod(_shrunk(size, decoded)) + kept > LIMIT:
+                decoded *= 2
+            # The decoder takes the smallest of its sizes that is at least this.
+            stored.draft(None, (max(size[0] // decoded, 1), max(size[1] // decoded, 1)))
+            decoded = next(n for n in (1, 2, 4, 8) if stored.size == _shrunk(size, n))
         pixels = stored.width * stored.height
         if pixels > LIMIT:
             raise ValueError(f"its {pixels:,} pixels are more than {LIMIT:,}")
-        # A progressive JPEG is kept a second time, as coefficients of its full size.
-        progressive = size[0] * size[1] if stored.info.get("progressive") else 0
-        with _ROOM.taken(pixels + progressive):
+        with _ROOM.taken(pixels + kept):
             stored.load()
             if not jpeg:  # some formats tell it only now
                 size, orientation = stored.size, read_orientation(stored, labelled)
             yield Upright(stored, orientation, decoded, size)
+
+
+def _shrunk(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    return -(-size[0] // factor), -(-size[1] // factor)
 
 
 class _Room:

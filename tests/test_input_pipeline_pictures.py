@@ -122,6 +122,19 @@ def test_a_jpeg_is_decoded_no_finer_than_needed(tmp_path, mode, minify):
     assert small.size == (30, 20)
 
 
+@pytest.mark.parametrize(("progressive", "limit"), [(False, 4000), (True, 20_000)])
+def test_a_jpeg_above_the_limit_is_decoded_at_less(
+    tmp_path, monkeypatch, progressive, limit
+):
+    grey = np.repeat(np.mgrid[:120, :128][1][..., None] * 2, 3, axis=2).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.jpg", progressive=progressive, quality=95)
+    monkeypatch.setattr(decoding, "LIMIT", limit)
+    with open_picture(tmp_path / "a.jpg") as picture:
+        assert picture._stored.size == (64, 60)
+        patch = cut_patch(picture, np.array([64.0, 60.0]), 32.0, 64)
+    np.testing.assert_allclose(patch[32, 1:-1, 0], grey[0, 33:95, 0], atol=4)
+
+
 def test_pictures_wait_for_each_other_where_they_are_large(tmp_path, monkeypatch):
     noise(20, 20).save(tmp_path / "a.png")
     monkeypatch.setattr(decoding, "_ROOM", decoding._Room(500))
