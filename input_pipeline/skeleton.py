@@ -48,10 +48,6 @@ class Skeleton:
         count = len(self.joints)
         if count == 0:
             raise ValueError(f"skeleton {self.name!r} has no joints")
-        if count > MOST_JOINTS:
-            raise ValueError(
-                f"skeleton {self.name!r} has {count} joints, at most {MOST_JOINTS}"
-            )
         times = Counter(self.joints)
         repeated = sorted(joint for joint in times if times[joint] > 1)
         if repeated:
@@ -171,6 +167,11 @@ class Skeleton:
         given = record.get("joints")
         if not isinstance(given, list | tuple) or not given:
             raise ValueError("a skeleton needs 'joints': [names]")
+        # Before their names are compared with each other.
+        if len(given) > MOST_JOINTS:
+            raise ValueError(
+                f"a skeleton has at most {MOST_JOINTS} joints, not {len(given)}"
+            )
         joints = tuple(str(joint) for joint in given)
 
         def place(joint: Any) -> int:
@@ -293,7 +294,10 @@ def read_skeleton(text: str) -> Skeleton | Mapping[str, Any]:
     fields = ("joints", "edges", "left_right", "root")
     if not isinstance(record, dict) or not any(field in record for field in fields):
         raise ValueError(f"config.data.skeleton = {text!r}: no JSON object of {fields}")
-    return Skeleton.from_names(record) if "joints" in record else record
+    try:
+        return Skeleton.from_names(record) if "joints" in record else record
+    except ValueError as error:
+        raise ValueError(f"config.data.skeleton = {text[:200]!r}: {error}") from error
 
 
 # The same place under another name, where data sets of people disagree.

@@ -249,7 +249,8 @@ def _read_rows(source: Source, rows: Iterator[list[str]]) -> Table | None:
             return None
         names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
         values.extend(numbers)
-    return Table(columns, names, np.frombuffer(values).reshape(len(names), -1))
+    shape = len(names), len(columns)
+    return Table(columns, names, np.frombuffer(values).reshape(shape))
 
 
 def _pandas_header(top: list[list[str]]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from input_pipeline.formats.apart import LIMITS, run_apart
 from runtime.reading import most_growth
 
 MOST_ROW_BYTES = 2**30
@@ -24,6 +25,47 @@ Labels = list[tuple[str, ...]]
 # Of a pickle: stop, begin, list, tuple, append; keep, take again, text.
 _WITH_TEXT = (b"p", b"g", b"V")
 _CODES = (b".", b"(", b"l", b"t", b"a", *_WITH_TEXT)
+
+
+_PROGRAM = f"""
+import sys
+import h5py
+{LIMITS}
+left = int(sys.argv[4])
+
+def link(name, item):
+    if isinstance(item, h5py.ExternalLink):
+        return name + " leads to another file"
+
+def look(name, item):
+    global left
+    array = isinstance(item, h5py.Dataset)
+    if array and (item.is_virtual or item.external):
+        return name + " leads to another file"
+    left -= item.nbytes if array else 0
+    if left < 0:
+        return "its arrays would take more than " + sys.argv[4] + " bytes"
+    try:
+        for key in item.attrs:
+            item.attrs[key]
+        if array:
+            item[:] if item.shape else item[()]
+    except Exception:
+        pass  # the one who needs it says so
+
+with h5py.File(sys.argv[1], "r", locking=False) as file:
+    sys.exit(file.visititems_links(link) or file.visititems(look))
+"""
+
+
+def check_hdf5(path: Path) -> None:
+    """Reads a file through, in another process.
+
+    Raises:
+        ValueError: it is no HDF5, is damaged so that reading it crashes, leads to other
+            files, or would take much more memory than it has bytes.
+    """
+    run_apart(_PROGRAM, path, str(most_growth(path)))
 
 
 class Frame(NamedTuple):
@@ -46,9 +88,10 @@ def read_frame(path: Path) -> Frame:
     """The one table of a file, as ``DataFrame.to_hdf`` writes it.
 
     Raises:
-        ValueError: another layout, or anything but numbers and text.
-        OSError: no HDF5, or a damaged one.
+        ValueError: another layout, anything but numbers and text, or as
+            :func:`check_hdf5`.
     """
+    check_hdf5(path)
     with h5py.File(path, "r", locking=False) as file:
         groups = [
             name for name in map(str, file) if _item(file, name, h5py.Group) is not None

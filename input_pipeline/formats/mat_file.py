@@ -1,36 +1,28 @@
-"""MATLAB files (``save -v7`` and older), read by SciPy.
-
-SciPy reads in a process of its own with limited memory: a damaged file can make it
-crash or ask for any amount, which must not end the program.
-"""
+"""MATLAB files (``save -v7`` and older), read by SciPy in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 from input_pipeline.formats.annotations import Source
+from input_pipeline.formats.apart import LIMITS, run_apart
 from input_pipeline.formats.json_file import check_file
 
-# A file may become text of so many times its size, and take so many times its size to
-# read, beside what any file may.
-_MOST_TEXT, _MOST_MEMORY = (20, 2**24), (150, 700 * 2**20)
-_PROGRAM = """
-import json, resource, sys, warnings
+# A file may become text of so many times its size, beside what any file may.
+_MOST_TEXT = (20, 2**24)
+_PROGRAM = f"""
+import json, sys, warnings
 import scipy.io
-resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]),) * 2)
+{LIMITS}
 warnings.simplefilter("ignore")
-names = [name for name, _, _ in scipy.io.whosmat(sys.argv[1])]
-record = scipy.io.loadmat(
-    sys.argv[1], variable_names=[sys.argv[2]], simplify_cells=True
-)
-value = record.get(sys.argv[2])
-text = json.dumps((names, value), default=lambda a: a.tolist(), separators=",:")
-if len(text) > int(sys.argv[4]):
-    raise MemoryError(f"{len(text)} characters of numbers, more than {sys.argv[4]}")
+path, name, most = sys.argv[1], sys.argv[4], int(sys.argv[5])
+names = [name for name, _, _ in scipy.io.whosmat(path)]
+record = scipy.io.loadmat(path, variable_names=[name], simplify_cells=True)
+found = names, record.get(name)
+text = json.dumps(found, default=lambda a: a.tolist(), separators=",:")
+if len(text) > most:
+    raise MemoryError(str(len(text)) + " characters of numbers, more than " + str(most))
 print(text)
 """
 
@@ -43,25 +35,13 @@ def read_mat(source: Source, variable: str) -> Any | None:
     """
     if not check_file(source):
         return None
-    size = source.path.stat().st_size
-    limits = [str(times * size + any) for times, any in (_MOST_MEMORY, _MOST_TEXT)]
-    done = subprocess.run(
-        [*(sys.executable, "-c", _PROGRAM), source.path, variable, *limits],
-        capture_output=True,
-        check=False,
-        # Each thread of the linear algebra would count as memory.
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"its reader ended by {done.returncode}"
-        remedy = "save it in MATLAB with -v7, not -v7.3"
-        source.problem("not a .mat file", "", reason, remedy)
-        return None
+    each, more = _MOST_TEXT
+    most = str(each * source.path.stat().st_size + more)
     try:
-        names, value = json.loads(done.stdout)
-    except RecursionError as error:
-        source.problem("not a .mat file", "", error, "copy the file again")
+        names, value = json.loads(run_apart(_PROGRAM, source.path, variable, most))
+    except (ValueError, RecursionError) as error:
+        remedy = "save it in MATLAB with -v7, not -v7.3"
+        source.problem("not a .mat file", "", error, remedy)
         return None
     if variable not in names or value is None:
         remedy = f"it needs the variable {variable!r}"

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
-from input_pipeline.formats.hdf5 import own_dataset
+from input_pipeline.formats.hdf5 import check_hdf5, own_dataset
 from input_pipeline.formats.json_file import check_file
 from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
@@ -46,6 +46,7 @@ def read(source: Source) -> Labels | None:
     if not check_file(source):
         return None
     try:
+        check_hdf5(source.path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             load: Any = sleap_io.load_slp
