@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -138,3 +139,29 @@ def test_symmetric_nodes_of_sleap_are_pairs(tmp_path):
     # The names say which eye is the left one; of the ears only that they are a pair.
     assert sorted(skeleton.left_right) == [(1, 2), (3, 4)]
     assert skeleton.unpaired == ("nose",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "colour"),
+    [
+        ({"format": "png", "channel_order": "RGB"}, RED),
+        ({"format": "png", "channel_order": "BGR"}, RED[::-1]),
+        ({"format": "png"}, RED[::-1]),  # older packages: as OpenCV writes
+        ({}, RED),  # plain arrays
+    ],
+)
+def test_the_colours_of_a_package(tmp_path, fields, colour):
+    file = tmp_path / "x.pkg.slp"
+    buffer = io.BytesIO()
+    Image.fromarray(_plain(RED)).save(buffer, format="PNG")
+    encoded = np.frombuffer(buffer.getvalue() + b"\0" * 5, np.int8)
+    with h5py.File(file, "w") as package:
+        values = [encoded] * 2 if fields else [_plain(RED)] * 2
+        array = package.create_dataset("video0/video", data=np.stack(values))
+        array.attrs.update(fields)
+        package["elsewhere"] = h5py.ExternalLink("other.h5", "video0/video")
+    np.testing.assert_array_equal(_colour(Path(f"{file}#video0/video#1")), colour)
+    with pytest.raises(ValueError, match="no picture video0/video#2"):
+        read_encoded(Path(f"{file}#video0/video#2"))
+    with pytest.raises(ValueError, match="no array elsewhere"):
+        read_encoded(Path(f"{file}#elsewhere#0"))

@@ -18,7 +18,7 @@ import numpy as np
 
 from input_pipeline.formats.annotations import Labels, Person, Source
 from input_pipeline.formats.hdf5 import check_hdf5, own_dataset
-from input_pipeline.formats.json_file import check_file
+from input_pipeline.formats.json_file import check_file, whole_number
 from input_pipeline.frames import is_file
 from input_pipeline.skeleton import Skeleton
 
@@ -128,12 +128,16 @@ class _Places:
                 raise ValueError(f"frame {number} of {len(files)} pictures")
             return self._found(str(files[number])), None
         told = frame.video.backend_metadata or {}
-        shape = told.get("shape") or ()
-        size = (int(shape[2]), int(shape[1])) if len(shape) == 4 else None
-        array = told.get("dataset")
+        shape = told.get("shape")
+        numbers = shape if isinstance(shape, list | tuple) and len(shape) == 4 else ()
+        high, wide = [whole_number(v) for v in numbers[1:3]] or (None, None)
+        size = (wide, high) if wide and high else None
+        array = str(told.get("dataset") or "")
         if not array:
             return f"{self._found(files)}#{number}", size
-        rows = self._rows.setdefault(array, _embedded(self._source.path, array))
+        if array not in self._rows:
+            self._rows[array] = _embedded(self._source.path, array)
+        rows = self._rows[array]
         if number not in rows:
             raise ValueError(f"frame {number} is not in the package's {array}")
         path = self._source.path
