@@ -182,7 +182,7 @@ def merge_results(workdir: str | Path) -> dict[str, Any]:
     }
     # Not what the system or a killed process left there.
     markers = sorted(_marker(workdir, "x").parent.glob("[!.]*.json"))
-    facts = [read_json(path) for path in markers]
+    facts = [kept(lambda p=path: read_json(p)) or {} for path in markers]
     results["seconds"] = {
         fact["stage"]: fact["seconds"] for fact in facts if "seconds" in fact
     }

@@ -3,7 +3,12 @@
 import functools
 import io
 import os
+import signal
+import sys
+import time
+from pathlib import Path
 
+import launch
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,3 +85,37 @@ def test_a_missing_motion_is_named_by_the_worker():
     settings = read_settings({"mocap_file": "absent.npz"})
     with pytest.raises(ValueError, match="no such motion file"):
         render_jpeg(0, settings=settings, split="val")
+
+
+PROGRAM = """
+import os, time
+from input_pipeline.sources.rendering import map_on_cores
+
+def slow(index):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(map_on_cores(slow, 64, workers=2))
+"""
+
+
+def _runs(pid):
+    """Whether a process is there, and no zombie that nobody has waited for."""
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.exists() and path.read_bytes() != b""
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    with launch.started([command]) as (process,):
+        workers = {int(process.stdout.readline()) for _ in range(2)}
+        assert len(workers) == 2
+        assert all(map(_runs, workers))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while any(map(_runs, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(_runs, workers))

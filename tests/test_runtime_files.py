@@ -1,11 +1,14 @@
 """Files that are whole or absent."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
+import launch
 import numpy as np
 import pytest
 
@@ -205,3 +208,115 @@ def test_what_a_killed_call_left_goes_and_another_one_is_refused(tmp_path):
     with pytest.raises(ZeroDivisionError), files.own_outputs(tmp_path / "x", NAMES):
         raise ZeroDivisionError
     assert not (tmp_path / "x").exists()
+
+
+# --- damage ------------------------------------------------------------------------
+
+
+def _write_all(folder):
+    files.write_arrays(folder / "a.safetensors", {"x": np.arange(9.0)}, {"k": "v"})
+    files.write_json(folder / "a.json", {"loss": 0.123456, "s": "é"}, sealed=True)
+    files.write_npz(folder / "a.npz", x=np.arange(99.0))
+
+
+READERS = {
+    "a.safetensors": lambda p: repr(files.read_arrays(p)),
+    "a.json": lambda p: repr(files.read_json(p)),
+    "a.npz": lambda p: repr(files.read_npz(p)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_bit_changes_what_is_read(tmp_path, name):
+    """Each bit of a file in turn, and each length: the same, or an error that says."""
+    _write_all(tmp_path)
+    path, read = tmp_path / name, READERS[name]
+    whole, true, noticed = path.read_bytes(), read(path), []
+    changes = [(whole[:end], "cut") for end in range(len(whole))]
+    for bit in range(len(whole) * 8):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        changes.append((bytes(changed), "flipped"))
+    for content, how in changes[:: 1 + len(changes) // 700]:
+        path.write_bytes(content)
+        try:
+            # The digest's own name may change; then it is one more entry.
+            assert read(path).startswith(true.rstrip("}")), how
+        except files.Damaged as error:
+            noticed.append(str(error))
+    assert len(noticed) > 300
+    assert all(str(path) in text for text in noticed)
+
+
+def test_what_is_damaged_is_named_and_made_again(tmp_path, capsys):
+    _write_all(tmp_path)
+    path = tmp_path / "a.json"
+    assert files.kept(lambda: files.read_json(path)) == {"loss": 0.123456, "s": "é"}
+    path.write_text(path.read_text().replace("0.123456", "0.123457"))
+    assert files.kept(lambda: files.read_json(path)) is None
+    text = capsys.readouterr().err
+    assert f"{path} is not as it was written" in text
+    assert "made again" in text
+
+
+# --- one writer --------------------------------------------------------------------
+
+HOLDS = """
+import sys, time
+from runtime import files
+with files.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
+    with launch.started([[sys.executable, "-c", HOLDS, str(tmp_path)]]) as (other,):
+        assert other.stdout.readline() == "held\n"
+        wanted = rf"in use by process {other.pid} on \S+; wait"
+        with pytest.raises(ValueError, match=wanted), files.locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        assert (tmp_path / ".lock").exists()  # stale
+        with files.locked(tmp_path):
+            assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.json'"):
+        files.write_json(path, {"a": 2})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert files.read_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "give permission"),
+        (errno.EROFS, "choose another folder"),
+        (errno.ENOENT, "whether the folder is still there"),
+        (errno.EPIPE, "see to it"),
+    ],
+)
+def test_errors_of_the_system_have_a_path_and_a_remedy(number, remedy):
+    text = files.explained(OSError(number, os.strerror(number), "a/b.json"))
+    assert text.startswith(f"a/b.json: {os.strerror(number)}; ")
+    assert remedy in text
+    assert files.explained(ValueError("as it is")) == "as it is"
+
+
+def test_a_folder_that_goes_away_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file") as error:
+        files.write_json(tmp_path / "file" / "sub" / "a.json", {})
+    assert "a file stands where a folder should be" in files.explained(error.value)
