@@ -209,7 +209,10 @@ def procrustes_align(
     centre = _mean(truth, mask[..., None], axis=-2, keepdims=True)
     pred, truth = _centred(pred, mask), _centred(truth, mask)
     fitted, target = _masked(pred, mask), _masked(truth, mask)
-    U, values, Vt = np.linalg.svd(np.swapaxes(fitted, -1, -2) @ target)
+    product = np.swapaxes(fitted, -1, -2) @ target
+    # One sample that is not finite would make LAPACK fail on all.
+    known = np.isfinite(product).all((-2, -1), keepdims=True)
+    U, values, Vt = np.linalg.svd(np.where(known, product, 0.0))
     signs = np.ones_like(values)
     if not reflection:
         signs[..., 2] = np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)
@@ -219,7 +222,7 @@ def procrustes_align(
         best = (values * signs).sum(-1)
         best = np.divide(best, size, out=np.zeros_like(best), where=size > 0)
         turned = best[..., None, None] * turned
-    return turned + centre
+    return np.where(known, turned + centre, np.nan)
 
 
 def evaluate_poses(
