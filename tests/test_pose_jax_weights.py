@@ -101,7 +101,7 @@ def test_a_record_that_no_student_has_is_one_line(folder, student):
     arrays, metadata = files.read_arrays(path)
     record = json.loads(metadata["student"])
     if student in record or student in record["net"]:
-        for value in (None, 1e300, -1, [], {}, "x"):
+        for value in (None, 1e300, -2, [], {}, "x"):
             changed = record | {student: value}
             if student in record["net"]:
                 changed = record | {"net": record["net"] | {student: value}}
