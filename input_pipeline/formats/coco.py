@@ -196,11 +196,8 @@ def _marks(
                 continue
             remedy = "name its keypoints in 'categories', or remove the annotation"
             source.problem("unknown category", at, entry["category_id"], remedy)
-        else:
-            landmarks = _landmarks(source, at, entry["keypoints"], skeleton, least)
+        elif landmarks := _landmarks(source, at, entry["keypoints"], skeleton, least):
             image_id = whole_number(entry.get("image_id"))
-            if landmarks is None:
-                continue
             if image_id is None or image_id not in pictures:
                 remedy = "add the image to 'images' or remove the annotation"
                 source.problem("unknown image", at, entry.get("image_id"), remedy)
