@@ -1,4 +1,4 @@
-"""From images and 2D landmarks to 3D poses: check, teacher, student, evaluate, predict.
+"""From pictures or tracks to 3D: check, teacher, student, evaluate, lift, predict.
 
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -13,21 +13,22 @@ from ml_collections import config_flags
 
 import nrsfm_jax.train
 import pose_jax.train
-import stages.check
-import stages.export
-import stages.predict
-import stages.report
 from configs import default
 from input_pipeline.dataset import open_dataset
 from runtime import command_line, devices, processes, stopping
 from runtime.files import explained
 from runtime.progress import working
 from runtime.workdir import claim_workdir, hold_workdir
+from stages import check, report
+from stages.export import export
+from stages.lift import lift
+from stages.predict import predict
 
-STAGES = ("all", "check", "teacher", "student", "evaluate", "predict", "export")
+STAGES = ("all", "check", "teacher", "student", "evaluate")
+USES = {"predict": predict, "lift": lift, "export": export}  # what is trained
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run writes to.")
-STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to run.")
+STAGE = flags.DEFINE_enum("stage", "all", [*STAGES, *USES], "What to run.")
 PROCESSES = flags.DEFINE_string("processes", "", "'auto' or HOST:PORT,INDEX,COUNT")
 flags.mark_flags_as_required([CONFIG, WORKDIR])
 parse = functools.partial(command_line.parse, config=CONFIG, default=default)
@@ -42,16 +43,16 @@ def main(_: list[str]) -> None:
     try:
         with stopping.on_signals(), processes.joined(PROCESSES.value):
             if stage == "check":
-                sys.exit(not stages.check.run(config, workdir))
-            kept = config.keep_freed_memory
-            devices.use_cpu_devices(config.cpu_devices, keep_memory=kept)
-            if stage in ("predict", "export"):
-                predicts = stage == "predict"
-                use = stages.predict.predict if predicts else stages.export.export
-                print(use(config, workdir))
-                return
+                sys.exit(not check.run(config, workdir))
+            kept = {"keep_memory": config.keep_freed_memory}
+            devices.use_cpu_devices(config.cpu_devices, **kept)
+            if stage in USES:
+                return print(USES[stage](config, workdir))
             with working("reading the data", shown=processes.is_first()):
                 data = open_dataset(config.data)
+            tracked = stage == "all" and config.data.name == "tracks"
+            if tracked and not check.run(config, workdir, data):
+                sys.exit(1)
             with hold_workdir(workdir):  # the data are read, or refused, by now
                 claim_workdir(workdir, config, data.identity)
                 print(devices.device_banner(), flush=True)
@@ -60,7 +61,9 @@ def main(_: list[str]) -> None:
                 if stage in ("all", "student"):
                     for mode in config.student.modes:
                         pose_jax.train.train_and_evaluate(config, workdir, data, mode)
-                stages.report.write(config, workdir, data)
+                if tracked:
+                    print(lift(config, workdir, data))
+                report.write(config, workdir, data)
     except (ValueError, OSError) as error:
         if flags.FLAGS.verbosity > 0:  # --verbosity=1: with the traceback
             raise

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.teacher = _teacher()
     config.student = _student()
     config.predict = _predict()
+    config.lift = _lift()
     return config
 
 
@@ -162,3 +163,21 @@ def _predict() -> ConfigDict:
     predict.viewer_samples = 400  # poses in viewer.html at most; 0: no viewer
     predict.formats = ("stablehlo", "saved_model")  # of --stage=export
     return predict
+
+
+def _lift() -> ConfigDict:
+    lift = ConfigDict()
+    # Files of a tracker: a file, a folder, a pattern; or with commas. '': the landmarks
+    # that the teacher was trained on.
+    lift.tracks = ""
+    # From so many detections of 'tracks' on, the shapes are fitted again, to these as
+    # well; 0: never.
+    lift.adapt = 1000
+    lift.images = ""  # their pictures or videos, to be drawn on; '': none
+    lift.out = ""  # folder of the results; '': lifted/ in the workdir
+    lift.length = ""  # as predict.length
+    lift.focal = 0.0  # focal length in pixels; 0: not known; inf: weak perspective
+    lift.principal = ()  # pixel on the optical axis; (): the middle of the picture
+    lift.overlays = True  # where there are images
+    lift.viewer_samples = 400  # poses in viewer.html at most; 0: no viewer
+    return lift

@@ -28,6 +28,7 @@ FREE_FIELDS = (
         "*.checkpoint_every",
         "student.modes",
         "predict.*",
+        "lift.*",
     ),
 )
 _PACKAGES = (

@@ -44,10 +44,10 @@ SHOWN = 24  # samples of the sheet
 SUSPECTS = 48
 
 
-def run(config: Any, workdir: Path) -> bool:
-    """Checks the data of ``config``; True where training would start."""
+def run(config: Any, workdir: Path, data: Dataset | None = None) -> bool:
+    """Checks the data of ``config``, or as opened; True where training would start."""
     folder = workdir / "check"
-    data = open_dataset(config.data)
+    data = data or open_dataset(config.data)
     report = validate(data)
     batches = _check_batches(config, report.samples.get("train", 0))
     report = dataclasses.replace(report, problems=(*report.problems, *batches))

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +34,8 @@ class Body:
 
     annotation_id: Any = None  # of the file of boxes
     look: bytes | None = None  # its crop for the viewer, a JPEG
+    table: int | None = None  # number of its table; None: its place in the picture
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for the JSON
 
 
 @dataclasses.dataclass(frozen=True)

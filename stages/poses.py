@@ -126,7 +126,9 @@ class Predictions:
             self._drawings.add(views, poses.keypoints, poses.pose)
 
     def _add_body(self, view: View, person: int, poses: Poses, i: int) -> None:
-        line = person, view.number, _result(view, person, poses, i)
+        table = view.bodies[person].table
+        table = person if table is None else table
+        line = table, view.number, _result(view, person, poses, i)
         self._entries.write(json.dumps(line, allow_nan=False) + "\n")
         if self._limit and self.poses % self._step == 0:
             self._shown.append(_viewer_sample(view, person, poses, i))
@@ -249,6 +251,7 @@ def _result(view: View, person: int, poses: Poses, i: int) -> dict[str, Any]:
         "keypoints_3d_std": _rounded(poses.keypoints_3d_std[i]).tolist(),
         "score": round(float(scores.mean()), 4),
         "bbox": _rounded(np.array([*corner, side, side])).tolist(),
+        **view.bodies[person].facts,
     }
 
 

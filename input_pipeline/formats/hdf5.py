@@ -119,6 +119,47 @@ def read_frame(path: Path) -> Frame:
     return Frame(levels, columns, index, joined[:, order])
 
 
+def write_frame(
+    path: Path,
+    levels: Sequence[str],
+    columns: Sequence[tuple[str, ...]],
+    values: np.ndarray,
+) -> None:
+    """Writes a table as ``DataFrame.to_hdf`` does, for rows that are numbered from 0.
+
+    Args:
+        path: of the file.
+        levels: names of the header rows.
+        columns: of each column, its label in every header row.
+        values: (rows, columns).
+    """
+    facts = {"pandas_type": "frame", "pandas_version": "0.15.2", "encoding": "UTF-8"}
+    facts |= {"errors": "strict", "axis1_variety": "regular"}
+    with h5py.File(path, "w") as file:
+        group = file.create_group("df_with_missing")
+        group.attrs.update({"nblocks": 1, "ndim": 2})
+        for axis in ("axis0", "block0_items"):
+            facts[f"{axis}_variety"] = "multi"
+            group.attrs[f"{axis}_nlevels"] = len(levels)
+            for i, level in enumerate(levels):
+                names = [column[i] for column in columns]
+                known = list(dict.fromkeys(names))
+                place = {name: k for k, name in enumerate(known)}
+                group[f"{axis}_level{i}"] = np.array([n.encode() for n in known])
+                of_level = {"kind": "string", "name": level, "nan_rep": "nan"}
+                for name, text in of_level.items():
+                    group[f"{axis}_level{i}"].attrs[name] = _fixed(text)
+                group[f"{axis}_label{i}"] = np.array([place[n] for n in names], "i4")
+                for part in ("level", "label"):
+                    group[f"{axis}_{part}{i}"].attrs["transposed"] = 1
+        for name, text in facts.items():
+            group.attrs[name] = _fixed(text)
+        group["axis1"] = np.arange(len(values))
+        group["axis1"].attrs.update({"kind": _fixed("integer"), "transposed": 1})
+        group["block0_values"] = values
+        group["block0_values"].attrs["transposed"] = 1
+
+
 def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """An array that lies in the file itself, with its groups.
 
@@ -240,6 +281,12 @@ def _texts(group: h5py.Group, name: str, most: int) -> list[str]:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _fixed(text: str) -> np.ndarray:
+    """Text of a fixed length: PyTables reads no other from attributes."""
+    encoded = text.encode()
+    return np.array(encoded, h5py.string_dtype("utf-8", len(encoded)))
 
 
 def _level_names(group: h5py.Group) -> list[str]:

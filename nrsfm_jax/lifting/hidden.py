@@ -97,7 +97,8 @@ def likeliest_but_one(
         best = jnp.maximum(found.log_joint, jnp.max(found.without - cost[None], axis=1))
         without = jax.nn.logsumexp(found.without, axis=0) - cost
         every = jnp.append(without, jax.nn.logsumexp(found.log_joint))
-        return jax.lax.top_k(best, kept)[1], jax.nn.logsumexp(every)
+        chosen = jax.lax.top_k(best, min(kept, len(best)))[1]
+        return chosen, jax.nn.logsumexp(every)
 
     def together(own):
         w, cost = own

@@ -99,11 +99,7 @@ def _tracks(
     if len(counts) > 1:
         raise ValueError(f"{path}: bodies of {sorted(counts)} joints in one file")
     count = counts.pop()
-    if unnamed is not None and unnamed.num_joints != count:
-        unnamed = None
-    skeleton = skeleton or unnamed or by_count(count)
-    if skeleton is None:
-        skeleton = numbered([str(j) for j in range(count)])
+    skeleton = skeleton or _guessed(count, unnamed)
     if skeleton.num_joints != count:
         raise ValueError(f"{path}: names {skeleton.num_joints} joints, gives {count}")
     pictures = [body.picture or "" for body in found if body.picture is not None]
@@ -130,6 +126,13 @@ def _tracks(
         individual=who,
         pictures=pictures if len(pictures) == len(found) else (),
     )
+
+
+def _guessed(count: int, unnamed: Skeleton | None) -> Skeleton:
+    """Joints of a file that does not name them."""
+    if unnamed is not None and unnamed.num_joints == count:
+        return unnamed
+    return by_count(count) or numbered([str(j) for j in range(count)])
 
 
 # --- what the files look like ---------------------------------------------------------

@@ -99,28 +99,22 @@ def make_tracks(
         ValueError: no detection at all, or two of one individual in one frame.
     """
     xy = np.asarray(xy, np.float32)
-    score = np.ones(xy.shape[:2], np.float32) if score is None else np.array(score)
-    score = np.clip(np.where(np.isnan(score), 1, score), 0, 1).astype(np.float32)
-    near = np.nan_to_num(np.abs(xy), nan=FAR_PX) < FAR_PX
-    detected = np.all(near, axis=-1) & (score > 0)
+    score, detected = _detected(xy, score)
     who = np.zeros(len(xy), np.int32) if individual is None else individual
     rows = np.lexsort((frame, who))
-    rows = rows[detected.any(1)[rows]]
+    rows = rows[np.any(detected, axis=1)[rows]]
     if not len(rows):
         raise ValueError(
             f"{path}: no joint was detected in any of its {len(xy)} rows; look whether "
             "the tracker found anything"
         )
     frame, who = np.asarray(frame, np.int64)[rows], who[rows].astype(np.int32)
-    names: tuple[str, ...] = ()
-    if pictures:
-        names = tuple(pictures[int(i)] for i in rows)
     twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(who) == 0))
     if len(twice) and not pictures:
-        i = twice[0]
+        name = individuals[int(who[twice[0]])]
         raise ValueError(
-            f"{path}: frame {frame[i]} has {individuals[int(who[i])]!r} twice; "
-            "give every animal of a frame a name of its own"
+            f"{path}: frame {frame[twice[0]]} has {name!r} twice; give every animal of "
+            "a frame a name of its own"
         )
     return Tracks(
         skeleton=skeleton,
@@ -132,8 +126,18 @@ def make_tracks(
         individuals=tuple(individuals),
         files=(path.name,),
         sizes=(size,),
-        pictures=names,
+        pictures=tuple(str(pictures[int(i)]) for i in rows) if pictures else (),
     )
+
+
+def _detected(
+    xy: np.ndarray, score: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in 0..1, and which joints were detected."""
+    score = np.ones(xy.shape[:2], np.float32) if score is None else np.array(score)
+    score = np.clip(np.where(np.isnan(score), 1, score), 0, 1).astype(np.float32)
+    near = np.nan_to_num(np.abs(xy), nan=FAR_PX) < FAR_PX
+    return score, np.asarray(near.all(-1)) & (score > 0)
 
 
 def join(parts: Sequence[Tracks], names: Mapping[str, str]) -> Tracks:

@@ -72,12 +72,7 @@ def _read_wide(
     where, who = _find(low, _FRAME), _find(low, _WHO)
     values, frame, individual = array("d"), array("q"), array("i")
     individuals: dict[str, int] = {}
-    for i, row in enumerate(rows):
-        if not row:
-            continue
-        at = f"{path}: row {i + 1}"
-        if len(row) != len(head):
-            raise ValueError(f"{at} has {len(row)} cells, the header {len(head)}")
+    for at, row in _whole_rows(path, rows, len(head)):
         values.extend(_number(row[c], at) for c in wanted)
         frame.append(len(frame) if where is None else _whole(row[where], at))
         name = "" if who is None else row[who].strip()
@@ -89,7 +84,6 @@ def _read_wide(
     for j, axes in enumerate(columns.values()):
         if axes[2] >= 0:
             score[:, j] = table[:, place[axes[2]]]
-    who_rows = np.frombuffer(individual, np.int32)
     return make_tracks(
         path,
         numbered(tuple(columns)),
@@ -97,7 +91,7 @@ def _read_wide(
         score,
         np.frombuffer(frame, np.int64),
         individuals=tuple(individuals) or ("",),
-        individual=who_rows,
+        individual=np.frombuffer(individual, np.int32),
     )
 
 
@@ -132,12 +126,7 @@ def _read_long(path: Path, low: list[str], rows: Iterator[list[str]]) -> Tracks:
     values, keys = array("d"), array("q")
     joints: dict[str, int] = {}
     individuals: dict[str, int] = {}
-    for i, row in enumerate(rows):
-        if not row:
-            continue
-        at = f"{path}: row {i + 1}"
-        if len(row) != len(low):
-            raise ValueError(f"{at} has {len(row)} cells, the header {len(low)}")
+    for at, row in _whole_rows(path, rows, len(low)):
         values.extend((_number(row[x], at), _number(row[y], at)))
         values.append(1.0 if score is None else _number(row[score], at))
         name = "" if who is None else row[who].strip()
@@ -232,6 +221,19 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
         individual=np.ravel(who).astype(np.int32),
         size=None if size is None else (int(size[0]), int(size[1])),
     )
+
+
+def _whole_rows(
+    path: Path, rows: Iterator[list[str]], width: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Each row that is not empty, and what to call it."""
+    for i, row in enumerate(rows, 1):
+        if row and len(row) != width:
+            raise ValueError(
+                f"{path}: row {i} has {len(row)} cells, the header {width}"
+            )
+        if row:
+            yield f"{path}: row {i}", row
 
 
 def _number(cell: str, at: str) -> float:
