@@ -9,10 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from input_pipeline.formats.hdf5 import check_hdf5
 from input_pipeline.formats.tracks import deeplabcut, json_files, sleap_files, tables
 from input_pipeline.formats.tracks.record import Tracks, join
 from input_pipeline.skeleton import Skeleton
 from runtime.files import read_npz
+from runtime.reading import open_file
 
 SUFFIXES = (".h5", ".hdf5", ".csv", ".tsv", ".slp", ".json", ".npz")
 NORMALISED = 2.0  # no body in pixels reaches less far than this
@@ -105,7 +107,7 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
     if path.is_dir():
         return json_files.read(path, unnamed)
     try:
-        with open(path, "rb") as opened:
+        with open_file(path) as opened:
             start = opened.read(4096)
         if start.startswith(b"\x89HDF"):
             return _read_hdf5(path)
@@ -125,6 +127,7 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
 
 
 def _read_hdf5(path: Path) -> Tracks:
+    check_hdf5(path)
     with h5py.File(path, "r", locking=False) as file:
         try:
             if "node_names" in file and "tracks" in file:
