@@ -50,7 +50,7 @@ def write_lifted(
         score=tracks.score,
         frame=tracks.frame,
         individual=np.array(tracks.individuals)[tracks.individual],
-        file=np.array(tracks.files)[tracks.file],
+        video=np.array(tracks.files)[tracks.file],
         picture=np.array(tracks.pictures),
         track=pieces,
         joints=np.array(skeleton.joints),
