@@ -195,7 +195,9 @@ def _minimise(
     F, P = track.m.shape
     # In coordinates in which the depth's own distribution is round.
     noise = 1e-4 * np.trace(track.C, axis1=1, axis2=2).mean() / P + 0.01 * tau**2
-    root = np.linalg.cholesky(LOOSER**2 * track.C + noise * np.eye(P))
+    # Rounding may leave a covariance without a Cholesky factor.
+    variance, axes = np.linalg.eigh(LOOSER**2 * track.C)
+    root = axes * np.sqrt(np.maximum(variance, 0) + noise)[:, None]
     # Few lengths of track are compiled.
     pad = (1 << max(F - 1, 31).bit_length()) - F
     real = np.pad(np.ones(F, np.float32), (0, pad))

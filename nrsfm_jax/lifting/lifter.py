@@ -636,7 +636,7 @@ class PoseLifter:
         about = setting.principal
         fields = {
             "keypoints_3d": (pose - pose[:, root : root + 1]) * pixels,
-            "keypoints_3d_std": np.sqrt(variance) * pixels,
+            "keypoints_3d_std": np.sqrt(np.maximum(variance, 0)) * pixels,
             "keypoints": about + (keypoints - about) / frames.factor[..., None],
             "depth_flip_probability": np.where(count >= 2, given.mirrored, 0.5),
             "log_evidence": np.where(count >= 2, log_p, np.nan),
