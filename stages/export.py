@@ -131,4 +131,7 @@ def write_saved_model(estimator: PoseEstimator, folder: Path) -> None:
         input_signature=[images],
     )
     signatures = {"serving_default": module.predict}  # type: ignore
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    try:
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    except tf.errors.OpError as error:  # TensorFlow's for a full disk, too
+        raise ValueError(f"{folder} cannot be written: {error}") from error

@@ -36,10 +36,16 @@ def build(source: PictureSource, *, config: str, version: str) -> None:
             # Random access, so that shuffling is exact and resuming costs nothing.
             file_format="array_record",
         )
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            download_dir=str(root / "downloads"),
-        )
+        try:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+                download_dir=str(root / "downloads"),
+            )
+        except RuntimeError as error:  # what its writer met, a full disk for one
+            raise ValueError(
+                f"{root}: the pictures cannot be prepared ({error}); see that there is "
+                "room and that it may be written to, then give the command again"
+            ) from error
 
 
 @functools.cache  # TFDS takes a class of one name once
