@@ -59,8 +59,8 @@ def main(_: list[str]) -> None:
                 if stage in ("all", "teacher"):
                     nrsfm_jax.train.train_and_evaluate(config, workdir, data)
                 if stage in ("all", "student"):
-                    for mode in config.student.modes:
-                        pose_jax.train.train_and_evaluate(config, workdir, data, mode)
+                    for modes in pose_jax.train.trainings(config.student):
+                        pose_jax.train.train_and_evaluate(config, workdir, data, modes)
                 if tracked:
                     print(lift(config, workdir, data))
                 report.write(config, workdir, data)

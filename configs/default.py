@@ -110,24 +110,19 @@ def _student() -> ConfigDict:
     student = ConfigDict()
     # Rows of the table in pose_jax/loss.py; one student is trained for each.
     student.modes = ("weaksup_bs", "distill")
-    student.resnet_layers = 50
-    student.width = 1.0
-    student.stem = "imagenet"
-    student.image_size = 256
-    student.heatmap_size = 64
-    student.depth_bins = 64
-    student.deconv_channels = 256
-    student.num_deconv = 3
-    student.dtype = "float32"  # of the network's activations; or 'bfloat16'
-    student.pretrained = ""  # ResNet weights to start from: .safetensors, .npz, .pth
+    # One network for all modes but 'supervised': the same x and y, a depth for each.
+    student.share_backbone = False
+    _network(student)
     student.batch_size = 32
     student.steps = 150_000
+    student.optimizer = "adam"  # or 'muon' for the kernels between first and last
     student.learning_rate = 1e-3
     student.end_learning_rate = 1e-5
     student.schedule = "plateau"  # drops when the validation loss saturates; 'cosine'
     student.patience = 3  # evaluations without improvement before the drop
     student.code_l1_weight = 0.15  # of Eq. 14, for unit-norm dictionary columns
     student.xy_weight = 1.0
+    student.heat_weight = 0.0  # of the heat's cross-entropy; not in the paper
     student.depth_weight = 1.0  # of the depth loss in Eq. 15
     # Times the factor that makes the depth's gradient as large as that of 'weaksup_bs',
     # so that modes compare; the paper has no such factor.
@@ -147,6 +142,23 @@ def _student() -> ConfigDict:
     return student
 
 
+def _network(student: ConfigDict) -> None:
+    # 'resnet' with a volume of heat; or 'pyramid', small, with maps of depth.
+    student.network = "resnet"
+    student.resnet_layers = 50
+    student.width = 1.0
+    student.stem = "imagenet"
+    student.image_size = 256
+    student.heatmap_size = 64
+    student.depth_bins = 64
+    student.deconv_channels = 256
+    student.num_deconv = 3
+    student.dtype = "float32"  # of the network's activations; or 'bfloat16'
+    # Of 'pyramid': directions of the body that its last layer depends on; 0: none.
+    student.yaw_classes = 0
+    student.pretrained = ""  # ResNet weights to start from: .safetensors, .npz, .pth
+
+
 def _predict() -> ConfigDict:
     predict = ConfigDict()
     predict.images = ""  # a picture, a folder, a pattern, a video; or with commas
@@ -154,7 +166,9 @@ def _predict() -> ConfigDict:
     predict.mode = ""  # which student; '': 'distill', or the only one
     predict.out = ""  # folder of the results; '': predictions/ in the workdir
     predict.batch_size = 32
-    predict.mirror = False  # each picture twice, once mirrored: a better uncertainty
+    # Each picture twice, once mirrored: a better pose and uncertainty; read by the
+    # evaluation as well.
+    predict.mirror = False
     predict.every = 1  # n: each n-th frame of a video
     predict.overlays = True  # the skeleton drawn on each picture
     # "Nose-TailBase=120": two joints and their distance in millimetres, of one body or

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pose_jax.state import (
     CHECKPOINTS,
     StudentRecord,
     TrainState,
+    stage_name,
     state_shapes,
     turned,
 )
@@ -131,7 +132,7 @@ class PoseEstimator:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} is not at least 1")
         self.record = record
-        self._net, folded = fold_batch_norms(record.make_net(), variables)
+        self._net, folded = fold_batch_norms(record.make_net(own=True), variables)
         self.variables = jax.device_put(folded)
         self.batch_size = batch_size
         self.mirror = mirror
@@ -180,19 +181,7 @@ class PoseEstimator:
         def apply(variables: Any, patches: Any) -> tuple[Any, Any]:
             return net.apply(variables, patches, train=False, method="pose_and_spread")
 
-        if not self.mirror:
-            return apply
-        swap = self.record.skeleton.flip_permutation
-        back = np.array([-1.0, 1.0, 1.0], np.float32).reshape(1, 1, 3)
-
-        def apply_twice(variables: Any, patches: Any) -> tuple[Any, Any]:
-            pose, _ = apply(variables, patches)
-            other, _ = apply(variables, patches[:, :, ::-1])
-            other = other[:, swap] * jnp.asarray(back)
-            # The standard deviation of two values.
-            return (pose + other) / 2, jnp.abs(pose - other) / np.float32(np.sqrt(2))
-
-        return apply_twice
+        return seen_twice(apply, self.record.skeleton) if self.mirror else apply
 
     def __call__(
         self,
@@ -326,6 +315,23 @@ class PoseEstimator:
         )
 
 
+def seen_twice(apply: Callable[..., Any], skeleton: Skeleton) -> Callable[..., Any]:
+    """``apply(variables, patches) -> (pose, spread)``, also of the mirrored patches.
+
+    The pose is the mean of both, its spread the standard deviation of the two values.
+    """
+    swap = skeleton.flip_permutation
+    back = np.array([-1.0, 1.0, 1.0], np.float32).reshape(1, 1, 3)
+
+    def apply_twice(variables: Any, patches: Any) -> tuple[Any, Any]:
+        pose, _ = apply(variables, patches)
+        other, _ = apply(variables, patches[:, :, ::-1])
+        other = other[:, swap] * jnp.asarray(back)
+        return (pose + other) / 2, jnp.abs(pose - other) / np.float32(np.sqrt(2))
+
+    return apply_twice
+
+
 # --- loading -----------------------------------------------------------------------
 
 
@@ -373,14 +379,18 @@ def load_student(folder: str | Path) -> tuple[StudentRecord, TrainState]:
     Raises:
         ValueError: nothing trained there, or a checkpoint of another network.
     """
-    record = StudentRecord.load(folder)
-    like = state_shapes(record.make_net(), image_size=record.image_size)
-    with Checkpoints(Path(folder) / CHECKPOINTS) as checkpoints:
-        restored = checkpoints.restore_latest(like)
+    record, place = StudentRecord.load(folder), Path(folder)
+    if len(record.modes) > 1:
+        place = place.absolute().parent / stage_name(record.modes)
+    net = record.make_net()
+    how = {"image_size": record.image_size, "optimizer": record.optimizer}
+    with Checkpoints(place / CHECKPOINTS) as checkpoints:
+        restored = checkpoints.restore_latest(state_shapes(net, **how))
     if restored is None:
-        raise ValueError(f"{folder} has no checkpoint; run --stage=student first")
+        raise ValueError(f"{place} has no checkpoint; run --stage=student first")
     state = restored[1]
-    record, params = _follow_teacher(record, state.params, folder)
+    params = record.own_depth(state.params)
+    record, params = _follow_teacher(record, params, folder)
     return record, dataclasses.replace(state, params=params)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jaxtyping import Float
 
 from input_pipeline.dataset import Dataset
 from losses.scores import score_poses
-from pose_jax.estimator import load_student
+from pose_jax.estimator import load_student, seen_twice
 from pose_jax.loss import MODES
 from pose_jax.state import StudentRecord, TrainState
 from pose_jax.targets import SPLITS
@@ -35,6 +36,8 @@ from runtime.files import (
 )
 from runtime.progress import progress
 
+SHARED = "one network for the modes {}: the same x and y, a depth for each"
+TWICE = "the mean of those from each picture and from its mirror image"
 GATHERED = 65536  # poses that processes exchange at once
 
 
@@ -54,23 +57,14 @@ def evaluate(
     """
     folder = Path(workdir) / f"student_{mode}"
     record, state = load_student(folder)
-    supervised = MODES[mode].label == "truth"
-    about = {
-        "mode": mode,
-        "step": int(state.step),
-        "reads_3d": supervised,
-        "depth_weight": record.depth_weight,
-        "matched_weight": record.matched_weight,
-        "depth_sign": record.depth_sign,
-        "ground_truth": [_digest(data.truth(split)) for split in SPLITS],
-    }
+    about = _about(record, state, data) | {"mirror": config.predict.mirror}
     path = folder / "results.json"
     if path.exists() and (folder / FILE).exists():
         done = kept(lambda: _results(folder))
         if done and done.get("student") == about:
             return done
     sign = "no sign to choose: trained on 3D labels"
-    if not supervised:
+    if not about["reads_3d"]:
         sign = teacher_file.read(Path(workdir) / "teacher").sign_text
     results: dict[str, Any] = {}
     for split in SPLITS:
@@ -80,6 +74,10 @@ def evaluate(
             file = folder / f"predictions_{split}.npz"
             write_npz(file, sample_ids=ids, pose=pose)
             results[split] = score_split(pose, data, split, sign)
+            if record.modes[1:]:
+                results[split]["backbone"] = SHARED.format(", ".join(record.modes))
+            if about["mirror"]:
+                results[split]["poses"] = TWICE
     results |= {"student": about}
     if processes.is_first():
         facts = {"data set": data.settings.name, "steps": int(state.step)}
@@ -99,6 +97,21 @@ def _results(folder: Path) -> dict[str, Any]:
     return read_json(folder / "results.json")
 
 
+def _about(record: StudentRecord, state: TrainState, data: Dataset) -> dict[str, Any]:
+    """What is known of the training besides its scores."""
+    return {
+        "mode": record.mode,
+        "step": int(state.step),
+        "reads_3d": MODES[record.mode].label == "truth",
+        "modes": list(record.modes),
+        "network": record.net["network"],
+        "depth_weight": record.depth_weight,
+        "matched_weight": record.matched_weight,
+        "depth_sign": record.depth_sign,
+        "ground_truth": [_digest(data.truth(split)) for split in SPLITS],
+    }
+
+
 def _digest(truth: Any) -> int | None:
     """Of the labels, so that a finished run is scored anew where they change."""
     return None if truth is None else zlib.crc32(truth.positions_mm.tobytes())
@@ -116,7 +129,9 @@ def predict_split(
     share: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": shares}
     share |= {"image_size": record.image_size, "seed": config.seed}
     batches = data.pictures(split, batch_size=size, train=False, **share)
-    count, where = len(data.landmarks(split)), {"num_devices": student.num_devices}
+    where: dict[str, Any] = {"num_devices": student.num_devices}
+    where |= {"mirror": config.predict.mirror}
+    count = len(data.landmarks(split))
     return predict(record, state, batches, count, batch_size=size, **where)
 
 
@@ -125,19 +140,24 @@ def predict(
     state: TrainState,
     batches: Iterable[Mapping[str, np.ndarray]],
     count: int,
+    *,
+    mirror: bool = False,
     **where: Any,
 ) -> Float[np.ndarray, "n p 3"]:
     """Poses of ``count`` samples by their ``row``; of several processes, of all parts.
 
-    A batch has ``image``, ``row`` and ``weight`` (0 fills up a last one); ``where`` are
-    keywords of :class:`runtime.devices.DataParallel`.
+    A batch has ``image``, ``row`` and ``weight`` (0 fills up a last one); ``mirror`` as
+    in :class:`pose_jax.estimator.PoseEstimator`; ``where`` are keywords of
+    :class:`runtime.devices.DataParallel`.
 
     Raises:
         ValueError: the batches leave a sample out.
     """
-    net = record.make_net()
+    net = record.make_net(own=True)
     placed = DataParallel(lambda state, images, _: (state, {}), **where)
-    run = placed.per_sample(lambda v, images, _: net.apply(v, images, train=False))
+    apply: Any = partial(net.apply, train=False, method="pose_and_spread")
+    apply = seen_twice(apply, record.skeleton) if mirror else apply
+    run = placed.per_sample(lambda v, images, _: apply(v, images)[0])
     variables = placed.replicate(state.variables)
     pose = np.zeros((count, record.skeleton.num_joints, 3), np.float32)
     found = np.zeros(count, bool)

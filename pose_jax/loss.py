@@ -16,6 +16,7 @@ depth is compared with it, and how samples or joints are weighted.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 import losses
 from losses.masked import Weight, labelled_mean
+from pose_jax.hints import heat_cross_entropy, yaw_divergence
+from pose_jax.integral_head import Prediction
 
 # Of Eq. 10 in training: its gradient need not be exact to more than this.
 EXACT_TOLERANCE, EXACT_STEPS = 1e-2, 200
@@ -97,44 +100,104 @@ PER_SAMPLE = (0, 0, 0, 0, 0, 0, None)
 
 
 def student_loss(
-    pose: Float[Array, " p 3"],
+    prediction: Prediction,
+    keypoints: Float[Array, " p 2"],
+    labelled: Bool[Array, " p"],
+    flip: Bool[Array, ""],
+    scale: Float[Array, ""],
+    targets: tuple[DepthTarget, ...],
+    dictionaries: tuple[Dictionary | None, ...],
+    *,
+    depth_weights: Mapping[str, Weight],
+    depth_loss: Callable[..., Any],
+    permutation: Int[np.ndarray, " p"],
+    pairs: Int[np.ndarray, "pairs 2"],
+    xy_weight: Weight,
+    heat_weight: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """What a student minimises on one picture (Wang et al. 2019, Eq. 15).
+
+        xy_weight ||f_xy - w||_1 + sum over modes of depth_weight loss(f_z)
+
+    The sum has one term but where modes share a backbone. Ours, where asked for: the
+    cross-entropies of the heat map and of the yaw.
+
+    Args:
+        prediction: of one picture, in the augmented patch; a depth for every mode.
+        keypoints: (P, 2) landmarks in the augmented patch.
+        labelled: (P,) labelled joints of the augmented picture.
+        flip: whether the picture was mirrored.
+        scale: by how much lengths in the augmented patch are larger.
+        targets: of the sample for every mode, in the plain patch.
+        dictionaries: of all samples for every mode; None where its loss uses none.
+        depth_weights: of the depth for every mode; 1 in the paper.
+        depth_loss: the function below, its ``code_l1_weight`` given.
+        permutation: (P,) the skeleton's ``flip_permutation``.
+        pairs: of the skeleton, see `pose_jax.hints.facing_pairs`.
+        xy_weight: weight of the landmarks; 1 in the paper.
+        heat_weight: of `heat_cross_entropy`; 0 in the paper.
+
+    Returns:
+        The loss and its terms, unweighted: ``{"xy": ..., "depth": ...}``; of several
+        modes ``"depth_<mode>"`` each.
+    """
+    xy = losses.keypoint_l1_loss(prediction.xy, keypoints, labelled=labelled)
+    total, terms = xy_weight * xy, {"xy": xy}
+    labels = zip(prediction.depths, targets, dictionaries, strict=True)
+    for mode, (z, *label) in zip(depth_weights, labels, strict=True):
+        # The depth in the plain patch.
+        depth = depth_loss(mode, jnp.where(flip, z[permutation], z) / scale, *label)
+        terms["depth" if len(targets) == 1 else f"depth_{mode}"] = depth
+        total += depth_weights[mode] * depth
+    if heat_weight:
+        terms["heat"] = heat_cross_entropy(prediction.log_heat, keypoints, labelled)
+        total += heat_weight * terms["heat"]
+    if prediction.yaw is not None:
+        terms["yaw"] = _yaw_term(
+            prediction.yaw,
+            keypoints,
+            labelled,
+            flip,
+            scale,
+            targets[0],
+            permutation=permutation,
+            pairs=pairs,
+        )
+        total += terms["yaw"]
+    return total, terms
+
+
+def _yaw_term(
+    logits: Float[Array, " k"],
     keypoints: Float[Array, " p 2"],
     labelled: Bool[Array, " p"],
     flip: Bool[Array, ""],
     scale: Float[Array, ""],
     target: DepthTarget,
+    *,
+    permutation: Int[np.ndarray, " p"],
+    pairs: Int[np.ndarray, "pairs 2"],
+) -> Float[Array, ""]:
+    """`yaw_divergence` from the landmarks with the depth of the label."""
+    # As in the mirrored and enlarged picture.
+    depth, known = (
+        jnp.where(flip, x[permutation], x) for x in (target.depth, target.labelled)
+    )
+    pose = jnp.concatenate([keypoints, scale * depth[:, None]], axis=1)
+    counts = labelled & known & (target.weight > 0)
+    return yaw_divergence(logits, pose, counts, pairs)
+
+
+def depth_loss(
+    mode: str,
+    z: Float[Array, " p"],
+    target: DepthTarget,
     dictionary: Dictionary | None,
     *,
-    loss: str,
-    permutation: Int[np.ndarray, " p"],
-    xy_weight: Weight,
-    depth_weight: Weight,
     code_l1_weight: Weight,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """What a student minimises on one picture (Wang et al. 2019, Eq. 15).
-
-        xy_weight ||f_xy - w||_1 + depth_weight weight loss(f_z)
-
-    Args:
-        pose: (P, 3) prediction f in the augmented patch.
-        keypoints: (P, 2) landmarks in the augmented patch.
-        labelled: (P,) labelled joints of the augmented picture.
-        flip: whether the picture was mirrored.
-        scale: by how much lengths in the augmented patch are larger.
-        target: of the sample, in the plain patch.
-        dictionary: of all samples; None where the loss uses none.
-        loss: of the mode.
-        permutation: (P,) the skeleton's ``flip_permutation``.
-        xy_weight: weight of the landmarks; 1 in the paper.
-        depth_weight: weight of the depth; 1 in the paper.
-        code_l1_weight: weight of the regulariser in Eqs. 10 and 14.
-
-    Returns:
-        The loss and its two terms, unweighted: ``{"xy": ..., "depth": ...}``.
-    """
-    xy = losses.keypoint_l1_loss(pose[:, :2], keypoints, labelled=labelled)
-    # The depth in the plain patch.
-    z = jnp.where(flip, pose[permutation, 2], pose[:, 2]) / scale
+) -> Float[Array, ""]:
+    """The depth loss of a mode on one sample, in the plain patch, times its weight."""
+    loss = MODES[mode].loss
     # Paper: z' as it is; here: moved to the teacher's mean depth, because weak
     # perspective does not show how far away a shape is.
     z_hyp = losses.match_depth_mean(z, target.depth, target.labelled)
@@ -155,8 +218,7 @@ def student_loss(
     else:
         known = target.depth, target.whitener, target.labelled
         depth = losses.posterior_depth_loss(z, losses.PreparedPosterior(*known))
-    depth = target.weight * depth
-    return xy_weight * xy + depth_weight * depth, {"xy": xy, "depth": depth}
+    return target.weight * depth
 
 
 def matching_weight(
@@ -164,7 +226,7 @@ def matching_weight(
     dictionary: Dictionary | None,
     key: Key[Array, ""],
     *,
-    loss: str,
+    mode: str,
     code_l1_weight: Weight,
 ) -> Float[Array, ""]:
     """Weight at which a depth loss pulls as hard as that of Weaksup-bs does.
@@ -180,7 +242,7 @@ def matching_weight(
         targets: of N samples, with a leading axis; their ``weight`` is left out.
         dictionary: of all samples.
         key: a typed key; the same edits are used for both losses.
-        loss: of the mode.
+        mode: a key of `MODES`.
         code_l1_weight: weight of the regulariser in Eqs. 10 and 14.
     """
     labelled = targets.labelled
@@ -188,22 +250,14 @@ def matching_weight(
     centred = jnp.where(labelled, targets.depth - means[:, None], 0.0)
     count = jnp.maximum(jnp.sum(labelled.astype(centred.dtype)), 1.0)
     sigma = 0.5 * jnp.sqrt(jnp.sum(centred**2) / count)
-    joints = labelled.shape[1]
 
-    def of_depth(z: Array, target: DepthTarget, loss: str) -> Array:
-        pose = jnp.zeros((joints, 3), z.dtype).at[:, 2].set(z)
-        return student_loss(
-            *(pose, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
-            *(target._replace(weight=jnp.ones(())), dictionary),
-            loss=loss,
-            permutation=np.arange(joints),
-            xy_weight=0.0,
-            depth_weight=1.0,
-            code_l1_weight=code_l1_weight,
-        )[0]
+    def of_depth(z: Array, target: DepthTarget, mode: str) -> Array:
+        target = target._replace(weight=jnp.ones(()))
+        how = {"code_l1_weight": code_l1_weight}
+        return depth_loss(mode, z, target, dictionary, **how)
 
     def norms(target: DepthTarget, key: Key[Array, ""]) -> Array:
-        compared = (target._replace(joint_weight=UNUSED), "l1"), (target, loss)
+        compared = (target._replace(joint_weight=UNUSED), "weaksup_bs"), (target, mode)
 
         def norm(one: Any) -> Array:
             return losses.depth_gradient_norm(

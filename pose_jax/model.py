@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from pose_jax.integral_head import IntegralHead
+from pose_jax.integral_head import IntegralHead, LocationHead, Prediction
+from pose_jax.pyramid import COARSEST, Pyramid
 from pose_jax.resnet import STEM_STRIDES, ResNet
+
+NETWORKS = ("resnet", "pyramid")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +26,7 @@ def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
 
 
 class PoseNet(nn.Module):
-    """ResNet and integral head: pictures (B, H, H, 3) to poses (B, P, 3).
+    """Backbone and integral head: pictures (B, H, H, 3) to poses (B, P, 3).
 
     The pose is x right, y down, z away from the camera, in patch units: [-1, 1]
     across the crop, and the same length in depth.
@@ -31,8 +36,11 @@ class PoseNet(nn.Module):
 
     Args:
         num_joints: P.
+        network: ``"resnet"``, the paper's, with an `IntegralHead`; or ``"pyramid"``,
+            `Pyramid` with a `LocationHead`, which of the following fields uses `width`,
+            `dtype` and the last four.
         resnet_layers: layers of the ResNet, see `ResNet`.
-        width: factor on the ResNet's channels.
+        width: factor on the backbone's channels.
         stem: of the ResNet, see `ResNet`.
         heatmap_size: rows and columns of the heat map; must be what the picture's size
             and `num_deconv` give.
@@ -41,6 +49,8 @@ class PoseNet(nn.Module):
         num_deconv: number of transposed convolutions.
         dtype: of the activations; parameters, statistics and the expectation over the
             heat map are float32.
+        yaw_classes: directions that the body may face, see `LocationHead`; 0: none.
+        num_depths: depths of each joint, one for every mode that shares the network.
         axis_name: mapped axis over which the batch statistics are averaged.
         folded: without batch norms: `pose_jax.fold.fold_batch_norms` makes one.
 
@@ -49,6 +59,7 @@ class PoseNet(nn.Module):
     """
 
     num_joints: int
+    network: str = "resnet"
     resnet_layers: int = 50
     width: float = 1.0
     stem: str = "imagenet"
@@ -57,11 +68,17 @@ class PoseNet(nn.Module):
     deconv_channels: int = 256
     num_deconv: int = 3
     dtype: jnp.dtype | type = jnp.float32
+    yaw_classes: int = 0
+    num_depths: int = 1
     axis_name: str | None = None
     folded: bool = False
 
     def setup(self) -> None:
         how = (self.axis_name, self.folded)
+        if self.network == "pyramid":
+            self.backbone = Pyramid(self.width, *how)
+            self.head = LocationHead(self.num_joints, self.num_depths, self.yaw_classes)
+            return
         self.backbone = ResNet(self.resnet_layers, self.width, self.stem, *how)
         size = (self.depth_bins, self.num_deconv, self.deconv_channels)
         self.head = IntegralHead(self.num_joints, *size, *how)
@@ -69,18 +86,37 @@ class PoseNet(nn.Module):
     def __call__(
         self, images: UInt8[Array, "b h w 3"], train: bool
     ) -> Float[Array, "b p 3"]:
-        """Pose of each picture."""
-        return self.pose_and_spread(images, train)[0]
+        """Pose of each picture, with the first of its depths."""
+        return self.predict(images, train).pose
 
     def pose_and_spread(
         self, images: UInt8[Array, "b h w 3"], train: bool
     ) -> tuple[Float[Array, "b p 3"], Float[Array, "b p 3"]]:
         """Pose and, as a measure of doubt, the heat's standard deviation per axis."""
+        prediction = self.predict(images, train)
+        return prediction.pose, prediction.spread
+
+    def predict(self, images: UInt8[Array, "b h w 3"], train: bool) -> Prediction:
+        """All that the losses use."""
         self._check_sizes(images.shape[1], images.shape[2])
-        features = self.backbone(normalise(images).astype(self.dtype), train)
+        features: Any = self.backbone(normalise(images).astype(self.dtype), train)
         return self.head(features, train)
 
     def _check_sizes(self, height: int, width: int) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"network {self.network!r} is not one of {NETWORKS}")
+        if self.network == "pyramid":
+            if height != width or height % COARSEST:
+                raise ValueError(
+                    f"pictures of {height} x {width} pixels: the network 'pyramid' "
+                    f"needs square ones whose side is a multiple of {COARSEST}"
+                )
+            return
+        if self.yaw_classes or self.num_depths > 1:
+            raise ValueError(
+                "yaw_classes and modes that share a backbone need network='pyramid', "
+                f"not {self.network!r}"
+            )
         if self.stem not in STEM_STRIDES:
             raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")
         stride = STEM_STRIDES[self.stem]

@@ -57,8 +57,12 @@ def with_pretrained(state: TrainState, path: str | Path) -> TrainState:
     """``state`` with the backbone of ``path``; the head stays as it is.
 
     Raises:
-        ValueError: see `read_backbone`.
+        ValueError: a network without a ResNet, and see `read_backbone`.
     """
+    if "bn_lateral1" in state.params["backbone"]:
+        raise ValueError(
+            "config.student.pretrained is for network='resnet', not for 'pyramid'"
+        )
     own = {name: tree["backbone"] for name, tree in state.variables.items()}
     found = read_backbone(path, own)
     return dataclasses.replace(

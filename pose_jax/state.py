@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,30 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from input_pipeline.skeleton import Skeleton
 from pose_jax.model import PoseNet
+from pose_jax.optimizer import make_optimizer
 from runtime.files import read_json, write_json
 
 PyTree = Any
 
 # Fields of config.student that say which network it is.
 NET_FIELDS = (
-    *("resnet_layers", "width", "stem", "heatmap_size"),
-    *("depth_bins", "deconv_channels", "num_deconv", "dtype"),
+    *("network", "resnet_layers", "width", "stem", "heatmap_size"),
+    *("depth_bins", "deconv_channels", "num_deconv", "dtype", "yaw_classes"),
 )
 CHECKPOINTS = "checkpoints"
-ADAM = optax.scale_by_adam()  # the direction; the step multiplies it by the rate
+
+
+def stage_name(modes: Sequence[str]) -> str:
+    """The stage, and the folder, in which these modes are trained together.
+
+    Examples:
+        >>> stage_name(["distill"]), stage_name(["weaksup_bs", "distill"])
+        ('student_distill', 'student_weaksup_bs+distill')
+    """
+    return f"student_{'+'.join(modes)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +50,8 @@ class StudentRecord:
     depth_sign: int  # the teacher's, which its weights have; +1 of 3D labels
     depth_weight: float  # the whole weight of its depth loss
     matched_weight: float  # the part of it that matches depth gradients
+    modes: tuple[str, ...]  # that share its backbone; it alone where none does
+    optimizer: str  # a name of `pose_jax.optimizer`, whose state its checkpoints hold
     box: str = "landmarks"  # what its crops surround, `data.box`
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +71,7 @@ class StudentRecord:
         if fields.pop("format", None) != 1 or fields.keys() != wanted:
             raise ValueError(f"{source} is not of format 1; train the student again")
         fields["skeleton"] = Skeleton.from_dict(fields["skeleton"])
+        fields["modes"] = tuple(fields["modes"])
         side, padding = fields["image_size"], fields["padding"]
         possible = {
             "image_size": type(side) is int and 0 < side <= 4096,
@@ -71,19 +83,22 @@ class StudentRecord:
             raise ValueError(f"{source}: {name} = {fields[name]!r} is no student's")
         return cls(**fields)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes ``folder/student.json``."""
-        write_json(Path(folder) / "student.json", self.to_dict(), sealed=True)
+    def save(self, workdir: str | Path) -> None:
+        """Writes ``student.json`` in the mode's own folder of ``workdir``."""
+        folder = Path(workdir) / stage_name([self.mode])
+        write_json(folder / "student.json", self.to_dict(), sealed=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> StudentRecord:
-        """Reads what :meth:`save` wrote; ValueError without such a file."""
+        """Reads what :meth:`save` wrote there; ValueError without such a file."""
         path = Path(folder) / "student.json"
         record = read_json(path, remedy="run --stage=student first")
         return cls.from_dict(record, path)
 
-    def make_net(self, axis_name: str | None = None) -> PoseNet:
-        """The network, without weights; ``axis_name`` as in :class:`PoseNet`.
+    def make_net(self, axis_name: str | None = None, *, own: bool = False) -> PoseNet:
+        """The network that is trained, or of it what gives this mode's ``own`` depth.
+
+        Without weights; ``axis_name`` as in :class:`PoseNet`.
 
         Raises:
             ValueError: an unknown dtype.
@@ -93,25 +108,51 @@ class StudentRecord:
             raise ValueError(
                 f"config.student.dtype = {dtype!r} is not 'float32' or 'bfloat16'"
             )
-        fields = {**self.net, "dtype": jnp.dtype(dtype)}
+        fields = {
+            **self.net,
+            "dtype": jnp.dtype(dtype),
+            "num_depths": 1 if own else len(self.modes),
+        }
         return PoseNet(self.skeleton.num_joints, axis_name=axis_name, **fields)
+
+    def own_depth(self, params: PyTree) -> PyTree:
+        """Of the parameters of the modes together those of this one."""
+        if len(self.modes) == 1:
+            return params
+        index = 1 + self.modes.index(self.mode)
+
+        def chosen(x: Any) -> Any:
+            maps = x.reshape(-1, 1 + len(self.modes), self.skeleton.num_joints)
+            return maps[:, [0, index]].reshape(*x.shape[:-1], -1)
+
+        return _of_last_layers(chosen, params)
 
 
 def turned(record: StudentRecord, params: PyTree) -> tuple[StudentRecord, PyTree]:
-    """The student whose poses have -z: the cells along z of its last layer reversed.
+    """The student whose poses have -z: where a teacher is mirrored in depth after the
+    training, its students follow without another.
 
-    Exact, since the cells lie symmetrically about 0: where a teacher is mirrored in
-    depth after the training, its students follow without another.
+    Exact: the cells along z of a volume lie symmetrically about 0 and are reversed, a
+    map of depth is multiplied by -1.
     """
 
     def reverse(x: Any) -> Any:
+        if record.net["network"] == "pyramid":
+            maps = x.reshape(-1, 2, record.skeleton.num_joints)
+            sign = np.array([1, -1], x.dtype).reshape(1, 2, 1)
+            return (maps * sign).reshape(x.shape)
         cells = x.reshape(*x.shape[:-1], -1, record.net["depth_bins"])
         return cells[..., ::-1].reshape(x.shape)
 
-    head = params["head"]
-    head = {**head, "final": {n: reverse(x) for n, x in head["final"].items()}}
     record = dataclasses.replace(record, depth_sign=-record.depth_sign)
-    return record, {**params, "head": head}
+    return record, _of_last_layers(reverse, params)
+
+
+def _of_last_layers(function: Callable[[Any], Any], params: PyTree) -> PyTree:
+    """``params`` with what makes the heat and the depth changed."""
+    names = {"final", "facing"} & params["head"].keys()
+    changed = {name: jax.tree.map(function, params["head"][name]) for name in names}
+    return {**params, "head": {**params["head"], **changed}}
 
 
 def net_fields(student: Any) -> dict[str, Any]:
@@ -136,7 +177,7 @@ class TrainState:
     step: Any  # steps done
     params: PyTree
     batch_stats: PyTree  # running statistics of the batch norms
-    opt_state: PyTree  # Adam's moments
+    opt_state: PyTree  # moments of the gradients
     plateau: Plateau
 
     @property
@@ -146,7 +187,12 @@ class TrainState:
 
 
 def init_state(
-    net: nn.Module, key: jax.Array, *, image_size: int, learning_rate: float
+    net: nn.Module,
+    key: jax.Array,
+    *,
+    image_size: int,
+    learning_rate: float,
+    optimizer: str = "adam",
 ) -> TrainState:
     """The state before the first step."""
     pictures = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
@@ -155,7 +201,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=ADAM.init(variables["params"]),
+        opt_state=make_optimizer(optimizer).init(variables["params"]),
         plateau=Plateau(
             learning_rate=jnp.asarray(learning_rate, jnp.float32),
             best_loss=jnp.asarray(np.inf, jnp.float32),
@@ -164,10 +210,9 @@ def init_state(
     )
 
 
-def state_shapes(net: nn.Module, *, image_size: int) -> TrainState:
+def state_shapes(
+    net: nn.Module, *, image_size: int, optimizer: str = "adam"
+) -> TrainState:
     """Shapes and dtypes of :func:`init_state`, for reading a checkpoint."""
-    return jax.eval_shape(
-        lambda: init_state(
-            net, jax.random.key(0), image_size=image_size, learning_rate=0.0
-        )
-    )
+    how = {"image_size": image_size, "learning_rate": 0.0, "optimizer": optimizer}
+    return jax.eval_shape(lambda: init_state(net, jax.random.key(0), **how))

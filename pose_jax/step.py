@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from pose_jax.loss import PER_SAMPLE
-from pose_jax.state import ADAM, Plateau, TrainState
-from pose_jax.targets import Targets
+from pose_jax.state import Plateau, TrainState
+from pose_jax.targets import Targets, of_batch
 
 Batch = Mapping[str, Any]
 SCHEDULES = ("plateau", "cosine")
@@ -52,26 +52,27 @@ def make_train_step(
     loss: Callable[..., Any],
     *,
     rate: Callable[[TrainState], Any],
+    optimizer: optax.GradientTransformation,
     axis_name: str,
-) -> Callable[[TrainState, Batch, Targets], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Any]]]:
     """The step of one device, averaged over the mapped axis.
 
     Args:
         net: made with the name of the mapped axis: batch norms average over the whole
             batch; or without: every device normalises its own part, and only the
             running statistics are averaged.
-        loss: :func:`pose_jax.loss.student_loss` of a mode.
+        loss: :func:`pose_jax.loss.student_loss` of one mode or several.
         rate: of :func:`make_rate`.
+        optimizer: of :func:`pose_jax.optimizer.make_optimizer`.
         axis_name: the mapped axis.
     """
 
-    def step(state: TrainState, batch: Batch, targets: Targets) -> Any:
+    def step(state: TrainState, batch: Batch, targets: tuple[Targets, ...]) -> Any:
         def mean_loss(params: Any) -> Any:
             variables = {"params": params, "batch_stats": state.batch_stats}
-            pose, new = net.apply(
-                variables, batch["image"], train=True, mutable=["batch_stats"]
-            )
-            values, terms = jax.vmap(loss, PER_SAMPLE)(pose, *targets.of(batch))
+            how = {"train": True, "mutable": ["batch_stats"], "method": "predict"}
+            found, new = net.apply(variables, batch["image"], **how)
+            values, terms = jax.vmap(loss, PER_SAMPLE)(found, *of_batch(targets, batch))
             terms = jax.tree.map(jnp.mean, {"loss": values, **terms})
             return terms["loss"], (terms, new["batch_stats"])
 
@@ -84,7 +85,7 @@ def make_train_step(
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         # Optax mixes its integer count with floats, which strict promotion rejects.
         with jax.numpy_dtype_promotion("standard"):
-            direction, opt_state = ADAM.update(gradients, state.opt_state)
+            direction, opt_state = optimizer.update(gradients, state.opt_state)
         down = jax.tree.map(lambda u: -metrics["learning_rate"] * u, direction)
         state = dataclasses.replace(
             state,

@@ -34,10 +34,12 @@ class Targets(NamedTuple):
         """The targets of a batch, gathered on the device."""
         return jax.tree.map(lambda x: x[rows], self.samples)
 
-    def of(self, batch: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What `student_loss` takes after the pose, for a batch."""
-        given = (batch[name] for name in ("keypoints", "labelled", "flip", "scale"))
-        return *given, self.rows(batch["row"]), self.dictionary
+
+def of_batch(targets: tuple[Targets, ...], batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What `student_loss` takes after the prediction, for a batch of pictures."""
+    given = (batch[name] for name in ("keypoints", "labelled", "flip", "scale"))
+    rows = tuple(mode.rows(batch["row"]) for mode in targets)
+    return *given, rows, tuple(mode.dictionary for mode in targets)
 
 
 def teacher_targets(
@@ -133,12 +135,12 @@ def matched_depth_weight(
         return 1.0
     number = MATCHING_PROBLEMS if loss == "eq10" else MATCHING_SAMPLES
     rows = np.unique(np.linspace(0, count - 1, number).astype(np.int64))
-    measure = jax.jit(matching_weight, static_argnames="loss")
+    measure = jax.jit(matching_weight, static_argnames="mode")
     ratio = measure(
         jax.tree.map(jnp.asarray, targets.rows(rows)),
         targets.dictionary,
         jax.random.key(seed),
-        loss=loss,
+        mode=mode,
         code_l1_weight=code_l1_weight,
     )
     return float(ratio)

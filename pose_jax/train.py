@@ -1,6 +1,6 @@
 """Training of the student (Wang et al. 2019, Sections 4.4 and 5.1).
 
-``train_and_evaluate(config, workdir, data, mode)`` reads the data and the teacher's
+``train_and_evaluate(config, workdir, data, modes)`` reads the data and the teacher's
 files; ``fit`` is the loop itself and takes any iterator of batches. A batch is a
 dictionary of numpy arrays, as :meth:`input_pipeline.dataset.Dataset.pictures` gives
 them; the loop uses::
@@ -16,10 +16,10 @@ each reads its part of every batch and of the validation split; the first one wr
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ import numpy as np
 
 from input_pipeline.dataset import Dataset
 from pose_jax import evaluate
-from pose_jax.loss import MODES, PER_SAMPLE, student_loss
+from pose_jax.hints import facing_pairs
+from pose_jax.loss import MODES, PER_SAMPLE, depth_loss, student_loss
+from pose_jax.optimizer import make_optimizer
 from pose_jax.pretrained import with_pretrained
 from pose_jax.state import (
     CHECKPOINTS,
@@ -37,11 +39,14 @@ from pose_jax.state import (
     TrainState,
     init_state,
     net_fields,
+    stage_name,
 )
 from pose_jax.step import Batch, make_rate, make_train_step, plateau_update
 from pose_jax.targets import (
+    SPLITS,
     Targets,
     matched_depth_weight,
+    of_batch,
     supervised_targets,
     teacher_targets,
 )
@@ -60,50 +65,69 @@ LOOP_FIELDS = (
 )
 
 
-def train_and_evaluate(
-    config: Any, workdir: str | Path, data: Dataset, mode: str
-) -> None:
-    """Trains the student of one mode to ``config.student.steps`` and scores it.
+def trainings(student: Any) -> list[tuple[str, ...]]:
+    """The modes of ``config.student``, together those that share a backbone.
 
-    Leaves in ``workdir/student_<mode>``: ``student.json``, ``checkpoints/``,
-    ``results.json``, ``predictions_<split>.npz`` and ``student.safetensors``. What is
-    finished is not repeated; what was interrupted resumes from its last checkpoint,
-    with the same numbers as if it had never stopped.
+    A mode that learns from 3D labels shares with none, or 3D would reach the others.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    for mode in student.modes:
+        if mode not in MODES:
+            raise ValueError(f"config.student.modes: {mode!r} is not one of {[*MODES]}")
+    if not student.share_backbone:
+        return [(mode,) for mode in student.modes]
+    shared = tuple(m for m in student.modes if MODES[m].label != "truth")
+    alone = [(mode,) for mode in student.modes if mode not in shared]
+    return [shared, *alone] if shared else alone
+
+
+def train_and_evaluate(
+    config: Any, workdir: str | Path, data: Dataset, modes: tuple[str, ...]
+) -> None:
+    """Trains the student of one mode, or one network for several, and scores it.
+
+    To ``config.student.steps``. Leaves in ``workdir/student_<mode>`` of every mode
+    ``student.json``, ``results.json``, ``predictions_<split>.npz`` and
+    ``student.safetensors``, and in ``workdir/student_<mode>+<mode>`` ``checkpoints/``.
+    What is finished is not repeated; what was interrupted resumes from its last
+    checkpoint, with the same numbers as if it had never stopped.
 
     Args:
         config: with the group ``student``.
         workdir: folder of the run, with the teacher in ``workdir/teacher``.
         data: the data set of ``config.data``.
-        mode: a key of :data:`pose_jax.loss.MODES`.
+        modes: keys of :data:`pose_jax.loss.MODES`, see :func:`trainings`.
 
     Raises:
         ValueError: an impossible config, data or a teacher that does not fit it, a
             loss that is not finite.
     """
-    student, stage, began = config.student, f"student_{mode}", time.monotonic()
+    student, stage, began = config.student, stage_name(modes), time.monotonic()
     seconds = {}
     with Checkpoints(Path(workdir) / stage / CHECKPOINTS) as checkpoints:
-        if checkpoints.latest_step() == student.steps and _described(workdir, mode):
+        if checkpoints.latest_step() == student.steps and _described(workdir, modes):
             processes.say(f"{stage}: found finished")
         else:
             with working(f"{stage}: targets", shown=processes.is_first()):
-                record, targets = prepare(config, workdir, data, mode)
-            processes.on_first(lambda: record.save(Path(workdir) / stage), stage)
-            net = record.make_net(AXIS if student.sync_batch_norm else None)
-            loss = functools.partial(
+                records, targets = prepare(config, workdir, data, modes)
+            processes.on_first(lambda: [r.save(workdir) for r in records], stage)
+            net = records[0].make_net(AXIS if student.sync_batch_norm else None)
+            loss = partial(
                 student_loss,
-                loss=MODES[mode].loss,
-                permutation=np.asarray(record.skeleton.flip_permutation),
+                depth_weights={r.mode: r.depth_weight for r in records},
+                depth_loss=partial(depth_loss, code_l1_weight=student.code_l1_weight),
+                permutation=np.asarray(data.skeleton.flip_permutation),
+                pairs=facing_pairs(data.skeleton),
                 xy_weight=student.xy_weight,
-                depth_weight=record.depth_weight,
-                code_l1_weight=student.code_l1_weight,
+                heat_weight=student.heat_weight,
             )
             step, size = place_step(student, net, loss, data)
             state = first_state(config, net, checkpoints)
             if start := int(state.step):
                 processes.say(f"{stage}: goes on from step {start} of {student.steps}")
-            batches, validation = pictures(config, data, start=start, batch_size=size)
-            validate = make_validation(step, net, loss, validation, targets["val"])
+            batches, val = pictures(config, data, start=start, batch_size=size)
             with MetricWriter(workdir, start, active=processes.is_first()) as writer:
                 fit(
                     state,
@@ -111,7 +135,7 @@ def train_and_evaluate(
                     targets["train"],
                     step=step,
                     num_steps=student.steps,
-                    validate=validate,
+                    validate=make_validation(step, net, loss, val, targets["val"]),
                     checkpoints=checkpoints,
                     writer=writer,
                     stage=stage,
@@ -120,13 +144,18 @@ def train_and_evaluate(
             seconds = {"seconds": round(time.monotonic() - began, 1)}
     if processes.is_first():
         mark_finished(workdir, stage, **seconds)
-    evaluate.evaluate(config, workdir, data, mode)
+    for mode in modes:
+        evaluate.evaluate(config, workdir, data, mode)
 
 
-def _described(workdir: str | Path, mode: str) -> bool:
-    folder = Path(workdir) / f"student_{mode}"
-    there = (folder / "student.json").exists()
-    return there and kept(lambda: StudentRecord.load(folder)) is not None
+def _described(workdir: str | Path, modes: tuple[str, ...]) -> bool:
+    """Whether the record of every mode is there, and of this training."""
+    found = []
+    for mode in modes:
+        folder = Path(workdir) / stage_name([mode])
+        there = (folder / "student.json").exists()
+        found.append(kept(partial(StudentRecord.load, folder)) if there else None)
+    return all(record is not None and record.modes == modes for record in found)
 
 
 # --- the loop ----------------------------------------------------------------------
@@ -135,7 +164,7 @@ def _described(workdir: str | Path, mode: str) -> bool:
 def fit(
     state: TrainState,
     batches: Iterator[Batch],
-    targets: Targets,
+    targets: tuple[Targets, ...],
     *,
     step: DataParallel,
     num_steps: int,
@@ -158,7 +187,7 @@ def fit(
     Args:
         state: of :func:`init_state`, or restored.
         batches: from the step of ``state`` on.
-        targets: of the training split.
+        targets: of the training split, of every mode.
         step: :func:`make_train_step`, placed by ``DataParallel``.
         num_steps: steps of the whole training.
         validate: takes the placed state, returns the validation loss as ``"loss"``
@@ -261,7 +290,7 @@ def make_validation(
     net: nn.Module,
     loss: Callable[..., Any],
     batches: Callable[[], Iterable[Batch]],
-    targets: Targets,
+    targets: tuple[Targets, ...],
 ) -> Callable[[TrainState], dict[str, float]]:
     """``validate(placed state) -> means`` of the loss and its terms over a split.
 
@@ -269,9 +298,10 @@ def make_validation(
     several processes each goes through batches of its own, equally many.
     """
 
-    def losses_of_batch(state: TrainState, batch: Batch, table: Targets) -> Any:
-        pose = net.apply(state.variables, batch["image"], train=False)
-        values, terms = jax.vmap(loss, PER_SAMPLE)(pose, *table.of(batch))
+    def losses_of_batch(state: TrainState, batch: Batch, table: Any) -> Any:
+        how = {"train": False, "method": "predict"}
+        found = net.apply(state.variables, batch["image"], **how)
+        values, terms = jax.vmap(loss, PER_SAMPLE)(found, *of_batch(table, batch))
         return {"loss": values, **terms}
 
     score = step.per_sample(losses_of_batch)
@@ -296,50 +326,64 @@ def make_validation(
 
 
 def prepare(
-    config: Any, workdir: str | Path, data: Dataset, mode: str
-) -> tuple[StudentRecord, dict[str, Targets]]:
-    """What is known of a student before it is trained, and its targets of both splits.
+    config: Any, workdir: str | Path, data: Dataset, modes: tuple[str, ...]
+) -> tuple[list[StudentRecord], dict[str, tuple[Targets, ...]]]:
+    """What is known of each mode's student before it is trained, and its targets."""
+    student, net = config.student, net_fields(config.student)
+    if not data.skeleton.left_right:
+        net["yaw_classes"] = 0  # nothing tells left from right
+    records, tables = [], []
+    for mode in modes:
+        targets, sign = targets_of(student, workdir, data, mode)
+        matched = 1.0
+        if student.match_depth_gradients:
+            matched = matched_depth_weight(
+                mode,
+                targets["train"],
+                count=len(data.landmarks("train")),
+                code_l1_weight=student.code_l1_weight,
+                seed=config.seed,
+            )
+        record = StudentRecord(
+            mode=mode,
+            skeleton=data.skeleton,
+            net=net,
+            image_size=student.image_size,
+            padding=float(data.settings.padding),
+            box=data.settings.box,
+            depth_sign=sign,
+            # Modes that share a backbone pull at it together as hard as one alone.
+            depth_weight=matched * student.depth_weight / len(modes),
+            matched_weight=matched,
+            modes=modes,
+            optimizer=student.optimizer,
+        )
+        records.append(record)
+        tables.append(targets)
+    return records, {s: tuple(t[s] for t in tables) for s in SPLITS}
+
+
+def targets_of(
+    student: Any, workdir: str | Path, data: Dataset, mode: str
+) -> tuple[dict[str, Targets], int]:
+    """The targets of both splits, and the sign of their depth.
 
     READS 3D for the mode whose label is the truth, the upper reference, and for no
     other.
     """
-    if mode not in MODES:
-        raise ValueError(f"config.student.modes: {mode!r} is not one of {[*MODES]}")
-    student, sign = config.student, 1
     landmarks = {s: data.landmarks(s) for s in ("train", "val", "extra")}
-    if MODES[mode].label == "truth":
-        truth = data.truth("train")
-        if truth is None:
-            raise ValueError(
-                f"config.student.modes: {mode!r} trains on 3D labels, and this data "
-                "set has none: set config.data.ground_truth or leave this mode out"
-            )
-        targets = supervised_targets(truth.positions_mm, landmarks)
-    else:
+    if MODES[mode].label != "truth":
         teacher = teacher_file.read(Path(workdir) / "teacher")
-        c, sign = student.residual_offset, teacher.depth_sign
+        c = student.residual_offset
         targets = teacher_targets(mode, teacher, landmarks, softening=c)
-    matched = 1.0
-    if student.match_depth_gradients:
-        matched = matched_depth_weight(
-            mode,
-            targets["train"],
-            count=len(landmarks["train"]),
-            code_l1_weight=student.code_l1_weight,
-            seed=config.seed,
+        return targets, teacher.depth_sign
+    truth = data.truth("train")
+    if truth is None:
+        raise ValueError(
+            f"config.student.modes: {mode!r} trains on 3D labels, and this data set "
+            "has none: set config.data.ground_truth or leave this mode out"
         )
-    record = StudentRecord(
-        mode=mode,
-        skeleton=data.skeleton,
-        net=net_fields(student),
-        image_size=student.image_size,
-        padding=float(data.settings.padding),
-        box=data.settings.box,
-        depth_sign=sign,
-        depth_weight=matched * student.depth_weight,
-        matched_weight=matched,
-    )
-    return record, targets
+    return supervised_targets(truth.positions_mm, landmarks), 1
 
 
 def place_step(
@@ -357,8 +401,9 @@ def place_step(
         learning_rate=student.learning_rate,
         end_learning_rate=student.end_learning_rate,
     )
+    optimizer = make_optimizer(student.optimizer)
     step = DataParallel(
-        make_train_step(net, loss, rate=rate, axis_name=AXIS),
+        make_train_step(net, loss, rate=rate, optimizer=optimizer, axis_name=AXIS),
         num_devices=student.num_devices,
         batch_size=size,
     )
@@ -373,6 +418,7 @@ def first_state(config: Any, net: nn.Module, checkpoints: Checkpoints) -> TrainS
         jax.random.fold_in(jax.random.key(config.seed), 1),
         image_size=student.image_size,
         learning_rate=student.learning_rate,
+        optimizer=student.optimizer,
     )
     restored = checkpoints.restore_latest(state)
     if restored is not None:

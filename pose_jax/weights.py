@@ -77,7 +77,7 @@ def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
             raise ValueError(f"format {metadata['format']}")
         _ = MODES[json.loads(metadata["student"])["mode"]]
         record = StudentRecord.from_dict(json.loads(metadata["student"]), path)
-        shapes = state_shapes(record.make_net(), image_size=record.image_size)
+        shapes = state_shapes(record.make_net(own=True), image_size=record.image_size)
     # Of a record that another program wrote, anything.
     except Exception as error:
         raise ValueError(f"{path}: its record is no student's ({error})") from error
@@ -120,10 +120,8 @@ def check_arrays(
 CARD_TEXT = """\
 # 3D pose from one picture
 
-A student of mode `{record.mode}`: ResNet-{net[resnet_layers]} (width {net[width]:g},
-stem `{net[stem]}`) and an integral head of
-{net[heatmap_size]} x {net[heatmap_size]} x {net[depth_bins]} cells,
-{net[dtype]} activations, float32 weights.
+A student of mode `{record.mode}`: {network},
+{net[dtype]} activations, float32 weights.{shared}
 
 ## Input
 
@@ -155,6 +153,13 @@ Learned from {labels}; depth sign {record.depth_sign:+d}.
 One person per crop, of the kind seen in training. Weak perspective. The sign of depth
 is that of the teacher, one for all pictures.
 """
+NETWORK_TEXTS = {
+    "resnet": """ResNet-{resnet_layers} (width {width:g},
+stem `{stem}`) and an integral head of
+{heatmap_size} x {heatmap_size} x {depth_bins} cells""",
+    "pyramid": """three stages of a pyramid (width {width:g}),
+heat of a quarter of the picture's size with maps of depth, {yaw_classes} yaws""",
+}
 SCORES = {
     "mpjpe_mm": "MPJPE, mm",
     "pa_mpjpe_mm": "PA-MPJPE, mm",
@@ -172,8 +177,11 @@ def model_card(
     skeleton = record.skeleton
     teacher = "2D landmarks and the depth of a teacher learned from them, no 3D label"
     supervised = MODES[record.mode].label == "truth"
+    shared = "\nTrained as one network with the depths of {}, and the same x and y."
     return CARD_TEXT.format(
         record=record,
+        network=NETWORK_TEXTS[record.net["network"]].format(**record.net),
+        shared=shared.format(", ".join(record.modes)) if record.modes[1:] else "",
         net=record.net,
         box="annotated box" if record.box == "annotation" else "box of the landmarks",
         mean=list(IMAGENET_MEAN),
@@ -196,5 +204,9 @@ def _table(results: Mapping[str, Any]) -> str:
             lines.append(f"| {text} | {' | '.join(cells)} |")
     if len(lines) == 2:
         return "Not evaluated."
-    notes = {results[s].get(k) for s in splits for k in ("alignment", "sign")} - {None}
+    notes = {
+        results[s].get(k)
+        for s in splits
+        for k in ("alignment", "sign", "backbone", "poses")
+    } - {None}
     return "\n".join(lines) + "".join(f"\n\n{note}." for note in sorted(notes))

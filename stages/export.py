@@ -78,6 +78,7 @@ def about(estimator: PoseEstimator) -> dict[str, Any]:
         },
         "skeleton": record.skeleton.to_dict(),
         "mode": record.mode,
+        "network": record.net,
         "versions": {"jax": jax.__version__},
     }
 

@@ -22,6 +22,7 @@ def train_student(folder, *, num_devices=0, dies_after=0):
     import tiny_student as tiny
 
     from pose_jax import train
+    from pose_jax.optimizer import make_optimizer
     from runtime.checkpoints import Checkpoints
     from runtime.metric_writer import MetricWriter
 
@@ -34,6 +35,7 @@ def train_student(folder, *, num_devices=0, dies_after=0):
         rate=train.make_rate(
             "plateau", num_steps=STEPS, learning_rate=1e-3, end_learning_rate=1e-5
         ),
+        optimizer=make_optimizer("adam"),
         axis_name=devices.AXIS,
     )
     traces = []

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -113,7 +114,7 @@ def test_without_truth_only_the_landmarks_are_scored():
 def tiny_net(monkeypatch):
     """The loop's own network in place of the PoseNet, which compiles for long."""
 
-    def make_net(record, axis_name=None):
+    def make_net(record, axis_name=None, *, own=False):
         joints = record.skeleton.num_joints
         return tiny.TinyNet(axis_name=axis_name, num_joints=joints)
 
@@ -130,6 +131,11 @@ def test_predictions_come_back_in_row_order(tiny_net):
     images = jax.numpy.asarray(made[1]["image"])
     wanted = net.apply(state.variables, images, train=False)
     np.testing.assert_allclose(pose[4:8], wanted, atol=1e-5)
+    twice = evaluate.predict(record, state, made, 11, mirror=True, mode="jit")
+    flipped = [{**b, "image": b["image"][:, :, ::-1]} for b in made]
+    other = evaluate.predict(record, state, flipped, 11, mode="jit")
+    other = other[:, tiny.SKELETON.flip_permutation] * [-1, 1, 1]
+    np.testing.assert_allclose(twice, (pose + other) / 2, atol=1e-5)
     with pytest.raises(ValueError, match="no batch holds row 8 of 11"):
         evaluate.predict(record, state, made[:2], 11, num_devices=1)
 
@@ -166,7 +172,7 @@ def workdir(data, tmp_path_factory):
 # One mode of each label and loss but Eq. 10, which tests/test_pose_jax_loss.py has.
 @pytest.mark.parametrize("mode", ["supervised", "distill", "posterior"])
 def test_a_mode_trains_and_is_scored(config, data, workdir, tiny_net, mode):
-    train.train_and_evaluate(config, workdir, data, mode)
+    train.train_and_evaluate(config, workdir, data, (mode,))
     folder = workdir / f"student_{mode}"
     results = json.loads((folder / "results.json").read_text())
     for split, count in (("train", 24), ("val", 10)):
@@ -185,27 +191,27 @@ def test_a_mode_trains_and_is_scored(config, data, workdir, tiny_net, mode):
 def test_the_papers_own_weight_leaves_the_gradients_as_they_are(config, data, workdir):
     settings = config.copy_and_resolve_references()
     settings.student.update(match_depth_gradients=False, depth_weight=1.0)
-    record, _ = train.prepare(settings, workdir, data, "distill")
+    (record,), _ = train.prepare(settings, workdir, data, ("distill",))
     assert (record.depth_weight, record.matched_weight) == (1.0, 1.0)
-    matched, _ = train.prepare(config, workdir, data, "distill")
+    (matched,), _ = train.prepare(config, workdir, data, ("distill",))
     assert matched.depth_weight == matched.matched_weight != 1.0
 
 
 def test_a_finished_run_is_not_repeated(config, data, workdir, tiny_net, monkeypatch):
-    train.train_and_evaluate(config, workdir, data, "distill")
+    train.train_and_evaluate(config, workdir, data, ("distill",))
 
     def refuse(*_, **__):
         raise AssertionError("trained or predicted again")
 
     monkeypatch.setattr(train, "fit", refuse)
     monkeypatch.setattr(evaluate, "predict_split", refuse)
-    train.train_and_evaluate(config, workdir, data, "distill")
+    train.train_and_evaluate(config, workdir, data, ("distill",))
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(
     config, data, workdir, tiny_net, tmp_path, monkeypatch
 ):
-    train.train_and_evaluate(config, workdir, data, "distill")
+    train.train_and_evaluate(config, workdir, data, ("distill",))
     (tmp_path / "teacher").symlink_to(workdir / "teacher")
     real = train.pictures
 
@@ -221,8 +227,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(train, "pictures", four_batches)
         with pytest.raises(KeyboardInterrupt):
-            train.train_and_evaluate(config, tmp_path, data, "distill")
-    train.train_and_evaluate(config, tmp_path, data, "distill")
+            train.train_and_evaluate(config, tmp_path, data, ("distill",))
+    train.train_and_evaluate(config, tmp_path, data, ("distill",))
     made = [
         (folder / "student_distill" / "results.json").read_text()
         for folder in (workdir, tmp_path)
@@ -249,12 +255,57 @@ def test_a_turned_teacher_takes_its_students_and_their_copies_along(tmp_path):
 def test_supervised_without_truth_says_what_to_do(config, data, workdir, monkeypatch):
     monkeypatch.setattr(Dataset, "truth", lambda self, split: None)
     with pytest.raises(ValueError, match=r"set config\.data\.ground_truth"):
-        train.prepare(config, workdir, data, "supervised")
+        train.prepare(config, workdir, data, ("supervised",))
 
 
-def test_an_unknown_mode_is_named(config, data, workdir):
+def test_an_unknown_mode_is_named(config):
+    settings = config.copy_and_resolve_references()
+    settings.student.modes = ("distil",)
     with pytest.raises(ValueError, match="'distil' is not one of"):
-        train.prepare(config, workdir, data, "distil")
+        train.trainings(settings.student)
+
+
+def test_a_backbone_is_shared_by_all_modes_but_that_of_the_truth(config):
+    settings = config.copy_and_resolve_references()
+    settings.student.modes = ("distill", "supervised", "posterior")
+    alone = [("distill",), ("supervised",), ("posterior",)]
+    assert train.trainings(settings.student) == alone
+    settings.student.share_backbone = True
+    together = [("distill", "posterior"), ("supervised",)]
+    assert train.trainings(settings.student) == together
+
+
+def test_modes_that_share_a_backbone_differ_in_depth_alone(
+    config, data, workdir, tmp_path
+):
+    """By the pyramid, its yaw and Muon: trained, scored, exported, turned."""
+    shutil.copytree(workdir / "teacher", tmp_path / "teacher")
+    settings = config.copy_and_resolve_references()
+    student = settings.student
+    student.update(network="pyramid", width=0.125, yaw_classes=4, optimizer="muon")
+    student.update(heat_weight=0.1, share_backbone=True)
+    modes = ("weaksup_bs", "distill")
+    train.train_and_evaluate(settings, tmp_path, data, modes)
+    poses, folders = [], [tmp_path / f"student_{mode}" for mode in modes]
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text())
+        assert results["student"]["modes"] == list(modes)
+        assert "weaksup_bs, distill" in results["val"]["backbone"]
+        assert "weaksup_bs, distill" in (folder / "MODEL_CARD.md").read_text()
+        with np.load(folder / "predictions_val.npz") as saved:
+            poses.append(saved["pose"])
+    np.testing.assert_allclose(poses[0][..., :2], poses[1][..., :2], atol=1e-5)
+    assert np.abs(poses[0][..., 2] - poses[1][..., 2]).max() > 1e-5
+    # The file of weights is a network of its own, and a turned teacher turns it.
+    how = {"train": False, "image_size": 32, "seed": 0}
+    pictures = next(data.pictures("val", batch_size=4, **how))
+    for sign in (1, -1):
+        teacher_file.set_depth_sign(tmp_path / "teacher", sign, "cue", {})
+        for folder, pose in zip(folders, poses, strict=True):
+            for place in (folder, folder / "student.safetensors"):
+                found = PoseEstimator.load(place, batch_size=4)(pictures["image"]).pose
+                wanted = pose[pictures["row"]] * [1, 1, sign]
+                np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_a_batch_larger_than_the_data_set_is_made_smaller(config, data, capsys):

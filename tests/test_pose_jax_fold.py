@@ -39,11 +39,13 @@ def trained(net, images):
     return jax.tree.map_with_path(value, shapes)
 
 
-@pytest.mark.parametrize("layers", [10, 50])
+@pytest.mark.parametrize("layers", [10, 50, 0])
 def test_predictions_are_the_same_without_norms(layers, monkeypatch):
     # One block of each stage has all that there is to fold.
     monkeypatch.setitem(STAGE_SIZES, layers, (1, 1, 1, 1))
-    net = PoseNet(3, layers, **SMALL, axis_name="data")
+    net = PoseNet(3, resnet_layers=layers, **SMALL, axis_name="data")
+    if not layers:
+        net = net.clone(network="pyramid", yaw_classes=4)
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8))
     variables = trained(net, images)
@@ -64,7 +66,7 @@ def test_predictions_are_the_same_without_norms(layers, monkeypatch):
 
 
 def test_kernels_take_the_dtype_of_the_network():
-    net = PoseNet(3, 10, **SMALL, dtype=jnp.bfloat16)
+    net = PoseNet(3, **SMALL, resnet_layers=10, dtype=jnp.bfloat16)
     images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
     folded, weights = fold_batch_norms(net, trained(net, images))
     kernel = weights["params"]["backbone"]["conv1"]["kernel"]

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from pose_jax import integral_head
-from pose_jax.integral_head import IntegralHead, voxel_centres
+from pose_jax.integral_head import IntegralHead, LocationHead, voxel_centres
 
 soft_argmax = jax.jit(integral_head.soft_argmax)
 
@@ -114,10 +114,12 @@ def test_head_doubles_per_transposed_convolution_and_counts_its_parameters():
     """The paper's head on 2048 channels: 3 x 256 channels, 17 x 64 outputs."""
     head = IntegralHead(num_joints=17)
     features = jax.ShapeDtypeStruct((2, 8, 8, 2048), jnp.float32)
-    (pose, spread), variables = jax.eval_shape(
+    found, variables = jax.eval_shape(
         lambda x: head.init_with_output(jax.random.key(0), x, train=False), features
     )
-    assert pose.shape == spread.shape == (2, 17, 3)
+    assert found.spread.shape == (2, 17, 3)
+    assert found.depths.shape == (2, 1, 17)
+    assert found.log_heat.shape == (2, 64, 64, 17)
     params = variables["params"]
     assert params["deconv1"]["kernel"].shape == (4, 4, 2048, 256)
     assert params["final"]["kernel"].shape == (1, 1, 256, 17 * 64)
@@ -136,6 +138,36 @@ def test_channels_are_joint_major():
     final = {"kernel": jnp.zeros((1, 1, 5, 12)), "bias": bias}
     assert set(variables["params"]) == {"final"}
     apply = jax.jit(functools.partial(head.apply, train=False))
-    pose, _ = apply({"params": {"final": final}}, x)
+    found = apply({"params": {"final": final}}, x)
     expected = jnp.zeros((1, 3, 3)).at[0, 1, 2].set(0.75)
-    np.testing.assert_allclose(pose, expected, atol=1e-6)
+    np.testing.assert_allclose(found.pose, expected, atol=1e-6)
+    np.testing.assert_allclose(found.log_heat, -np.log(4), rtol=1e-5)  # even in x, y
+
+
+def test_a_map_of_depth_is_averaged_under_the_heat():
+    """Heat, then the depths of each mode, by hand; and the kernel that turns with yaw.
+
+    The first feature is the row; class 0 of the yaw adds 2 to each depth of mode 1.
+    """
+    head = LocationHead(num_joints=1, num_depths=2, yaw_classes=2)
+    rows = jnp.broadcast_to(jnp.arange(2.0).reshape(1, 2, 1, 1), (1, 2, 2, 1))
+    ones = jnp.ones((1, 2, 2, 1))
+    x = jnp.concatenate([rows, ones], axis=-1)
+    final = jnp.asarray([[np.log(3.0), 1.0, 0.0], [0.0, 0.0, 5.0]], jnp.float32)
+    facing = jnp.zeros((2, 2, 3)).at[0, 1, 2].set(2.0)
+    params = {
+        "final": {"kernel": final[None, None], "bias": jnp.zeros(3)},
+        "facing": {"kernel": facing.reshape(2, 6)},
+        # The coarse features are 10: log 3 for class 0, so p = (3/4, 1/4).
+        "yaw": {"kernel": jnp.asarray([[np.log(3.0), 0.0]]), "bias": jnp.zeros(2)},
+    }
+    coarse = jnp.full((1, 1, 1, 1), 10.0)
+    found = jax.jit(functools.partial(head.apply, train=False))(
+        {"params": params}, (x, coarse)
+    )
+    # Three quarters of the heat in the lower row, whose depth is 1, the upper's 0.
+    np.testing.assert_allclose(found.xy, [[[0.0, 0.25]]], atol=1e-6)
+    np.testing.assert_allclose(found.depths[0, 0], [0.75], rtol=1e-6)
+    np.testing.assert_allclose(found.depths[0, 1], [5.0 + 0.25 * 2.0], rtol=1e-6)
+    np.testing.assert_allclose(found.spread[0, 0, 2], np.sqrt(0.75 * 0.25), rtol=1e-3)
+    np.testing.assert_allclose(found.yaw, [[np.log(3.0), 0.0]], rtol=1e-6)

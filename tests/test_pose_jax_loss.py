@@ -12,10 +12,13 @@ from jax.test_util import check_grads
 import losses
 from configs import default
 from input_pipeline.skeleton import H36M_17
+from pose_jax.hints import facing_pairs
+from pose_jax.integral_head import Prediction
 from pose_jax.loss import (
     MODES,
     DepthTarget,
     Dictionary,
+    depth_loss,
     matching_weight,
     student_loss,
 )
@@ -68,12 +71,27 @@ def target_of(D, M, phi, W, labelled=ALL):
     return target, Dictionary(D, losses.dictionary_gram(D))
 
 
+def pose_loss(pose, keypoints, labelled, flip, scale, target, dictionary, **how):
+    """`student_loss` of one mode, given a pose."""
+    mode, weight = how.pop("mode"), how.pop("depth_weight")
+    of_depth = functools.partial(depth_loss, code_l1_weight=how.pop("code_l1_weight"))
+    return student_loss(
+        Prediction(pose[:, :2], pose[None, :, 2], pose, jnp.zeros((2, 2, P))),
+        *(keypoints, labelled, flip, scale, (target,), (dictionary,)),
+        depth_weights={mode: weight},
+        depth_loss=of_depth,
+        permutation=PERM,
+        pairs=facing_pairs(H36M_17),
+        heat_weight=0.0,
+        **how,
+    )
+
+
 # One program for each of the four losses, for all tests.
-FIXED = ("loss",)
-objective = jax.jit(
-    jax.value_and_grad(functools.partial(student_loss, permutation=PERM), has_aux=True),
-    static_argnames=FIXED,
-)
+FIXED = ("mode",)
+MODE = {"l1": "weaksup_bs", "eq14": "distill", "eq10": "distill_exact"}
+MODE |= {"mahalanobis": "posterior"}
+objective = jax.jit(jax.value_and_grad(pose_loss, has_aux=True), static_argnames=FIXED)
 
 
 def loss_at(
@@ -98,7 +116,7 @@ def loss_at(
         jnp.asarray(scale, jnp.float32),
         target,
         dictionary,
-        loss=loss,
+        mode=MODE[loss],
         **{name: jnp.float32(value) for name, value in weights.items()},
     )
     return value, terms, gradient
@@ -252,7 +270,7 @@ def test_the_matching_weight_makes_the_gradients_equal():
     dictionary = target_of(D, *samples[0])[1]
     measure = jax.jit(matching_weight, static_argnames=FIXED)
     key = jax.random.key(0)
-    weight = measure(targets, dictionary, key, loss="eq14", code_l1_weight=C)
+    weight = measure(targets, dictionary, key, mode="distill", code_l1_weight=C)
 
     # Measured anew: both gradients at other random depths of the same spread.
     depth = np.asarray(records.depth)
@@ -267,6 +285,28 @@ def test_the_matching_weight_makes_the_gradients_equal():
 
     ratio = norms(lambda z, r: losses.depth_l1_loss(z, r.depth)) / norms(prepared_loss)
     np.testing.assert_allclose(float(weight), ratio, rtol=0.05)
+
+
+def test_modes_that_share_a_network_add_their_depths():
+    D, M, phi, W, z = sample(6)
+    target, dictionary = target_of(D, M, phi, W)
+    first, second = (np.concatenate([W, x[:, None]], 1) for x in (z, z[::-1]))
+    how = {"xy_weight": 1.0, "heat_weight": 0.0, "permutation": PERM}
+    both, terms = student_loss(
+        Prediction(
+            jnp.asarray(W), jnp.asarray([z, z[::-1]]), jnp.zeros((P, 3)), jnp.zeros(())
+        ),
+        *(jnp.asarray(W), ALL, jnp.asarray(False), jnp.ones(())),
+        *((target, target), (None, dictionary)),
+        depth_weights={"weaksup_bs": 0.5, "distill": 0.25},
+        depth_loss=functools.partial(depth_loss, code_l1_weight=C),
+        pairs=facing_pairs(H36M_17),
+        **how,
+    )
+    l1 = loss_at(first, W, target)[0]
+    eq14 = loss_at(second, W, target, dictionary, loss="eq14")[0]
+    np.testing.assert_allclose(both, 0.5 * l1 + 0.25 * eq14, rtol=1e-5)
+    assert set(terms) == {"xy", "depth_weaksup_bs", "depth_distill"}
 
 
 def test_a_mode_is_a_label_a_loss_and_a_weighting():

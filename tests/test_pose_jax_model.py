@@ -58,7 +58,9 @@ def test_normalise_by_hand():
     [(256, 50, "imagenet", 3, 64), (64, 10, "small", 2, 16), (96, 18, "small", 1, 12)],
 )
 def test_output_shape(size, layers, stem, num_deconv, heatmap):
-    net = PoseNet(17, layers, stem=stem, num_deconv=num_deconv, heatmap_size=heatmap)
+    net = PoseNet(
+        17, resnet_layers=layers, stem=stem, num_deconv=num_deconv, heatmap_size=heatmap
+    )
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
     pose, variables = jax.eval_shape(
         lambda x: net.init_with_output(jax.random.key(0), x, train=False), images
@@ -75,6 +77,10 @@ def test_output_shape(size, layers, stem, num_deconv, heatmap):
         (72, {}, "multiple of 16"),
         (32, {"stem": "tiny"}, "is not one of"),
         (32, {"resnet_layers": 12}, "is not one of"),
+        (32, {"network": "unet"}, "is not one of"),
+        (40, {"network": "pyramid"}, "multiple of 16"),
+        (32, {"yaw_classes": 8}, "need network='pyramid'"),
+        (32, {"num_depths": 2}, "need network='pyramid'"),
     ],
 )
 def test_sizes_that_do_not_fit_name_the_remedy(size, options, message):

@@ -12,6 +12,7 @@ import tiny_student as tiny
 from jax._src import array
 
 from pose_jax import train
+from pose_jax.optimizer import make_optimizer
 from pose_jax.state import Plateau
 from runtime import stopping
 from runtime.checkpoints import Checkpoints
@@ -31,6 +32,7 @@ def make_step(num_devices=1, schedule="plateau", net=None):
         rate=train.make_rate(
             schedule, num_steps=4, learning_rate=1e-3, end_learning_rate=1e-5
         ),
+        optimizer=make_optimizer("adam"),
         axis_name=AXIS,
     )
     traces = []

@@ -12,7 +12,9 @@ from PIL import Image
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import Skeleton
 from pose_jax.conv import BatchNorm, Conv
-from pose_jax.loss import MODES, student_loss
+from pose_jax.hints import facing_pairs
+from pose_jax.integral_head import Prediction
+from pose_jax.loss import depth_loss, student_loss
 from pose_jax.model import normalise
 from pose_jax.state import CHECKPOINTS, StudentRecord, init_state, state_shapes
 from pose_jax.targets import teacher_targets
@@ -36,6 +38,8 @@ NET = {
     "deconv_channels": 16,
     "num_deconv": 2,
     "dtype": "float32",
+    "network": "resnet",
+    "yaw_classes": 0,
 }
 
 
@@ -49,11 +53,12 @@ def make_loss(mode, permutation=SKELETON.flip_permutation, depth_weight=1.0):
     """What training minimises on one sample."""
     return functools.partial(
         student_loss,
-        loss=MODES[mode].loss,
+        depth_weights={mode: depth_weight},
+        depth_loss=functools.partial(depth_loss, code_l1_weight=0.15),
         permutation=np.asarray(permutation),
+        pairs=facing_pairs(SKELETON),
         xy_weight=1.0,
-        depth_weight=depth_weight,
-        code_l1_weight=0.15,
+        heat_weight=0.0,
     )
 
 
@@ -124,7 +129,7 @@ def made_up_targets(count=32, mode="distill", seed=0):
         {"train": all_, "val": all_, "extra": none},
         softening=0.1,
     )
-    return targets["train"], arrays["W"]
+    return (targets["train"],), arrays["W"]
 
 
 def picture_of(keypoints, rng):
@@ -186,15 +191,24 @@ class TinyNet(nn.Module):
     axis_name: str | None = None
     num_joints: int = P
 
-    @nn.compact
     def __call__(self, images, train):
+        return self.predict(images, train).pose
+
+    def pose_and_spread(self, images, train):
+        found = self.predict(images, train)
+        return found.pose, found.spread
+
+    @nn.compact
+    def predict(self, images, train):
         x = normalise(images)
         x = Conv(16, 4, 4, name="conv1")(x)
         x = nn.relu(BatchNorm(train, self.axis_name, name="bn1")(x))
         x = x.reshape(len(x), -1)
         shape = (x.shape[1], 3 * self.num_joints)
         kernel = self.param("kernel", nn.initializers.normal(0.01), shape)
-        return jnp.tanh(x @ kernel).reshape(-1, self.num_joints, 3)
+        pose = jnp.tanh(x @ kernel).reshape(-1, self.num_joints, 3)
+        xy, z = pose[..., :2], pose[..., 2]
+        return Prediction(xy, z[:, None], jnp.ones_like(pose), jnp.ones_like(pose))
 
 
 @functools.cache
@@ -273,6 +287,8 @@ def record(mode="distill", *, depth_sign=1, box="landmarks"):
         depth_sign=depth_sign,
         depth_weight=1.0,
         matched_weight=1.0,
+        modes=(mode,),
+        optimizer="adam",
         box=box,
     )
 
@@ -281,7 +297,7 @@ def write_student(workdir, mode="distill", *, depth_sign=1, seed=0, box="landmar
     """A student that was never trained, saved like a trained one; its folder."""
     made = record(mode, depth_sign=depth_sign, box=box)
     folder = workdir / f"student_{mode}"
-    made.save(folder)
+    made.save(workdir)
     state = made_up_state(made.make_net(), seed)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(5, state)

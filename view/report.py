@@ -364,8 +364,10 @@ def _fit_without_truth(results: Mapping[str, Any]) -> str:
 
 
 def _conventions(rows: Mapping[str, Any]) -> dict[str, str]:
-    """The texts on alignment and sign that the evaluation left, each once."""
-    texts: dict[str, dict[str, list[str]]] = {"alignment": {}, "sign": {}}
+    """The texts on alignment, sign and network that the evaluation left, each once."""
+    texts: dict[str, dict[str, list[str]]] = {
+        name: {} for name in ("alignment", "sign", "backbone", "poses")
+    }
     for name, record in rows.items():
         if name in ("mean_pose", "z_zero"):
             continue

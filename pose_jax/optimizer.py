@@ -1,0 +1,70 @@
+"""The direction of a step, which the loop multiplies by its learning rate.
+
+``"adam"`` is the paper's. ``"muon"`` (Jordan et al. 2024) takes kernels as matrices and
+moves them by the orthogonal factor of their momentum: directions in which the gradient
+is small are learned as fast as the others. Output layers, scales and biases stay with
+Adam.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+OPTIMIZERS = ("adam", "muon")
+# Layers whose outputs are logits or depths: their scale has a meaning of its own.
+OUTPUT_LAYERS = ("final", "facing", "yaw")
+# Root mean square of an update, about Adam's, so that one learning rate fits both.
+UPDATE_SIZE = 0.2
+# Of Newton and Schulz; the singular values end in about .7 to 1.2.
+ITERATIONS = 3
+
+
+def make_optimizer(name: str) -> optax.GradientTransformation:
+    """The transformation of ``config.student.optimizer``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"config.student.optimizer = {name!r} is not one of {OPTIMIZERS}"
+        )
+    adam = optax.scale_by_adam()
+    if name == "adam":
+        return adam
+    muon = optax.chain(
+        scale_by_muon(ns_steps=ITERATIONS, weight_dimension_numbers=_as_matrices),
+        optax.stateless(lambda updates, _: jax.tree.map(_sized, updates)),
+    )
+    return optax.partition({"muon": muon, "adam": adam}, _rules)
+
+
+def _rules(params: Any) -> Any:
+    """By which of the two each parameter is moved."""
+
+    def rule(path: Any, leaf: Any) -> str:
+        *_, layer, name = (str(getattr(key, "key", key)) for key in ("", *path))
+        inner = name == "kernel" and layer not in OUTPUT_LAYERS
+        return "muon" if inner else "adam"
+
+    return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def _as_matrices(updates: Any) -> Any:
+    """Kernels (kh, kw, in, out) as (kh kw in, out)."""
+
+    def axes(x: Any) -> MuonDimensionNumbers:
+        return MuonDimensionNumbers(tuple(range(x.ndim - 1)), (x.ndim - 1,))
+
+    return jax.tree.map(axes, updates)
+
+
+def _sized(update: Any) -> Any:
+    """An orthogonal matrix, enlarged to entries of UPDATE_SIZE."""
+    rows, columns = update.size // update.shape[-1], update.shape[-1]
+    return update * np.float32(UPDATE_SIZE * np.sqrt(max(rows, columns)))
