@@ -131,9 +131,9 @@ def test_predictions_come_back_in_row_order(tiny_net):
     images = jax.numpy.asarray(made[1]["image"])
     wanted = net.apply(state.variables, images, train=False)
     np.testing.assert_allclose(pose[4:8], wanted, atol=1e-5)
-    twice = evaluate.predict(record, state, made, 11, mirror=True, mode="jit")
+    twice = evaluate.predict(record, state, made, 11, mirror=True)
     flipped = [{**b, "image": b["image"][:, :, ::-1]} for b in made]
-    other = evaluate.predict(record, state, flipped, 11, mode="jit")
+    other = evaluate.predict(record, state, flipped, 11)
     other = other[:, tiny.SKELETON.flip_permutation] * [-1, 1, 1]
     np.testing.assert_allclose(twice, (pose + other) / 2, atol=1e-5)
     with pytest.raises(ValueError, match="no batch holds row 8 of 11"):
