@@ -153,39 +153,15 @@ def student_loss(
         terms["heat"] = heat_cross_entropy(prediction.log_heat, keypoints, labelled)
         total += heat_weight * terms["heat"]
     if prediction.yaw is not None:
-        terms["yaw"] = _yaw_term(
-            prediction.yaw,
-            keypoints,
-            labelled,
-            flip,
-            scale,
-            targets[0],
-            permutation=permutation,
-            pairs=pairs,
+        # The label as in the mirrored and enlarged picture.
+        known = targets[0].labelled & (targets[0].weight > 0)
+        z, known = (
+            jnp.where(flip, x[permutation], x) for x in (targets[0].depth, known)
         )
-        total += terms["yaw"]
+        label = jnp.concatenate([keypoints, scale * z[:, None]], axis=1)
+        yaw = yaw_divergence(prediction.yaw, label, labelled & known, pairs)
+        total, terms = total + yaw, {**terms, "yaw": yaw}
     return total, terms
-
-
-def _yaw_term(
-    logits: Float[Array, " k"],
-    keypoints: Float[Array, " p 2"],
-    labelled: Bool[Array, " p"],
-    flip: Bool[Array, ""],
-    scale: Float[Array, ""],
-    target: DepthTarget,
-    *,
-    permutation: Int[np.ndarray, " p"],
-    pairs: Int[np.ndarray, "pairs 2"],
-) -> Float[Array, ""]:
-    """`yaw_divergence` from the landmarks with the depth of the label."""
-    # As in the mirrored and enlarged picture.
-    depth, known = (
-        jnp.where(flip, x[permutation], x) for x in (target.depth, target.labelled)
-    )
-    pose = jnp.concatenate([keypoints, scale * depth[:, None]], axis=1)
-    counts = labelled & known & (target.weight > 0)
-    return yaw_divergence(logits, pose, counts, pairs)
 
 
 def depth_loss(
