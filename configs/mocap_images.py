@@ -7,7 +7,7 @@ python main.py --config=configs/mocap_images.py --workdir=runs/mocap_images \
 
 ``data.ground_truth`` and ``data.ground_truth_val`` name files with 3D, if there are
 any; only the evaluation reads them. 14 minutes on two shared CPU cores for 4,000
-pictures. Expected results: configs/README.md, table 2.
+pictures. Results of an earlier network: configs/README.md, table 2.
 """
 
 from ml_collections import ConfigDict
