@@ -358,7 +358,9 @@ def find_student(path: str | Path, mode: str = "") -> Path:
         raise ValueError(
             f"{path} is not the workdir of a run (no student_<mode> in it)"
         )
-    done = [m for m in modes if (path / "finished" / f"student_{m}.json").is_file()]
+    stages = [p.stem for p in (path / "finished").glob("student_*.json")]
+    ended = {m for s in stages for m in s.removeprefix("student_").split("+")}
+    done = [mode for mode in modes if mode in ended]
     offered = done or modes
     chosen = mode or ("distill" if "distill" in offered else offered[0])
     if not mode and chosen != "distill" and len(offered) > 1:
