@@ -78,6 +78,7 @@ class StudentRecord:
             "padding": type(padding) in (int, float) and 0 < padding <= 100,
             "depth_sign": fields["depth_sign"] in (1, -1),
             "box": fields["box"] in ("landmarks", "annotation"),
+            "modes": fields["mode"] in fields["modes"],
         }
         for name in (n for n, good in possible.items() if not good):
             raise ValueError(f"{source}: {name} = {fields[name]!r} is no student's")
