@@ -534,12 +534,15 @@ class PoseLifter:
         for number in np.unique(track):
             rows = np.flatnonzero(track == number)
             windows = np.array_split(rows, -(-len(rows) // TOGETHER))
-            L = None
+            first = L = None
             if number >= 0:
                 spread = np.linspace(0, len(rows) - 1, len(windows[0])).astype(int)
-                L = self._lengths(frames(rows[spread]), setting)
+                first = frames(rows[spread])
+                L = self._lengths(first, setting)
             for window in windows:
-                given = frames(window)
+                # A short track is all there is: its frames are at hand.
+                whole = first if len(windows) == 1 else None
+                given = frames(window) if whole is None else whole
                 if L is None:
                     depth = self._single_depth(given)
                 else:
