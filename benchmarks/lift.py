@@ -175,7 +175,7 @@ def cut_tracks(path: Path, positions: np.ndarray, rows: np.ndarray) -> Any:
         times = np.arange(at[0], at[-1], 1 / RATE)
         flat = positions[own].reshape(len(own), -1)
         even = np.stack([np.interp(times, at, x) for x in flat.T], 1)
-        even = even.reshape(len(times), -1, 3)
+        even = even.reshape(len(times), *positions.shape[1:])
         for start in range(0, len(even), longest):
             if len(piece := even[start : start + longest]) >= RATE:
                 yield piece
