@@ -182,10 +182,9 @@ def test_damaged_files_are_named_and_made_again(whole, killed, cache, tmp_path):
         output, _ = process.communicate(timeout=launch.SECONDS)
     assert process.returncode == 0, output
     assert chaos.differences(copy, chaos.snapshot(whole)) == []
-    # What is made again anyway, as the code after the EM, is not read before.
-    for name in damaged:
-        if name != "teacher/train/code.npy":
-            assert str(copy / name) in output, output
+    # What is made again for the sake of another file, is not read before.
+    for name in set(damaged) - {"teacher/train/code.npy", "finished/teacher.json"}:
+        assert str(copy / name) in output, output
     assert "taken instead: step 8" in output
     assert "student_distill: goes on from step 8 of 12" in output
 
