@@ -29,6 +29,17 @@ def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))
 
 
+def cholesky(x: Float[Array, "p p"]) -> Float[Array, "p p"]:
+    """Lower factor L, L L^T = x; NaN where x is not positive definite.
+
+    Raises:
+        ValueError: float16 or bfloat16, in which no such factor is exact enough.
+    """
+    if x.dtype.itemsize < 4:
+        raise ValueError(f"{x.dtype} is too coarse; give the losses float32 arrays")
+    return jnp.linalg.cholesky(x, symmetrize_input=False)
+
+
 def keep_labelled(
     x: Float[Array, " p *rest"], labelled: Bool[Array, " p"] | None
 ) -> Float[Array, " p *rest"]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from losses.masked import keep_labelled, labelled_mean, product
+from losses.masked import cholesky, keep_labelled, labelled_mean, product
 
 RIDGE = 1e-6  # on the diagonal of B_z B_z^T, relative to its trace
 
@@ -95,4 +95,4 @@ def factor_gram(
     trace = jnp.trace(gram)
     scale = jnp.where(trace > 0, trace, 1.0)
     shifted = gram / scale + RIDGE * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    return jnp.linalg.cholesky(shifted, symmetrize_input=False), scale
+    return cholesky(shifted), scale
