@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -187,7 +188,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Fits every set with every seed and prints the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
     add_flags(parser)
     args = parser.parse_args()
     rows: list[Row] = []

@@ -1,5 +1,7 @@
 """The sets that judge the verdict: what they promise of their shapes and cameras."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,17 @@ def test_photographs_are_read(shared_data, monkeypatch, name):
     case = made(name)
     assert len(case.X) >= 40
     assert np.isfinite(case.X[case.labelled]).all()
+
+
+def test_the_table_is_written(monkeypatch, tmp_path, capsys):
+    figures = {"depth": 0.5, "flip": 0.0, "trusted": 1.0}
+    monkeypatch.setattr(verdicts, "measure", lambda case, seed: (figures, "Depth."))
+    monkeypatch.setitem(verdicts.SETS, "box", (lambda rng, count: None, 1))
+    path = tmp_path / "rows.json"
+    flags = ["verdicts", "--set=box", "--seeds=2", f"--json={path}"]
+    monkeypatch.setattr("sys.argv", flags)
+    verdicts.main()
+    rows = {row["metric"]: row for row in json.loads(path.read_text("utf-8"))}
+    assert set(rows) == set(figures)
+    assert rows["depth"]["n"] == 2
+    assert "box, seed 1: depth 0.50. Depth." in capsys.readouterr().out
