@@ -261,12 +261,7 @@ def damage(folder: Path, whole: dict[str, str], names: list[str]) -> Iterator[st
             yield f"{name} {how}: {text}"
 
 
-def main() -> int:
-    """Runs what the arguments ask for; the number of faults is the code."""
-    if sys.argv[1:2] == ["--inside"]:
-        how, number, place, *arguments = sys.argv[2:]
-        disturbed(how, int(number), place, arguments)
-        return 0
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
@@ -275,7 +270,16 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=0, help="runs with a full disk")
     parser.add_argument("--damage", default="", help="pattern of files, such as '**/*'")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs what the arguments ask for; the number of faults is the code."""
+    if sys.argv[1:2] == ["--inside"]:
+        how, number, place, *arguments = sys.argv[2:]
+        disturbed(how, int(number), place, arguments)
+        return 0
+    args = _arguments()
     chance, faults = random.Random(args.seed), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         calm = Path(temporary) / "calm"

@@ -53,9 +53,6 @@ def _data() -> ConfigDict:
     data.picture_size = (0, 0)  # of 'tracks' whose coordinates are parts of the picture
     data.ground_truth = ""  # .npz with 3D, for evaluation only
     data.ground_truth_val = ""
-    # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
-    # input_pipeline/sources/memory_mapped.py.
-    data.landmarks = ""
     # The square crop: around the landmarks or the annotated box, with this margin.
     data.box = "landmarks"  # or 'annotation'
     data.padding = 1.25
@@ -63,11 +60,14 @@ def _data() -> ConfigDict:
     # "annotations": "more.json", ...}}, the fields of data.
     data.extra_sources = ""
     data.weight = 1.0  # how often this source is drawn, against the extra ones
-    _generated(data)
+    _made(data)
     return data
 
 
-def _generated(data: ConfigDict) -> None:
+def _made(data: ConfigDict) -> None:
+    # Of 'landmarks': a folder of .npy files, read by the row where it is large; see
+    # input_pipeline/sources/memory_mapped.py.
+    data.landmarks = ""
     # mannequin and mocap: how many samples, seen from where.
     data.mocap_file = ""  # .npz or .bvh with 3D motion; the file of a 'sequence'
     data.sequence = ""  # for 'sequence': which one of mocap_file

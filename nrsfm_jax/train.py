@@ -82,12 +82,11 @@ def train_and_evaluate(
     folder, teacher = Path(workdir) / "teacher", config.teacher
     settings = {name: plain(config[name]) for name in ("seed", "data", "teacher")}
     settings["data_identity"] = data.identity
-    seconds = {}
+    began, seconds = time.monotonic(), {}
     if (folder / "teacher.json").exists() and (file := kept(lambda: _whole(folder))):
         check_same_run(folder, file.config, settings)
         processes.say("teacher: found finished")
     else:
-        began = time.monotonic()
         objective = objective_of(teacher, len(data.landmarks("train")))
         em_key, key = jax.random.split(jax.random.key(config.seed))
         shapes, pose, marks = _em_poses(teacher.em, folder, em_key, data)

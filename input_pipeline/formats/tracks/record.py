@@ -104,10 +104,8 @@ def make_tracks(
     rows = np.lexsort((frame, who))
     rows = rows[np.any(detected, axis=1)[rows]]
     if not len(rows):
-        raise ValueError(
-            f"{path}: no joint was detected in any of its {len(xy)} rows; look whether "
-            "the tracker found anything"
-        )
+        none = f"no joint was detected in any of its {len(xy)} rows"
+        raise ValueError(f"{path}: {none}; look whether the tracker found anything")
     frame, who = np.asarray(frame, np.int64)[rows], who[rows].astype(np.int32)
     twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(who) == 0))
     if len(twice) and not pictures:
