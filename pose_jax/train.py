@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from input_pipeline.dataset import Dataset
+from input_pipeline.skeleton import Skeleton
 from pose_jax import evaluate
 from pose_jax.hints import facing_pairs
 from pose_jax.loss import MODES, PER_SAMPLE, depth_loss, student_loss
@@ -114,15 +115,7 @@ def train_and_evaluate(
                 records, targets = prepare(config, workdir, data, modes)
             processes.on_first(lambda: [r.save(workdir) for r in records], stage)
             net = records[0].make_net(AXIS if student.sync_batch_norm else None)
-            loss = partial(
-                student_loss,
-                depth_weights={r.mode: r.depth_weight for r in records},
-                depth_loss=partial(depth_loss, code_l1_weight=student.code_l1_weight),
-                permutation=np.asarray(data.skeleton.flip_permutation),
-                pairs=facing_pairs(data.skeleton),
-                xy_weight=student.xy_weight,
-                heat_weight=student.heat_weight,
-            )
+            loss = _loss_of(student, records, data.skeleton)
             step, size = place_step(student, net, loss, data)
             state = first_state(config, net, checkpoints)
             if start := int(state.step):
@@ -146,6 +139,20 @@ def train_and_evaluate(
         mark_finished(workdir, stage, **seconds)
     for mode in modes:
         evaluate.evaluate(config, workdir, data, mode)
+
+
+def _loss_of(
+    student: Any, records: Sequence[StudentRecord], skeleton: Skeleton
+) -> Callable[..., Any]:
+    return partial(
+        student_loss,
+        depth_weights={r.mode: r.depth_weight for r in records},
+        depth_loss=partial(depth_loss, code_l1_weight=student.code_l1_weight),
+        permutation=np.asarray(skeleton.flip_permutation),
+        pairs=facing_pairs(skeleton),
+        xy_weight=student.xy_weight,
+        heat_weight=student.heat_weight,
+    )
 
 
 def _described(workdir: str | Path, modes: tuple[str, ...]) -> bool:

@@ -50,7 +50,7 @@ READS_TRUTH = {
     # What brings its own 3D hands it on apart from the landmarks.
     *(f"input_pipeline.sources.{m}" for m in ("mocap", "sequence", "prepared")),
     "input_pipeline.sources.build",
-    *("benchmarks.nrsfm", "benchmarks.table_scores"),
+    *("benchmarks.lift", "benchmarks.nrsfm", "benchmarks.table_scores"),
 }
 # Heavy and optional, or of one backend only: imported where they are used.
 HEAVY = {

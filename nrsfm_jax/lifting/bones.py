@@ -219,10 +219,8 @@ def _minimise(
         )
         return float(value), np.asarray(slope, np.float64).ravel()
 
-    options = {"maxiter": _ITERATIONS}
-    found = optimize.minimize(
-        cost, np.zeros((F + pad) * P), jac=True, method="L-BFGS-B", options=options
-    )
+    how = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": _ITERATIONS}}
+    found = optimize.minimize(cost, np.zeros((F + pad) * P), **how)
     y = found.x.reshape(F + pad, P)[:F]
     return track.m + np.einsum("fab,fb->fa", root, y)
 
