@@ -10,6 +10,7 @@ import pytest
 
 from configs import default
 from pose_jax.loss import MODES
+from runtime import command_line
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,7 +59,7 @@ def has_field(name: str) -> bool:
 def flags_of(path: Path) -> set[str]:
     """Flags that a script defines: in it, or in the benchmarks that it imports."""
     tree = ast.parse(path.read_text("utf-8"))
-    files, found = [path], {"verbosity"}  # absl's own
+    files, found = [path], {"help", "verbosity"}  # absl's own
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and "benchmarks" in str(node.module):
             names = [f"{node.module}.{a.name}" for a in node.names] + [str(node.module)]
@@ -217,3 +218,9 @@ def test_messages_of_troubleshooting_are_the_sources():
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
     assert [row for row in rows if row not in said] == []
+
+
+def test_the_page_of_fields_is_that_of_help():
+    """``python main.py --help`` prints it; a changed field is copied from there."""
+    (text,) = FENCE.findall((DOCS / "fields.md").read_text("utf-8"))
+    assert text[1] == command_line.fields(default).split("\n", 2)[2] + "\n"
