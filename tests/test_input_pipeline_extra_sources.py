@@ -50,7 +50,7 @@ def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run)
     assert len(extra) == 24
     assert np.isfinite(extra.code).all()
     results = json.loads((workdir / "teacher" / "results.json").read_text())
-    assert set(results) == {"train", "val", "teacher"}
+    assert set(results) >= {"train", "val", "teacher"}
     assert results["train"]["count"] == 24
 
 
@@ -59,13 +59,15 @@ def test_the_teacher_judges_the_other_sources_but_is_scored_on_the_main_one(run)
 )
 def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     """Gradients with respect to depth: of main and of complete samples only."""
+    from pose_jax.integral_head import Prediction
     from pose_jax.loss import PER_SAMPLE
+    from pose_jax.targets import of_batch
     from pose_jax.train import prepare
 
     config, workdir = run
     data = open_dataset(config.data)
     extra = data.landmarks("extra")
-    record, targets = prepare(config, workdir, data, mode)
+    (record,), targets = prepare(config, workdir, data, (mode,))
     one = make_loss(mode, H36M_17.flip_permutation, record.depth_weight)
     loss = jax.vmap(one, PER_SAMPLE)
     rows = np.arange(48)
@@ -78,7 +80,12 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     }
     batch, table = jax.tree.map(jnp.asarray, (batch, targets["train"]))
     pose = jnp.asarray(np.random.default_rng(0).normal(size=(48, 17, 3)), jnp.float32)
-    gradient = jax.grad(lambda p: loss(p, *table.of(batch))[0].sum())(pose)
+
+    def total(pose):
+        said = Prediction(pose[..., :2], pose[:, None, :, 2], pose, pose[:, None])
+        return loss(said, *of_batch(table, batch))[0].sum()
+
+    gradient = jax.grad(total)(pose)
     assert np.isfinite(gradient).all()
     depth = np.abs(np.asarray(gradient)[..., 2]).max(axis=1) > 0
     counted = np.ones(24, bool), extra.labelled.all(axis=1) & (mode != "supervised")
