@@ -110,7 +110,7 @@ def test_one_command_from_a_trackers_file_to_3d_without_tensorflow(run):
     workdir, file, done = run
     loaded = done.stdout.split("LOADED")[1].split()
     assert "jax" in loaded
-    assert not {"tensorflow", "tensorflow_datasets", "torch", "pandas"} & {*loaded}
+    assert not {"tensorflow", "tensorflow_datasets", "pandas"} & {*loaded}
     names = {path.name for path in (workdir / "lifted").iterdir()}
     tables = {f"{file.stem}_3D.h5", f"{file.stem}_3D.csv", "lifted.npz"}
     assert names == {
