@@ -223,7 +223,7 @@ def test_joints_that_cannot_be_brought_together_are_an_error(mixed, tmp_path):
     ("fields", "message"),
     [
         ({"name": "mocap"}, "a further source has pictures"),
-        ({"name": "yolo"}, r"config\.data\.name = 'yolo'"),
+        ({"name": "other"}, r"config\.data\.name = 'other'"),
         ({"name": "mpii", "wieght": 2}, r".*no field \['wieght'\]"),
         ({"name": "mpii", "weight": 0}, r".*weight = 0"),
         (3, ""),

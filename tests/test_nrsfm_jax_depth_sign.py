@@ -197,7 +197,7 @@ def test_the_sign_follows_the_cue_without_another_training(run, monkeypatch, cap
         assert f"depth sign {sign:+d}, by 1 of 1 cues" in capsys.readouterr().out
         # Once: the second time the results are read.
         assert _run(config, folder) == results[sign]
-        assert capsys.readouterr().out == ""
+        assert capsys.readouterr().out == "teacher: found finished\n"
     assert "from what is seen" in results[1]["val"]["sign"]
     assert results[1]["val"]["mpjpe_mm"] != results[-1]["val"]["mpjpe_mm"]
     config.teacher.depth_sign_cue = ""

@@ -9,6 +9,7 @@ import pytest
 import tiny_student as tiny
 
 import losses
+from pose_jax.integral_head import Prediction
 from pose_jax.loss import MODES
 from pose_jax.targets import (
     label_depth,
@@ -85,9 +86,10 @@ def test_the_distance_is_that_of_the_labelled_joints(tables, teacher, mode):
     z = np.random.default_rng(3).normal(size=tiny.P).astype(np.float32)
     target = jax.tree.map(jnp.asarray, tables[mode].rows(4))
     pose = jnp.zeros((tiny.P, 3)).at[:, 2].set(z)
+    said = Prediction(pose[:, :2], pose[None, :, 2], pose, pose[None])
     _, terms = tiny.make_loss(mode)(
-        *(pose, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
-        *(target, None),
+        *(said, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
+        *((target,), (None,)),
     )
     found = terms["depth"]
     rows = np.flatnonzero(table.labelled[4])

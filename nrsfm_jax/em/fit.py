@@ -52,6 +52,9 @@ _EXACT_STEPS, _EXACT_REFRESH = 30, 15
 # random starts so many steps are made before the likeliest goes on.
 _MORE_INCOMPLETE = 2
 _STARTS, _TRIAL_STEPS = 6, 10
+# With more views than these, as under any rotation, that would take many minutes: half
+# the samples and one start then.
+_MANY_VIEWS = 400
 
 
 # --- steps ------------------------------------------------------------------------
@@ -329,11 +332,12 @@ def fit_mixture(
     if components < 1:
         raise ValueError(f"components={components}: give at least one")
     choose, pick = jax.random.split(key)
+    many = len(single.views) > _MANY_VIEWS
     samples = choose_samples(
         *check_landmarks(W, labelled),
         key=choose,
         num_samples=num_samples,
-        num_incomplete=_MORE_INCOMPLETE * num_samples,
+        num_incomplete=num_samples // 2 if many else _MORE_INCOMPLETE * num_samples,
     )
     complete = most_gaps(samples.labelled) == 0
     w = np.asarray(samples.W)
@@ -347,10 +351,10 @@ def fit_mixture(
         return run(start, steps=steps)
     # Where landmarks are missing the outcome depends more on the random first means:
     # the likeliest of several starts goes on, and the last steps are exact.
-    keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
-    others = [split(single, w, key=k, components=components) for k in keys]
-    starts = (start, *(others if components > 1 else ()))
-    start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in starts)
+    if components > 1 and not many:
+        keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
+        others = [split(single, w, key=k, components=components) for k in keys]
+        start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in (start, *others))
     fitted = run(start, steps=steps)
     exact = functools.partial(run_exact, steps=_EXACT_STEPS, pooling=POOLING)
     # The caller may leave the mirror images out where the numbers are not finite.
