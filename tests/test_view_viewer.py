@@ -255,7 +255,7 @@ def test_keys_turn_and_zoom(viewer):
 def test_a_joint_is_traced_over_the_frames_of_a_video(chromium, tmp_path):
     path = tmp_path / "v.html"
     write_viewer(path, film([25, 10]), H36M_17, total=7)
-    chromium.open(path)
+    chromium.open(path, width=1200, height=1600)
     before = canvas(chromium)
     chromium.key("ArrowRight")
     assert canvas(chromium) != before
