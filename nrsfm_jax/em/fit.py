@@ -340,11 +340,9 @@ def fit_mixture(
         num_incomplete=num_samples // 2 if many else _MORE_INCOMPLETE * num_samples,
     )
     complete = most_gaps(samples.labelled) == 0
-    w = np.asarray(samples.W)
-    if not complete:
-        samples = beside_mirrored(samples, mirror)
-        w = expected_pose(single, *samples)[0][..., :2]
-    w = jnp.asarray(w.reshape(len(w), -1))
+    samples = samples if complete else beside_mirrored(samples, mirror)
+    w = samples.W if complete else expected_pose(single, *samples)[0][..., :2]
+    w = jnp.asarray(np.asarray(w).reshape(len(w), -1))
     run = functools.partial(run_em, samples=samples, pooling=POOLING, filled=w)
     start = split(single, w, key=pick, components=components)
     if complete:
@@ -356,9 +354,10 @@ def fit_mixture(
         others = [split(single, w, key=k, components=components) for k in keys]
         start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in (start, *others))
     fitted = run(start, steps=steps)
-    exact = functools.partial(run_exact, steps=_EXACT_STEPS, pooling=POOLING)
     # The caller may leave the mirror images out where the numbers are not finite.
-    return exact(fitted, samples) if is_finite(fitted) else fitted
+    if not is_finite(fitted):
+        return fitted
+    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=POOLING)
 
 
 def split(
