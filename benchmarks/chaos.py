@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runtime.files import read_arrays, read_json
@@ -158,15 +159,13 @@ def kill_once(folder: Path, chance: random.Random, seconds: float) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Relative name -> digest of what it says, without times.
-
-    Of prepared pictures, which TFDS writes, the tables of landmarks.
-    """
+    """Relative name -> digest of what it says, without times and the folder's name."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not any(part in name for part in UNCOMPARED):
-            found[name] = hashlib.sha256(_said(path).encode()).hexdigest()
+            said = _said(path).replace(str(folder), "")
+            found[name] = hashlib.sha256(said.encode()).hexdigest()
     for path in folder.rglob("checkpoints/*"):
         found[path.relative_to(folder).as_posix()] = "there"
     return found
@@ -177,6 +176,11 @@ def _said(path: Path) -> str:
         return json.dumps(_steady(read_json(path)), sort_keys=True)
     if path.suffix == ".jsonl":
         return json.dumps(_steady(read_metrics(path)), sort_keys=True)
+    if ".array_record" in path.name:  # its bytes hold more than the records
+        reader = ArrayRecordReader(str(path))
+        records = reader.read_all()
+        reader.close()
+        return repr(records)
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return repr({name: arrays[name].tobytes() for name in arrays.files})

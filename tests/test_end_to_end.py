@@ -23,30 +23,15 @@ RUNS_LONG = True
 # ml_collections loads a config by a method that Python will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-TINY = {
+TINY = chaos.TINY | {
     "data.num_train": "96",
     "data.num_val": "16",
-    "data.render_size": "32",
     "teacher.dictionary_sizes": "32,16,8",
     "teacher.steps": "60",
     "teacher.batch_size": "32",
     "teacher.em.num_samples": "96",
-    "teacher.em.views": "upright",
-    "teacher.em.num_yaws": "8",
-    "teacher.em.elevations_deg": "0.0,20.0",
-    "teacher.checkpoint_every": "10",
     "teacher.log_every": "10",
-    "student.image_size": "32",
-    "student.width": "0.125",
-    "student.heatmap_size": "4",
-    "student.depth_bins": "4",
-    "student.deconv_channels": "8",
-    "student.batch_size": "8",
-    "student.steps": "12",
-    "student.eval_every": "4",
-    "student.checkpoint_every": "4",
     "student.log_every": "2",
-    "student.modes": "distill",
     "cpu_devices": "4",
 }
 
