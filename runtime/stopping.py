@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import jax
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+END = bytes(1)
 _asked: int = 0  # the signal that came
 _deferred = False
 
@@ -32,24 +33,38 @@ def on_signals() -> Iterator[None]:
     A second signal ends the process at once, whatever it is doing.
     """
     global _asked
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    before = {number: signal.signal(number, _note) for number in SIGNALS}
-    # While the main thread compiles, only another one can say that it has heard.
-    woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_announce, args=(reader,), daemon=True).start()
     try:
-        yield
+        with _heard():
+            yield
     except Stopped as stopped:
         text = f"stopped: {stopped.saved}; the same command goes on from there"
         print(text, file=sys.stderr, flush=True)
         raise
     finally:
+        _asked = 0
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Handles the signals, and a thread says at once that they were heard."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, _note) for number in SIGNALS}
+    # While the main thread compiles, only another one can say that it has heard.
+    woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_announce, args=(reader,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler)
+        # A closed end is not seen while a forked worker holds it too.
+        os.write(writer, END)
+        thread.join()
         os.close(writer)
-        _asked = 0
+        os.close(reader)
 
 
 @contextlib.contextmanager
@@ -84,7 +99,7 @@ def _note(number: int, _: object) -> None:
 def _announce(reader: int) -> None:
     """Says what was heard, in a thread: one byte comes with every signal."""
     heard = itertools.count()
-    while byte := os.read(reader, 1):
+    while (byte := os.read(reader, 1)) != END:
         name = SIGNALS.get(signal.Signals(byte[0]))
         if name and next(heard):
             os._exit(128 + byte[0])
@@ -92,4 +107,3 @@ def _announce(reader: int) -> None:
             end = "after this step, which is saved" if _deferred else "now"
             text = f"\n{name}: ends {end}; once more: at once"
             print(text, file=sys.stderr, flush=True)
-    os.close(reader)

@@ -40,13 +40,17 @@ def _signalled(kind, number, times=1):
         text=True,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.readline()
     time.sleep(0.3)  # until it is in its long call
+    lines = []
     for _ in range(times):
         process.send_signal(number)
-        time.sleep(0.3)
+        while not any(": ends " in line for line in lines):
+            lines.append(process.stderr.readline())
+            assert lines[-1]
     out, err = process.communicate(timeout=60)
-    return out, err, process.returncode
+    return out, "".join([*lines, err]), process.returncode
 
 
 @pytest.mark.parametrize(
