@@ -288,8 +288,8 @@ def seen_by(
         hips = positions[:, left] - positions[:, right]
         wide = np.deg2rad(float(cameras.removeprefix("front"))) / 2
         yaw = np.arctan2(hips[:, 2], hips[:, 0]) + rng.uniform(-wide, wide, n)
-        tilt = np.deg2rad(rng.uniform(-10, 30, n))
-        turns = _about(1, yaw) @ _about(0, tilt)
+        elevation = np.deg2rad(rng.uniform(-10, 30, n))
+        turns = _about(1, yaw) @ _about(0, -elevation)
     turned = (positions @ turns).astype(np.float32)
     middle = landmarks.centre.mean(axis=0)
     scale = np.float32(middle.mean() / 1000)

@@ -232,3 +232,17 @@ def test_the_front_of_a_body_is_within_its_degrees(walkers):
     level = positions[:, left] - positions[:, right]
     flat = np.linalg.norm(level[:, [0, 2]], axis=1)
     assert (hips[:, 0] > np.cos(np.deg2rad(20.1)) * flat).all()
+
+
+def test_the_front_of_a_body_is_seen_from_above_on_average(walkers):
+    marks, positions = walkers
+    root, head = (H36M_17.joints.index(joint) for joint in ("Pelvis", "Head"))
+    positions = positions.copy()
+    positions[:, head] = positions[:, root] + np.array([0, -700, 0], np.float32)
+    _, turned = nrsfm.seen_by("front40", marks, positions)
+    up = turned[:, head] - turned[:, root]
+    # Of what a camera looks down on the top is nearer.
+    elevation = np.rad2deg(np.arctan2(-up[:, 2], -up[:, 1]))
+    assert elevation.min() > -10.1
+    assert elevation.max() < 30.1
+    assert elevation.mean() > 5
