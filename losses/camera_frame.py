@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from losses.shapes import of_one_sample
 
+
+@of_one_sample
 def rotation_from_camera(M: Float[Array, "3 2"]) -> Float[Array, "3 3"]:
     """Rotation of a camera (Wang et al. 2019, Eq. 5).
 
@@ -29,6 +32,7 @@ def rotation_from_camera(M: Float[Array, "3 2"]) -> Float[Array, "3 3"]:
     return jnp.stack([m1, m2, jnp.cross(m1, m2)], axis=1)
 
 
+@of_one_sample
 def rotate_dictionary(
     D: Float[Array, " p3 k"], R: Float[Array, "3 3"]
 ) -> Float[Array, " p3 k"]:
@@ -47,17 +51,12 @@ def rotate_dictionary(
     Raises:
         ValueError: the number of rows of D is not a multiple of 3.
     """
-    rows, atoms = D.shape
-    if rows % 3:
-        raise ValueError(
-            f"dictionary has {rows} rows, not a multiple of 3; "
-            "rows must be ordered x1 y1 z1 x2 y2 z2 ..."
-        )
-    points = D.reshape(rows // 3, 3, atoms)
+    points = D.reshape(-1, 3, D.shape[1])
     turned = jnp.einsum("pck,cd->pdk", points, R, precision=jax.lax.Precision.HIGHEST)
-    return turned.reshape(rows, atoms)
+    return turned.reshape(D.shape)
 
 
+@of_one_sample
 def split_dictionary(
     D: Float[Array, " p3 k"], M: Float[Array, "3 2"]
 ) -> tuple[Float[Array, " p2 k"], Float[Array, " p k"]]:

@@ -20,9 +20,11 @@ from losses.masked import (
     norm,
     product,
 )
+from losses.shapes import of_one_sample
 from losses.subspace import match_depth_mean, project_code, right_inverse
 
 
+@of_one_sample
 def code_cost(
     phi: Float[Array, " k"],
     B_xy: Float[Array, " p2 k"],
@@ -46,6 +48,7 @@ def code_cost(
     return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi))
 
 
+@of_one_sample
 def distillation_loss(
     z_hyp: Float[Array, " p"],
     phi: Float[Array, " k"],
@@ -87,6 +90,7 @@ class PreparedDistillation(NamedTuple):
     labelled: Bool[Array, " p"]  # joints that have a landmark
 
 
+@of_one_sample
 def prepare(
     phi: Float[Array, " k"],
     B_xy: Float[Array, " p2 k"],
@@ -108,6 +112,7 @@ def prepare(
     )
 
 
+@of_one_sample
 def prepared_distillation_loss(
     z_hyp: Float[Array, " p"],
     prepared: PreparedDistillation,
@@ -134,6 +139,7 @@ def prepared_distillation_loss(
     return norm(error) + code_l1_weight * jnp.sum(jnp.abs(phi_proj))
 
 
+@of_one_sample
 def keypoint_l1_loss(
     pred_xy: Float[Array, " p 2"],
     keypoints: Float[Array, " p 2"],
@@ -144,6 +150,7 @@ def keypoint_l1_loss(
     return jnp.sum(jnp.abs(keep_labelled(pred_xy - keypoints, labelled)))
 
 
+@of_one_sample
 def depth_l1_loss(
     pred_z: Float[Array, " p"],
     z_teacher: Float[Array, " p"],

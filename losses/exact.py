@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from losses.distillation import code_cost
 from losses.masked import Weight, keep_labelled, keep_labelled_pairs, norm, product
+from losses.shapes import of_one_sample
 from losses.subspace import project_code, right_inverse
 
 _RELAXATION = 1.7
@@ -63,6 +64,7 @@ class _Iterate(NamedTuple):
     lower: Float[Array, ""]
 
 
+@of_one_sample
 def min_code_cost(
     z_hyp: Float[Array, " p"],
     phi: Float[Array, " k"],

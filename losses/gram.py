@@ -19,25 +19,23 @@ from jaxtyping import Array, Bool, Float
 
 from losses.camera_frame import rotation_from_camera
 from losses.masked import Weight, keep_labelled, norm, product
+from losses.shapes import of_one_sample
 from losses.subspace import factor_gram
 
 _ATOMS = 64  # that are worked on at a time
 
 
+@of_one_sample
 def dictionary_gram(D: Float[Array, " p3 k"]) -> Float[Array, " p3 p3"]:
     """(3P, 3P) D D^T of a dictionary, the blocks D_c D_d^T of all coordinates.
 
     Raises:
         ValueError: the number of rows of D is not a multiple of 3.
     """
-    if D.shape[0] % 3:
-        raise ValueError(
-            f"dictionary has {D.shape[0]} rows, not a multiple of 3; "
-            "rows must be ordered x1 y1 z1 x2 y2 z2 ..."
-        )
     return product(D, D.T)
 
 
+@of_one_sample
 def gram_distillation_loss(
     z_hyp: Float[Array, " p"],
     phi: Float[Array, " k"],

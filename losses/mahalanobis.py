@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from losses.masked import Weight, keep_labelled, norm, product
+from losses.shapes import of_one_sample
 
 # About the error of a student, patch units.
 POSTERIOR_NOISE = 0.05
@@ -32,6 +33,7 @@ class PreparedPosterior(NamedTuple):
     labelled: Bool[Array, " p"]  # joints whose depth counts
 
 
+@of_one_sample
 def prepare_posterior(
     depth: Float[Array, " p"],
     covariance: Float[Array, "p p"],
@@ -65,6 +67,7 @@ def prepare_posterior(
     return PreparedPosterior(depth=depth, whitener=whitener, labelled=labelled)
 
 
+@of_one_sample
 def posterior_depth_loss(
     z_hyp: Float[Array, " p"], prepared: PreparedPosterior
 ) -> Float[Array, ""]:

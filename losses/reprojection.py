@@ -6,8 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from losses.masked import Weight, keep_labelled, norm, product
+from losses.shapes import of_one_sample
 
 
+@of_one_sample
 def reprojection_loss(
     S: Float[Array, " p 3"],
     M: Float[Array, "3 2"],

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from losses.masked import cholesky, keep_labelled, labelled_mean, product
+from losses.shapes import of_one_sample
 
 RIDGE = 1e-6  # on the diagonal of B_z B_z^T, relative to its trace
 
 
+@of_one_sample
 def project_code(
     phi: Float[Array, " k"],
     B_z: Float[Array, " p k"],
@@ -55,6 +57,7 @@ def project_code(
     return phi
 
 
+@of_one_sample
 def right_inverse(
     B_z: Float[Array, " p k"],
     *,
@@ -73,6 +76,7 @@ def right_inverse(
     return once + product(once, short)
 
 
+@of_one_sample
 def match_depth_mean(
     z_hyp: Float[Array, " p"],
     z_ref: Float[Array, " p"],
