@@ -11,6 +11,8 @@ SECONDS = 400  # after which a process is taken to hang
 # As a user starts them, not with the virtual devices of the tests.
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",
+    # Compiling is most of what tiny runs do.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
 }
 ENVIRONMENT.pop("JAX_NUM_CPU_DEVICES", None)

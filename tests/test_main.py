@@ -2,12 +2,12 @@
 
 import inspect
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import launch
 import pytest
 from absl.testing import flagsaver
 
@@ -18,7 +18,7 @@ from runtime.workdir import flatten
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = [sys.executable, "-W", "error::UserWarning:__main__", "main.py"]
 # Not the workers' virtual devices: as a user starts it, on one.
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = launch.ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess:

@@ -217,11 +217,12 @@ def trials(
     some = choose_samples(W, labelled, key=key, num_samples=2 * _TRIAL_SAMPLES)
     joints = far_joints(*map(np.asarray, some))
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), len(some.W)))
-    # Few samples are repeated, so that all data sets share the compiled programs.
+    # Few samples are repeated, so that data sets share the compiled programs.
+    size = _TRIAL_SAMPLES
+    while size >= max(len(order), 1):
+        size //= 2
     seen, unseen = (
-        recentred(
-            *(np.asarray(x)[np.resize(half, _TRIAL_SAMPLES)][:, joints] for x in some)
-        )
+        recentred(*(np.asarray(x)[np.resize(half, size)][:, joints] for x in some))
         for half in np.array_split(order, 2)
     )
     short = dataclasses.replace(FREE, count=_TRIAL_ROTATIONS)
@@ -232,7 +233,7 @@ def trials(
         fit_gaussian,
         *seen,
         key=key,
-        num_samples=_TRIAL_SAMPLES,
+        num_samples=size,
         level_steps=_LEVEL_STEPS,
         grid_steps=_GRID_STEPS,
         last_sigma=last_sigma,
