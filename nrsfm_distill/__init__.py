@@ -9,6 +9,7 @@ In the repository itself they are imported as they lie: ``import losses``.
 """
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -19,4 +20,21 @@ def __getattr__(name: str) -> Any:
     # Neither is read before it is asked for: `losses` needs JAX alone.
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(_with_extras(_WHERE[name]), name)
+
+
+def command() -> None:
+    """The command ``nrsfm-distill``."""
+    try:
+        main = _with_extras("main")
+    except ImportError as error:
+        sys.exit(f"error: {error}")
+    main.start()
+
+
+def _with_extras(module: str) -> Any:
+    try:
+        return importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        text = f"{error}; it comes with: pip install 'nrsfm-distill[train]'"
+        raise ImportError(text, name=error.name) from error

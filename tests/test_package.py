@@ -84,6 +84,8 @@ def test_lifter_and_losses_are_imported_beside_modules_of_the_same_names(
         "from nrsfm_distill import PoseLifter, losses as theirs\n"
         "assert losses.mine and configs.mine and theirs.distillation_loss\n"
         "print(nrsfm_distill.__version__, PoseLifter.__module__)\n"
+        "try:\n    nrsfm_distill.command()\n"
+        "except SystemExit as end:\n    assert 'distill[train]' in end.code, end.code\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -99,7 +101,7 @@ def test_lifter_and_losses_are_imported_beside_modules_of_the_same_names(
 
 @pytest.mark.slow
 def test_the_command_is_main(wheel, tmp_path):
-    code = "import sys; from nrsfm_distill.main import start; start()"
+    code = "from nrsfm_distill import command; command()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--config=quikstart", "--workdir=w"],
         cwd=tmp_path,
