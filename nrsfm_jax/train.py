@@ -49,7 +49,7 @@ from runtime.files import (
     write_rows,
 )
 from runtime.metric_writer import MetricWriter
-from runtime.progress import progress, working
+from runtime.progress import progress, working, wrapped
 from runtime.workdir import check_same_run, mark_finished
 
 SPLITS = ("train", "val")
@@ -332,4 +332,4 @@ def _judge(folder: Path, data: Dataset) -> None:
         held_out_nats=float(np.mean(held_out)) if len(held_out) else None,
     )
     write_json(path, dataclasses.asdict(verdict), sealed=True)
-    print(f"teacher: {verdict.text}", flush=True)
+    print(wrapped(f"teacher: {verdict.text}"), flush=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 BAR = 10  # columns
 QUIET = 30.0  # seconds after which work without steps says that it goes on
+_said: dict[str, Any] = {"what": "", "steps": 0}  # of the work that is shown
 
 
 @contextlib.contextmanager
@@ -40,8 +43,12 @@ def working(
 
     def repeat() -> None:
         while not over.wait(every):
-            print(f"{text}: {_clock(time.monotonic() - began)}", file=file, flush=True)
+            now = f"{text}: {_clock(time.monotonic() - began)}"
+            now += f", {_said['what']}" * bool(_said["what"])
+            now += f", step {_said['steps']}" * bool(_said["steps"])
+            print(now, file=file, flush=True)
 
+    _said.update(what="", steps=0)
     if not shown:
         yield
         return
@@ -54,6 +61,16 @@ def working(
     finally:
         over.set()
         thread.join()
+
+
+def doing(what: str) -> None:
+    """What the work of :func:`working` is at, for its next line."""
+    _said["what"] = what
+
+
+def done(steps: int) -> None:
+    """That the work of :func:`working` has so many more steps behind it."""
+    _said["steps"] += steps
 
 
 @contextlib.contextmanager
@@ -177,6 +194,12 @@ class Tracker:
         while len(facts) > 2 and len("  ".join(facts)) > width:
             facts.pop()
         return "  ".join(facts)
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of the terminal's width, which would break words itself."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import jax
 
+from runtime.progress import wrapped
+
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 END = bytes(1)
 _asked: int = 0  # the signal that came
@@ -38,7 +40,7 @@ def on_signals() -> Iterator[None]:
             yield
     except Stopped as stopped:
         text = f"stopped: {stopped.saved}; the same command goes on from there"
-        print(text, file=sys.stderr, flush=True)
+        print(wrapped(text), file=sys.stderr, flush=True)
         raise
     finally:
         _asked = 0

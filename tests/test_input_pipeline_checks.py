@@ -249,6 +249,7 @@ def test_long_tables_are_cut():
     assert "and 49 more of this kind" in text
     assert text.count("remedy") == 1
     assert Report(problems, {"train": 1}, {}).verdict == "50 errors, 0 notes: not ok"
+    assert Report(problems[:1], {"train": 1}, {}).verdict == "1 error, 0 notes: not ok"
 
 
 def test_a_joint_that_nobody_shows_is_named(tmp_path, record):

@@ -55,7 +55,7 @@ READS_TRUTH = {
 # Heavy and optional, or of one backend only: imported where they are used.
 HEAVY = {
     *("tensorflow", "tensorflow_datasets", "torch", "av", "cv2", "cvxpy", "pandas"),
-    *("tables", "sleap_io", "yaml", "jax.experimental.jax2tf"),
+    *("tables", "sleap_io", "yaml", "jax.experimental.jax2tf", "mkdocs"),
 }
 # pose_jax's package offers the estimator without loading it.
 LAZY = {"pose_jax"}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import runtime.progress
-from runtime.progress import progress, working
+from runtime.progress import doing, done, progress, working, wrapped
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,26 @@ def test_long_work_says_that_it_goes_on():
     with working("quick", first=False, stream=out), working("none", shown=False):
         pass
     assert len(out.getvalue().splitlines()) == len(lines)
+
+
+def test_it_says_what_it_is_at():
+    out = io.StringIO()
+    with working("EM", every=0.01, stream=out):
+        doing("mixture")
+        for _ in range(2):
+            done(20)
+        threading.Event().wait(0.1)
+    assert out.getvalue().splitlines()[-1] == "EM: 0:00:00, mixture, step 40"
+    with working("next", every=0.01, stream=out):
+        threading.Event().wait(0.1)
+    assert out.getvalue().splitlines()[-1] == "next: 0:00:00"
+
+
+def test_paragraphs_are_broken_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "the camera's --config.teacher.depth_sign=-1 says"
+    lines = ["the camera's", "--config.teacher.depth_sign=-1", "says"]
+    assert wrapped(text).splitlines() == lines
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

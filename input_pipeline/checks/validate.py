@@ -62,7 +62,9 @@ class Report:
         """The last line: how many problems, and whether training would start."""
         errors = sum(problem.fatal for problem in self.problems)
         notes = len(self.problems) - errors
-        return f"{errors} errors, {notes} notes: {'ok' if self.ok else 'not ok'}"
+        counts = {"error": errors, "note": notes}
+        said = [f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items()]
+        return f"{', '.join(said)}: {'ok' if self.ok else 'not ok'}"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""

@@ -38,7 +38,7 @@ class Mannequin(PictureSource):
         chosen = ("num_train", "num_val", "render_size", "elevation_deg", "seed")
         # The pictures belong to the code and the tables that draw them.
         drawing = Path(str(synthetic.__file__)).parent
-        files = [file for file in sorted(drawing.iterdir()) if file.is_file()]
+        files = [f for f in sorted(drawing.glob("[!a]*")) if f.is_file()]  # no animals
         files.append(Path(__file__).parent / "motion.py")
         if self.settings.mocap_file:
             path = existing_path(self.settings.mocap_file, "mocap_file")

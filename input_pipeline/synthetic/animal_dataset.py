@@ -130,10 +130,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args())
     counts = {"num_train": given.pop("num"), "num_val": given.pop("num_val")}
+    folder = given.pop("folder")
+    print("drawing {num_train} + {num_val} pictures".format(**counts), flush=True)
     try:
-        write_animals(given.pop("folder"), **counts, **given, workers=0)
+        write_animals(folder, **counts, **given, workers=0)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
+    print(f"written: {folder / 'train.json'}, {folder / 'val.json'}")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from nrsfm_jax.em.samples import Samples, check_landmarks, choose_samples
 from nrsfm_jax.em.views import ABOVE, FREE, LEVEL, RAISED, ViewPrior, upright_views
 from nrsfm_jax.handedness import Handedness, synchronise_signs
 from runtime.files import kept, read_arrays, read_json, write_arrays, write_json
+from runtime.progress import doing
 
 # The name of the trial in which nothing turns.
 ONE_VIEW = "one view"
@@ -142,6 +143,7 @@ def fit_shapes(
         W, labelled, key=jax.random.fold_in(key, 2), given=prior, last_sigma=last_sigma
     )
     prior = prior or likely
+    doing("one Gaussian")
     options = {"key": first, "num_samples": num_samples, "last_sigma": last_sigma}
     single = fit_gaussian(W, labelled, prior=prior, **options)
     _check_finite(single, W)
@@ -150,6 +152,7 @@ def fit_shapes(
     rows = np.asarray(jax.random.permutation(jax.random.fold_in(key, 3), len(W)))
     some = W[rows[:_TIED_SAMPLES]], labelled[rows[:_TIED_SAMPLES]]
     single, before, refitted = tied(single, samples, some, prior, edges)
+    doing("mixture")
     options = {"key": second, "components": components, "num_samples": num_samples}
     mixture = fit_mixture(single, W, labelled, mirror=mirror, **options)
     if mirror is not None and not is_finite(mixture):
@@ -238,7 +241,10 @@ def trials(
         grid_steps=_GRID_STEPS,
         last_sigma=last_sigma,
     )
-    nats = {name: _evidence(fit(prior=prior), unseen) for name, prior in tried.items()}
+    nats = {}
+    for name, prior in tried.items():
+        doing(f"views: {name}")
+        nats[name] = _evidence(fit(prior=prior), unseen)
     # A fit under views that cannot explain the samples may end in no numbers.
     nats = {name: value for name, value in nats.items() if np.isfinite(value)}
     best = max(nats, key=lambda name: nats[name], default=LEVEL.name)

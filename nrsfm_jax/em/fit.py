@@ -38,6 +38,7 @@ from nrsfm_jax.em.samples import (
     most_gaps,
 )
 from nrsfm_jax.em.views import LEVEL, ViewPrior, upright_views
+from runtime.progress import done
 
 # Noise of the landmarks at the start and on the first depths, patch units.
 _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
@@ -115,7 +116,7 @@ def run_em(
     Returns:
         The outcome with its log-likelihood, a lower bound where landmarks are missing.
     """
-    return _run_em(
+    fitted = _run_em(
         mixture,
         samples,
         None if filled is None else jnp.asarray(filled),
@@ -124,6 +125,9 @@ def run_em(
         jnp.float32(pooling),
         gaps=most_gaps(samples.labelled),
     )
+    jax.block_until_ready(fitted)
+    done(steps)
+    return fitted
 
 
 @functools.partial(jax.jit, static_argnames="gaps")
@@ -188,6 +192,7 @@ def run_exact(
         for (group, gaps), own in zip(groups, pairs, strict=True):
             sums = missing.add_sums(sums, terms, group, own, gaps=gaps)
         mixture = _maximise(mixture, terms, sums, jnp.float32(pooling))
+        done(1)
     return mixture
 
 
