@@ -34,7 +34,7 @@ def on_signals() -> Iterator[None]:
 
     A second signal ends the process at once, whatever it is doing.
     """
-    global _asked
+    global _asked, _deferred
     try:
         with _heard():
             yield
@@ -43,7 +43,7 @@ def on_signals() -> Iterator[None]:
         print(wrapped(text), file=sys.stderr, flush=True)
         raise
     finally:
-        _asked = 0
+        _asked, _deferred = 0, False
 
 
 @contextlib.contextmanager
@@ -81,7 +81,8 @@ def deferred() -> Iterator[None]:
     try:
         yield
     finally:
-        _deferred = False
+        # Not before the thread has said that the step is saved.
+        _deferred = _deferred and bool(_asked)
     if _asked:
         raise Stopped
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 400  # after which a process is taken to hang
+SECONDS = 1500  # after which a process is taken to hang
 # As a user starts them, not with the virtual devices of the tests.
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",

@@ -32,25 +32,27 @@ with stopping.on_signals():
 
 def _signalled(kind, number, times=1):
     """Output, errors and code of a program that gets signals while it works."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, kind],
+    command = [sys.executable, "-c", PROGRAM, kind]
+    with subprocess.Popen(
+        command,
         cwd=launch.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    time.sleep(0.3)  # until it is in its long call
-    lines = []
-    for _ in range(times):
-        process.send_signal(number)
-        while not any(": ends " in line for line in lines):
-            lines.append(process.stderr.readline())
-            assert lines[-1]
-    out, err = process.communicate(timeout=60)
-    return out, "".join([*lines, err]), process.returncode
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        time.sleep(0.3)  # until it is in its long call
+        lines = []
+        for _ in range(times):
+            process.send_signal(number)
+            while not any(": ends " in line for line in lines):
+                lines.append(process.stderr.readline())
+                assert lines[-1]
+        # Not communicate(), which would not see what is buffered after a line.
+        out, err = process.stdout.read(), process.stderr.read()
+        return out, "".join([*lines, err]), process.wait(timeout=60)
 
 
 @pytest.mark.parametrize(
