@@ -8,7 +8,7 @@ quickstart: $(VENV)/.runtime
 	$(VENV)/bin/python main.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
