@@ -84,6 +84,8 @@ def show(report: Report, console: Console | None = None) -> None:
     """Prints counts, joints, sizes and every problem."""
     # Paths are not broken in the middle, whatever the width.
     console = console or Console(soft_wrap=True, highlight=False)
+    for line in report.tracked.lines() if report.tracked else ():
+        console.print(line, markup=False)
     for split, count in report.samples.items():
         found = report.surveys.get(split)
         console.print(
@@ -96,16 +98,26 @@ def show(report: Report, console: Console | None = None) -> None:
                 + _range_text("bodies", found.body_px)
             )
     if report.surveys:
-        table = Table("joint", *report.surveys, title="labelled", title_justify="left")
+        scores = report.tracked.scores if report.tracked else {}
+        heads = "joint", *report.surveys, *(["median score"] if scores else [])
+        table = Table(*heads, title="labelled", title_justify="left")
         surveys = report.surveys.values()
         for joint in dict.fromkeys(j for found in surveys for j in found.joints):
             counts = [(s.joints.get(joint, 0), max(s.persons, 1)) for s in surveys]
-            table.add_row(joint, *(f"{n} ({n / persons:.0%})" for n, persons in counts))
+            row = [f"{n} ({n / persons:.0%})" for n, persons in counts]
+            row += [f"{scores[joint]:.2f}"] if scores else []
+            table.add_row(joint, *row)
         console.print(table)
-    for line in skeleton_lines(report.splits):
+    for line in _skeleton_lines(report):
         console.print(line, markup=False)
     for line in problem_lines(report.problems):
         console.print(line, markup=False)
+
+
+def _skeleton_lines(report: Report) -> list[str]:
+    if index := report.splits.get("train"):
+        return skeleton_lines(index.skeleton, index.pixel_centre)
+    return skeleton_lines(report.tracked.skeleton) if report.tracked else []
 
 
 def _range_text(what: str, three: Sequence[float]) -> str:
@@ -128,9 +140,9 @@ def _sheets(settings: DataSettings, report: Report, folder: Path) -> None:
         rows = np.unique(np.linspace(0, len(index.persons) - 1, count).astype(int))
         tiles += _tiles(settings, index, rows.tolist(), split)
     suspects = []
-    for split, found in report.surveys.items():
-        rows = [swap.row for swap in found.swaps[:SUSPECTS]]
-        suspects += _tiles(settings, report.splits[split], rows, split)
+    for split, index in report.splits.items():
+        rows = [swap.row for swap in report.surveys[split].swaps[:SUSPECTS]]
+        suspects += _tiles(settings, index, rows, split)
     sheets = {"sheet.png": tiles, "sheet_suspects.png": suspects[:SUSPECTS]}
     for name, shown in sheets.items():
         if shown:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from input_pipeline.crops import landmark_boxes, square_crops
 from input_pipeline.decoding import Upright
+from input_pipeline.formats.tracks.read import video_of
 from input_pipeline.formats.tracks.record import Tracks
 from input_pipeline.pictures import (
     cut_patch,
@@ -61,8 +62,10 @@ class Frames:
         self._videos = {
             i: video
             for i, name in enumerate(tracks.files)
-            if (video := _video_of(name, videos, alone=len(tracks.files) == 1))
+            if (video := video_of(name, videos))
         }
+        if not self._videos and len(tracks.files) == len(videos) == 1:
+            self._videos = {0: videos[0]}
         if videos and not self._videos:
             raise ValueError(
                 f"none of {[v.name for v in videos]} belongs to the tracks "
@@ -79,8 +82,8 @@ class Frames:
             points: (N, P, 2) pixels, around which the bodies are cut.
             looked: which of them are cut.
         """
-        nothing = Frame([None] * len(rows))
         file, frame = (int(a[rows[0]]) for a in (self._tracks.file, self._tracks.frame))
+        nothing = Frame([None] * len(rows), rate=self._tracks.rates[file])
         if file in self._videos:
             image = self._frame(file, frame)
             found = nothing if image is None else _kept(Upright(image), points, looked)
@@ -113,13 +116,6 @@ class Frames:
             name = self._videos[file].name
             self.failures.append({"file": name, "error": str(error)})
         return None
-
-
-def _video_of(name: str, videos: Sequence[Path], *, alone: bool) -> Path | None:
-    fitting = [video for video in videos if Path(name).name.startswith(video.stem)]
-    if not fitting and alone and len(videos) == 1:
-        return videos[0]
-    return max(fitting, key=lambda video: len(video.stem), default=None)
 
 
 def _kept(

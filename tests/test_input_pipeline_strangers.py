@@ -285,7 +285,8 @@ def _check(data) -> Report:
 
 def test_pairs_and_joints_without_one_are_always_listed(tmp_path, record):
     data = write_coco(tmp_path, record)
-    assert skeleton_lines(_check(data).splits) == [
+    train = _check(data).splits["train"]
+    assert skeleton_lines(train.skeleton, train.pixel_centre) == [
         "left / right: left_hand / right_hand, left_foot / right_foot",
         "without a partner: root, head",
         "root: root; 5 bones",

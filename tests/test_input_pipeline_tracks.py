@@ -10,11 +10,13 @@ import pytest
 import tiny_tracks
 from tiny_tracks import FRAMES, JOINTS, SIZE, two_animals
 
+from configs import tracks as tracks_config
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.tracks.linking import linked, segments
 from input_pipeline.formats.tracks.read import find_files, read_tracks
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.tracks import nearest_joints
+from stages import check as check_stage
 
 PLAIN = Skeleton.from_names({"name": "mus", "joints": list(JOINTS)})
 
@@ -285,3 +287,47 @@ def test_tracks_of_pictures_and_videos_do_not_mix(tmp_path):
     with pytest.raises(ValueError, match=r"b\.csv is about a video and a\.json is not"):
         read(f"{tmp_path}/a.json,{tmp_path}/b.csv")
     assert dataclasses.replace(tracks, pictures=()).name(1) == "a.json frame 1"
+
+
+def test_a_second_has_as_many_frames_as_the_file_or_the_video_beside_it_says(tmp_path):
+    av = pytest.importorskip("av")
+    file = tiny_tracks.dlc_csv(tmp_path)
+    assert read(file).rates == (0.0,)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width = stream.height = 32
+        black = np.zeros((32, 32, 3), np.uint8)
+        frame = av.VideoFrame.from_ndarray(black, format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    told = tmp_path / "t.npz"
+    np.savez(told, xy=many(frames=2)[0], joints=list(JOINTS), fps=25.0)
+    assert read(f"{file},{told}").rates == (12.0, 25.0)
+
+
+def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):
+    xy, score = many(frames=50, noise=2.0)[0], np.full((50, 4), 0.9)
+    score[:10, 3] = 0.3
+    path = tmp_path / "clip.npz"
+    names = ["left_ear", "right_ear", "nose", "tail"]
+    np.savez(path, xy=xy, score=score, joints=names, fps=25.0, size=SIZE)
+    config = tracks_config.get_config()
+    config.data.annotations = str(path)
+    assert check_stage.run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    for text in (
+        "tracks: 50 detections in 50 frames of clip.npz (50)",
+        "5% of the joints missing or below the score 0.6",
+        "pictures 200 x 100; frames a second 25",
+        "left / right: left_ear / right_ear",
+    ):
+        assert text in said
+    (row,) = (line for line in said.splitlines() if " tail " in line)
+    assert "0.90" in row
+    record = json.loads((tmp_path / "run" / "check" / "check.json").read_text())
+    assert record["tracks"]["missing"]["tail"] == 0.2
+    assert record["splits"]["train"]["joints"]["tail"] < record["samples"]["train"]
+    score[:, 3] = 0
+    np.savez(path, xy=xy, score=score, joints=names)
+    assert not check_stage.run(config, tmp_path / "never")
+    assert "joint never seen" in capsys.readouterr().out

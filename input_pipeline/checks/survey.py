@@ -17,6 +17,7 @@ from input_pipeline.checks.problems import Problem, Reporter
 from input_pipeline.checks.suspects import Swap, suspected_swaps
 from input_pipeline.crops import landmark_boxes
 from input_pipeline.formats.annotations import Labels, Person
+from input_pipeline.skeleton import Skeleton
 
 SMALL_PX = 16.0  # bodies below show a network next to nothing
 
@@ -56,21 +57,30 @@ def survey(index: Labels, looks: Mapping[Path, Look]) -> Survey:
     """Counts and sizes of one split, and the suspected exchanges of its labels."""
     keypoints = np.stack([person.keypoints for person in index.persons])
     labelled = np.stack([person.labelled for person in index.persons])
-    boxes = landmark_boxes(keypoints, labelled)
-    sizes = [max(look.size) for look in looks.values()]
-    counts = labelled.sum(axis=0).tolist()
     return Survey(
-        persons=len(index.persons),
-        pictures=len({person.file for person in index.persons}),
-        joints=dict(zip(index.skeleton.joints, counts, strict=True)),
-        complete=int(labelled.all(axis=1).sum()),
-        picture_px=_three(sizes),
-        body_px=_three(boxes[:, 2:].max(axis=1).tolist()),
+        picture_px=three([max(look.size) for look in looks.values()]),
         swaps=tuple(suspected_swaps(keypoints, labelled, index.skeleton)),
+        pictures=len({person.file for person in index.persons}),
+        **counted(keypoints, labelled, index.skeleton),
     )
 
 
-def _three(values: Sequence[float]) -> tuple[float, ...]:
+def counted(
+    keypoints: np.ndarray, labelled: np.ndarray, skeleton: Skeleton
+) -> dict[str, Any]:
+    """What a :class:`Survey` says of (N, P, 2) landmarks alone."""
+    boxes = landmark_boxes(keypoints, labelled)
+    counts = labelled.sum(axis=0).tolist()
+    return {
+        "persons": len(keypoints),
+        "joints": dict(zip(skeleton.joints, counts, strict=True)),
+        "complete": int(labelled.all(axis=1).sum()),
+        "body_px": three(boxes[:, 2:].max(axis=1).tolist()),
+    }
+
+
+def three(values: Sequence[float]) -> tuple[float, ...]:
+    """The least, the median and the largest; empty where there are none."""
     if not values:
         return ()
     return tuple(float(v) for v in np.quantile(values, (0.0, 0.5, 1.0)))

@@ -20,6 +20,7 @@ import numpy as np
 
 from input_pipeline.checks.problems import Problem, Reporter, no_samples
 from input_pipeline.checks.survey import Look, Survey, note_oddities, survey
+from input_pipeline.checks.tracked import Tracked, survey_landmarks, survey_tracks
 from input_pipeline.dataset import Dataset, extra_settings
 from input_pipeline.formats.annotations import Labels, Person
 from input_pipeline.formats.pictures import check_picture
@@ -29,6 +30,7 @@ from input_pipeline.settings import SPLITS, DataSettings
 from input_pipeline.sides import side_of
 from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources.prepared import Prepared
+from input_pipeline.sources.tracks import TrackedLandmarks
 
 T = TypeVar("T")
 SHOWN = 3  # problems of one kind that are printed one by one
@@ -43,6 +45,7 @@ class Report:
         samples: usable samples by split.
         skipped: by split, what was left out and how often.
         surveys: by split, labelled data in numbers.
+        tracked: tracks in numbers.
         splits: by split, the usable persons.
     """
 
@@ -50,6 +53,7 @@ class Report:
     samples: dict[str, int]
     skipped: dict[str, dict[str, int]]
     surveys: dict[str, Survey] = dataclasses.field(default_factory=dict)
+    tracked: Tracked | None = None
     splits: dict[str, Labels] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -74,6 +78,7 @@ class Report:
             "left_out": self.skipped,
             "skeletons": {k: v.skeleton.to_dict() for k, v in self.splits.items()},
             "splits": {k: dataclasses.asdict(v) for k, v in self.surveys.items()},
+            "tracks": self.tracked and self.tracked.to_dict(),
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
         }
 
@@ -106,19 +111,18 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
-def skeleton_lines(splits: Mapping[str, Labels]) -> list[str]:
+def skeleton_lines(skeleton: Skeleton, centre: float | None = None) -> list[str]:
     """Which joints are pairs, which have no partner, the root; what a pixel is."""
-    if "train" not in splits:
-        return []
-    skeleton, centre = splits["train"].skeleton, splits["train"].pixel_centre
     names = skeleton.joints
     pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in skeleton.left_right)
-    return [
+    lines = [
         f"left / right: {pairs or 'no pair'}",
         f"without a partner: {', '.join(skeleton.unpaired) or 'none'}",
         f"root: {names[skeleton.root]}; {len(skeleton.edges)} bones",
-        f"pixels: the first one has its centre at {centre:g}, {centre:g} in the labels",
     ]
+    at = "" if centre is None else f"{centre:g}, {centre:g}"
+    pixels = f"pixels: the first one has its centre at {at} in the labels"
+    return [*lines, pixels] if at else lines
 
 
 def validate(data: Dataset) -> Report:
@@ -139,6 +143,8 @@ def validate(data: Dataset) -> Report:
         found = _check_labelled(data.settings, report)
         if "train" in found.surveys:
             _check_joints(found.surveys["train"], data.settings.annotations, report)
+    elif isinstance(data.source, TrackedLandmarks):
+        found = _check_tracks(data, data.source, report)
     else:
         found = Report((), _count_generated(data, report), {})
     if found.samples:
@@ -180,6 +186,25 @@ def _count_generated(data: Dataset, report: Reporter) -> dict[str, int]:
     return found
 
 
+def _check_tracks(data: Dataset, source: TrackedLandmarks, report: Reporter) -> Report:
+    """What of the tracks trains, and all of them in numbers."""
+    where, settings = data.settings.annotations, data.settings
+    tracks = _attempt(lambda: source.tracks, "tracks", where, report)
+    if tracks is None:
+        return Report((), {}, {})
+    surveys, samples = {}, {}
+    for split in SPLITS:
+        read = functools.partial(data.landmarks, split)
+        marks = _attempt(read, "tracks", where, report)
+        if marks is not None:
+            samples[split] = len(marks)
+            surveys[split] = survey_landmarks(marks)
+    if "train" in surveys:
+        _check_joints(surveys["train"], where, report)
+        _note_skeleton(tracks.skeleton, where, report)
+    return Report((), samples, {}, surveys, survey_tracks(tracks, settings.min_score))
+
+
 def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
     """Labels, pictures, 3D files and oddities of labelled data; its numbers."""
     read = functools.partial(read_splits, settings, report=report)
@@ -199,7 +224,7 @@ def _check_labelled(settings: DataSettings, report: Reporter) -> Report:
     if len(splits) == 2:
         _note_shared_pictures(settings, looks, report)
     samples = {split: len(index.persons) for split, index in splits.items()}
-    return Report((), samples, skipped, surveys, dict(splits))
+    return Report((), samples, skipped, surveys, splits=dict(splits))
 
 
 def _note_skeleton(skeleton: Skeleton, where: str, report: Reporter) -> None:

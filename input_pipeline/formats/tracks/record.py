@@ -29,6 +29,7 @@ class Tracks:
         individuals: their names; one empty name where there is one animal.
         files: names of the files, or of the videos that one file is about.
         sizes: (width, height) of the pictures of each file; None: not told.
+        rates: frames of each file in a second; 0: not told.
         pictures: name of the picture of each detection; empty for videos.
     """
 
@@ -41,6 +42,7 @@ class Tracks:
     individuals: tuple[str, ...]
     files: tuple[str, ...]
     sizes: tuple[Size, ...]
+    rates: tuple[float, ...]
     pictures: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -88,6 +90,7 @@ def make_tracks(
     individuals: Sequence[str] = ("",),
     individual: np.ndarray | None = None,
     size: Size = None,
+    rate: float = 0.0,
     pictures: Sequence[str] = (),
 ) -> Tracks:
     """Detections of one file in any order; those without a joint are left out.
@@ -124,6 +127,7 @@ def make_tracks(
         individuals=tuple(individuals),
         files=(path.name,),
         sizes=(size,),
+        rates=(rate,),
         pictures=tuple(str(pictures[int(i)]) for i in rows) if pictures else (),
     )
 
@@ -169,6 +173,7 @@ def join(parts: Sequence[Tracks], names: Mapping[str, str]) -> Tracks:
         individuals=individuals,
         files=tuple(name for part in parts for name in part.files),
         sizes=tuple(size for part in parts for size in part.sizes),
+        rates=tuple(rate for part in parts for rate in part.rates),
         pictures=tuple(name for part in parts for name in part.pictures),
         **arrays,
     )

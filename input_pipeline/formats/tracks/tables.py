@@ -186,7 +186,7 @@ def from_rows(
 
 def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
     """An ``.npz``: ``xy`` (T, P, 2) and ``joints`` (P,), where known ``score`` (T, P),
-    ``frame`` and ``individual`` (T,), ``size`` (2,) of the pictures.
+    ``frame`` and ``individual`` (T,), ``size`` (2,) of the pictures, ``fps`` ().
 
     Raises:
         ValueError: an array is missing or does not fit the others.
@@ -220,6 +220,7 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
         individuals=tuple(known.tolist()),
         individual=np.ravel(who).astype(np.int32),
         size=None if size is None else (int(size[0]), int(size[1])),
+        rate=float(np.ravel(arrays.get("fps", 0.0))[0]),
     )
 
 
