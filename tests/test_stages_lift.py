@@ -14,7 +14,6 @@ from configs import tracks as config_of_tracks
 from input_pipeline.formats.tracks.read import read_tracks
 from stages.lift import lift
 
-RUNS_LONG = True
 JOINTS = ["nose", "left_ear", "right_ear", "tail_base", "left_paw", "right_paw"]
 FRAMES, SIZE = 160, 64
 TINY = {
