@@ -2,7 +2,7 @@
 
 Every function takes one sample without a batch axis; its caller maps it by
 ``jax.vmap``. Lengths share one unit (patch coordinates). Depth increases away from the
-camera.
+camera. Arrays of float16 and bfloat16 are refused where a matrix is factored.
 """
 
 # ruff: noqa: F401

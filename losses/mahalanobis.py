@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from losses.masked import Weight, keep_labelled, norm, product
+from losses.masked import Weight, cholesky, keep_labelled, norm, product
 from losses.shapes import of_one_sample
 
 # About the error of a student, patch units.
@@ -62,7 +62,7 @@ def prepare_posterior(
     spread = product(product(centring, covariance), centring)
     spread = 0.5 * (spread + spread.T)
     identity = jnp.eye(joints, dtype=depth.dtype)
-    L = jnp.linalg.cholesky(spread + jnp.square(noise) * identity)
+    L = cholesky(spread + jnp.square(noise) * identity)
     whitener = jax.scipy.linalg.solve_triangular(L, centring, lower=True)
     return PreparedPosterior(depth=depth, whitener=whitener, labelled=labelled)
 

@@ -82,10 +82,12 @@ def read(case: dict[str, Any]) -> str:
     from input_pipeline.checks.problems import raise_problem
     from input_pipeline.formats.pictures import check_picture
     from input_pipeline.formats.splits import read_splits
+    from input_pipeline.formats.tracks.linking import segments
     from input_pipeline.ground_truth import load_ground_truth
     from input_pipeline.settings import read_settings
     from input_pipeline.skeleton import H36M_17, read_skeleton
     from input_pipeline.sources.motion import read_motion
+    from input_pipeline.sources.tracks import TrackedLandmarks
 
     if "skeleton_file" in case:
         read_skeleton(case["skeleton_file"])
@@ -96,6 +98,12 @@ def read(case: dict[str, Any]) -> str:
         load_ground_truth(
             Path(case["truth"]), skeleton=H36M_17, sample_ids=ids, image_ids=ids
         )
+    elif case["data"]["name"] == "tracks":
+        tracked = TrackedLandmarks(read_settings(case["data"]))
+        for split in ("train", "val"):
+            marks = tracked.landmarks(split)
+            assert marks is None or np.isfinite(marks.keypoints).all()
+        segments(tracked.tracks)
     else:
         settings = read_settings(case["data"])
         file = settings.annotation_file("train")[0]

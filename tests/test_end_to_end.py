@@ -112,8 +112,12 @@ def test_another_config_in_the_same_folder_is_refused(run):
 def test_predict_writes_a_pose_for_every_picture(whole, run, tmp_path):
     for name in ("one.png", "two.png"):
         Image.new("RGB", (48, 64), (90, 120, 60)).save(tmp_path / name)
-    run("--stage=predict", f"--config.predict.images={tmp_path}")
-    results = json.loads((whole / "predictions" / "predictions.json").read_text())
+    out = whole.parent / "predicted"  # the run stays as it is
+    places = (
+        f"--config.predict.{n}={p}" for n, p in (("images", tmp_path), ("out", out))
+    )
+    run("--stage=predict", *places)
+    results = json.loads((out / "predictions.json").read_text())
     assert sorted(r["file_name"] for r in results) == ["one.png", "two.png"]
     assert all(np.shape(r["keypoints_3d"]) == (17, 3) for r in results)
 
@@ -124,9 +128,8 @@ def killed(whole, cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("killed")
     arguments = command(cache, workdir)
     for change in (12, 60):
-        process = chaos.start(arguments[2:], "kill", change, workdir)
-        output, _ = process.communicate(timeout=launch.SECONDS)
-        assert process.returncode == -signal.SIGKILL, output[-2000:]
+        code, output = chaos.start(arguments[2:], "kill", change, workdir).end()
+        assert code == -signal.SIGKILL, output[-2000:]
     with launch.started([arguments]) as (process,):
         while not any((workdir / "student_distill" / "checkpoints").glob("4*")):
             assert process.poll() is None, process.communicate()

@@ -4,10 +4,14 @@ All are read in one process, ``hostile_reader.py``, whose audit hook refuses pro
 code and whatever changes a file.
 """
 
+import copy
+import functools
 import io
+import itertools
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_formats as formats
+import tiny_tracks
 from PIL import Image
 
 from input_pipeline.skeleton import H36M_17, MPII_16
@@ -94,7 +99,7 @@ def _labels(folder: Path) -> Iterator[dict[str, Any]]:
     files = formats.names(COUNT)
     xy = formats.points(MPII_16, count=COUNT)
     gone = formats.hidden(MPII_16, count=COUNT)
-    for name in ("coco", "mpii", "csv", "h5", "sleap", "h36m", "mat"):
+    for name in ("coco", "mpii", "csv", "h5", "sleap", "h36m", "mat", "yolo", "studio"):
         (folder / name).mkdir()
         formats.write_pictures(folder / name, files)
     yield formats.write_coco(folder / "coco", MPII_16, xy, gone, files)
@@ -107,6 +112,34 @@ def _labels(folder: Path) -> Iterator[dict[str, Any]]:
     body = formats.points(H36M_17, count=COUNT)
     yield formats.write_h36m_npz(folder / "h36m", body, files)
     yield formats.write_mpii_mat(folder / "mat", xy, gone, files)
+    yield formats.write_yolo(folder / "yolo", MPII_16, xy, gone, files)
+    yield formats.write_label_studio(folder / "studio", MPII_16, xy, gone, files)
+
+
+def _tracks(folder: Path) -> Iterator[Path]:
+    """A good file of each tracker; of OpenPose one of its folder."""
+    writers = (*tiny_tracks.NAMED, *tiny_tracks.UNNAMED, tiny_tracks.mediapipe)
+    for write in writers:
+        place = folder / f"tracks_{write.__name__}"
+        place.mkdir()
+        path = write(place)
+        yield sorted(path.iterdir())[0] if path.is_dir() else path
+
+
+# Values in the place of a number of a JSON file, and cells of a table.
+VALUES = (1e30, 1e300, 1e-320, -1e9, 2**70, 10**400, -1, "1", "", None, [1], {}, "NaN")
+CELLS = (
+    "1e999",
+    "-1e9",
+    "1e30",
+    "nan",
+    "=1+1",
+    "0x10",
+    "1_0",
+    "x" * 200_000,
+    '"',
+    "\0",
+)
 
 
 class Cases:
@@ -126,7 +159,7 @@ class Cases:
             data |= {"images": str(path.parent), "num_val": 0}
             good = path.read_bytes()
             self.add("as it should be", path, good=True, data=data)
-            text = path.suffix in (".json", ".csv")
+            text = path.suffix in (".json", ".csv", ".yaml")
             damages = BYTES | (TEXTS if text else {})
             if path.suffix == ".mat":  # each starts a process
                 damages = {n: BYTES[n] for n in ("its half", "bits flipped")}
@@ -138,6 +171,202 @@ class Cases:
                 bad = path.with_name(f"{what}{path.suffix}")
                 make(bad)
                 self.add(what, bad, data=data | {"annotations": str(bad)})
+
+    def track(self, what: str, path: Path, name: str = "", good: bool = False) -> None:
+        """A file or folder of a tracker; ``name``: of the file that is to be named."""
+        data = {"name": "tracks", "annotations": str(path), "picture_size": (200, 100)}
+        self.add(what, name or path, good=good, data=data)
+
+    def tracks(self) -> None:
+        """Every reader of tracks with every damage."""
+        for path in _tracks(self.folder):
+            good, is_folder = path.read_bytes(), path.parent.name == "openpose"
+            self.track("tracks", path.parent if is_folder else path, good=True)
+            text = path.suffix in (".json", ".csv")
+            damages = BYTES | (TEXTS if text else {})
+            if path.suffix in (".h5", ".slp"):  # each starts a process
+                damages = {n: BYTES[n] for n in ("its half", "bits flipped")}
+            for number, (what, damage) in enumerate(damages.items()):
+                bad = self._beside(path, number) if is_folder else path
+                bad = bad.with_name(f"bad{number}{path.suffix}")
+                bad.write_bytes(damage(good))
+                self.track(what, bad.parent if is_folder else bad, bad.name)
+            for what, make in NO_FILES.items():
+                bad = self._beside(path, what) if is_folder else path
+                bad = bad.with_name(f"{what}{path.suffix}")
+                make(bad)
+                self.track(what, bad.parent if is_folder else bad, bad.name)
+
+    def _beside(self, path: Path, name: Any) -> Path:
+        """A folder of its own with a copy of a good file."""
+        folder = path.parents[1] / f"openpose_{name}"
+        folder.mkdir()
+        return Path(shutil.copy(path, folder))
+
+    def track_values(self) -> None:
+        """Numbers and structures that no tracker writes."""
+        folder = self.folder / "track_values"
+        folder.mkdir()
+        for write, places in RECORDS.items():
+            path = write(folder)
+            good = sorted(path.iterdir())[0] if path.is_dir() else path
+            record = json.loads(good.read_bytes())
+            for place, value in itertools.product(places, VALUES):
+                bad = folder / f"values{len(self.all)}.json"
+                bad.write_text(json.dumps(_changed(record, place, value)))
+                self.track(f"{place} is {value!r}"[:80], bad)
+        for write in (tiny_tracks.long_csv, tiny_tracks.wide_csv, tiny_tracks.dlc_csv):
+            lines = write(folder).read_text().splitlines()
+            for column, cell in itertools.product((0, 1, 3), CELLS):
+                cells = lines[4].split(",")
+                cells[column] = cell
+                bad = folder / f"cell{len(self.all)}.csv"
+                bad.write_text("\n".join([*lines[:4], ",".join(cells), *lines[5:]]))
+                self.track(f"column {column} is {cell!r}"[:80], bad)
+        self._large_tables(folder)
+        self._arrays(folder)
+
+    def _large_tables(self, folder: Path) -> None:
+        """Small files that would become large arrays."""
+        head = "frame,individual,joint,x,y,score"
+        tables = {
+            "a joint for each row": [
+                head,
+                *(f"{i},a,j{i},5,5,1" for i in range(20_000)),
+            ],
+            "a column for each joint": [
+                ",".join(f"j{i}_x,j{i}_y" for i in range(20_000)),
+                ",".join(["1"] * 40_000),
+            ],
+            "an animal for each row": [head, *(f"0,a{i},n,5,5,1" for i in range(9999))],
+            "DLC: an animal for each column": [
+                *(",".join([n, *([n] * 6000)]) for n in ("scorer",)),
+                ",".join(["individuals", *(f"a{i // 2}" for i in range(6000))]),
+                ",".join(["bodyparts", *(f"j{i // 2 % 900}" for i in range(6000))]),
+                ",".join(["coords", *("xy"[i % 2] for i in range(6000))]),
+                *(",".join([str(i), *(["1"] * 6000)]) for i in range(60)),
+            ],
+        }
+        for number, (what, lines) in enumerate(tables.items()):
+            bad = folder / f"large{number}.csv"
+            bad.write_text("\n".join(lines))
+            self.track(what, bad)
+
+    def _arrays(self, folder: Path) -> None:
+        """Arrays of a .npz that do not fit."""
+        with np.load(tiny_tracks.npz(folder)) as file:
+            good = dict(file)
+        for name, value in (
+            ("xy", np.zeros((3, 4))),
+            ("xy", np.array([_Evil()], object)),
+            ("xy", good["xy"].astype(str)),
+            ("xy", good["xy"] * 1j),
+            ("xy", good["xy"] * np.inf),
+            ("xy", np.array(5.0)),
+            ("joints", np.array("nose")),
+            ("joints", np.array([_Evil()] * 4, object)),
+            ("joints", np.array([["a", "b"], ["c", "d"]])),
+            ("joints", np.array(["a"] * 4)),
+            ("frame", good["frame"] * np.nan),
+            ("frame", good["frame"] - 2**62),
+            ("frame", good["frame"].astype(np.uint64) + np.uint64(2**63)),
+            ("frame", good["frame"] * 1e30),
+            ("individual", np.array(["a\0"] * 12)),
+            ("individual", np.array([_Evil()] * 12, object)),
+            ("score", good["score"] * np.inf),
+            ("score", good["score"] > 0.5),
+            ("size", np.array(5)),
+            ("size", np.array([-5, 2**40])),
+            ("size", np.array([np.nan, 1])),
+        ):
+            bad = folder / f"arrays{len(self.all)}.npz"
+            np.savez(bad, **good | {name: value})
+            self.track(f"{name}: {value.dtype} {value.shape}", bad)
+        bomb = folder / "bomb.npz"
+        _bomb(bomb, "xy")
+        self.track("4 GB of zeros", bomb)
+
+    def yolo(self) -> None:
+        """data.yaml and a label file with what no labelling program writes."""
+        folder = self.folder / "yolo"
+        config = (folder / "data.yaml").read_text()
+        for line in (
+            *("kpt_shape: [1000000000, 3]", "kpt_shape: [16, 3, 1]", "kpt_shape: x"),
+            *("kpt_shape: [.nan, 3]", "kpt_shape: [-1, 3]", "kpt_shape: {a: b}"),
+            *("flip_idx: [99]", f"flip_idx: [{', '.join(['-1'] * 16)}]", "flip_idx: 5"),
+            *(f"flip_idx: [{', '.join(['99'] * 16)}]", "kpt_names: 5", "names: [[[]]]"),
+            *("kpt_names: {0: [a]}", f"kpt_names: {{0: [{', '.join('a' * 16)}]}}"),
+            *("path: /", "path: [a]", "path: ../../..", "path: 5", 'path: "a\\0b"'),
+            *(
+                "train: 5",
+                "train: {a: b}",
+                "train: [null]",
+                'train: "a\\0b"',
+                "train: ''",
+            ),
+            *(
+                "train: /dev/zero",
+                "train: /",
+                "train: ../..",
+                "train: /proc/self",
+                "train: pipe.txt",
+                "train: x.txt",
+            ),
+            *("train: /dev/zero.txt", "train: bytes.txt", "train: names.txt"),
+        ):
+            key = line.partition(":")[0]
+            lines = [each for each in config.splitlines() if not each.startswith(key)]
+            self._yolo(line, "\n".join([*lines, line]))
+        os.mkfifo(folder / "pipe.txt")
+        (folder / "bytes.txt").write_bytes(bytes(range(256)))
+        (folder / "names.txt").write_text(
+            "images/a\0b.png /dev/zero ../../../etc/passwd"
+        )
+        good = (folder / "labels" / "img001.txt").read_text()
+        for what, text in (
+            *(
+                ("NaN", good.replace("0", "nan", 9)),
+                ("1e999", good.replace("1", "1e999")),
+            ),
+            *(
+                ("1e308", good.replace("2", "1e308")),
+                ("digits", good.replace("0", "\u0660")),
+            ),
+            *(("a million", "0 " * 10**6), ("no line", "0 " * 52), ("cut", good[:40])),
+            ("twice", good * 2),
+        ):
+            self._yolo_label(what, lambda path, text=text: path.write_text(text))
+        for what, make in NO_FILES.items():
+            self._yolo_label(what, make)
+
+    def _yolo(self, what: str, config: str) -> None:
+        bad = self.folder / "yolo" / f"data{len(self.all)}.yaml"
+        bad.write_text(config)
+        data = {"name": "yolo", "annotations": str(bad), "num_val": 0}
+        self.add(what, "", data=data)
+
+    def _yolo_label(self, what: str, make: Callable[[Path], Any]) -> None:
+        folder = self.folder / f"yolo{len(self.all)}"
+        shutil.copytree(self.folder / "yolo" / "images", folder / "images")
+        shutil.copy(self.folder / "yolo" / "data.yaml", folder)
+        (folder / "labels").mkdir()
+        make(folder / "labels" / "img001.txt")
+        data = {"name": "yolo", "annotations": str(folder / "data.yaml"), "num_val": 0}
+        self.add(what, "img001.txt", data=data)
+
+    def studio(self) -> None:
+        """A Label Studio file with values that it does not write."""
+        path = self.folder / "studio" / "studio.json"
+        mark = (0, "annotations", 0, "result", 0)
+        places = [(0, "id"), (0, "data"), (0, "data", "image"), (0, "annotations")]
+        places += [mark, (*mark, "original_width"), (*mark, "value")]
+        places += [(*mark, "value", key) for key in ("x", "keypointlabels")]
+        record = json.loads(path.read_bytes())
+        for place, value in itertools.product(places, VALUES):
+            bad = path.with_name(f"values{len(self.all)}.json")
+            bad.write_text(json.dumps(_changed(record, place, value)))
+            data = {"name": "label_studio", "annotations": str(bad), "num_val": 0}
+            self.add(f"{place} is {value!r}"[:80], bad, data=data)
 
     def coco(self, what: str, change: Callable[[Any], None], picture: str = "") -> None:
         """A COCO file with one change of its record."""
@@ -286,6 +515,36 @@ def _bomb(path: Path, name: str) -> None:
         file.writestr(f"{name}.npy", head.getvalue() + bytes(2**27))
 
 
+def _changed(record: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """A copy of a JSON record with another value somewhere."""
+    changed = copy.deepcopy(record)
+    *way, last = place
+    functools.reduce(lambda inner, key: inner[key], way, changed)[last] = value
+    return changed
+
+
+# Where a JSON file of a tracker gets other values.
+RECORDS = {
+    tiny_tracks.coco_results: (
+        *((3,), (3, "image_id"), (3, "track_id"), (3, "keypoints")),
+        *((3, "keypoints", 4), (3, "keypoints", 5)),
+    ),
+    tiny_tracks.mmpose: (
+        *(("instance_info",), ("instance_info", 2), ("instance_info", 2, "frame_id")),
+        *(("instance_info", 2, "instances"), ("instance_info", 2, "instances", 0)),
+        ("instance_info", 2, "instances", 0, "keypoints", 1),
+        ("instance_info", 2, "instances", 0, "keypoint_scores"),
+        *(("meta_info",), ("meta_info", "keypoint_id2name")),
+        *(("meta_info", "skeleton_links"), ("meta_info", "skeleton_links", 0)),
+    ),
+    tiny_tracks.openpose: (
+        *(("people",), ("people", 0), ("people", 0, "person_id")),
+        ("people", 0, "person_id", 0),
+        *(("people", 0, "pose_keypoints_2d"), ("people", 0, "pose_keypoints_2d", 2)),
+    ),
+}
+
+
 def _named(name: str) -> Callable[[Any], None]:
     return lambda record: record["images"][1].update(file_name=name)
 
@@ -313,6 +572,8 @@ def result(tmp_path_factory) -> tuple[list[Any], dict[str, Any]]:
     folder = tmp_path_factory.mktemp("hostile")
     cases = Cases(folder)
     for make in (cases.labels, cases.names, cases.values, cases.pictures, cases.others):
+        make()
+    for make in (cases.tracks, cases.track_values, cases.yolo, cases.studio):
         make()
     (folder / "cases.json").write_text(json.dumps(cases.all))
     before = _state(folder)

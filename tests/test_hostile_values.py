@@ -5,6 +5,7 @@ gradients, so that the many inputs cost little.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,39 +21,47 @@ from nrsfm_jax.loss import em_difference
 
 SIZES = [(1, 1), (2, 3), (200, 4)]  # joints, atoms: also K < P
 C = {"code_l1_weight": 0.1}
+Calls = dict[str, Callable[[], Any]]
+# Those that need a factor of a matrix refuse what is coarser than float32.
+NEED_A_FACTOR = {"project_code", "right_inverse", "distillation_loss", "prepared"}
+NEED_A_FACTOR |= {"gram", "min_code_cost", "posterior_depth_loss"}
 
 
-def _losses(x, labelled) -> dict[str, Any]:
-    """A number for each public function of ``losses``."""
+def _losses(x, labelled) -> Calls:
+    """Each public function of ``losses``, of one sample."""
     phi, D, M, w, z = x["phi"], x["D"], x["M"], x["w"], x["z"]
     S, W, seen = x["S"], w.reshape(-1, 2), {"labelled": labelled}
     B_xy, B_z = losses.split_dictionary(D, M)
-    record = losses.prepare(phi, B_xy, B_z, w, labelled)
-    posterior = losses.prepare_posterior(S[:, 2], x["C"], labelled)
-    gram = losses.dictionary_gram(D)
+    gram, eye = losses.dictionary_gram(D), jnp.eye(3, dtype=D.dtype)
     return {
-        "rotation_from_camera": losses.rotation_from_camera(M),
-        "rotate_dictionary": losses.rotate_dictionary(D, jnp.eye(3)),
-        "split_dictionary": B_z,
-        "project_code": losses.project_code(phi, B_z, z, **seen),
-        "right_inverse": losses.right_inverse(B_z, **seen),
-        "match_depth_mean": losses.match_depth_mean(z, S[:, 2], labelled),
-        "code_cost": losses.code_cost(phi, B_xy, w, **C, **seen),
-        "distillation_loss": losses.distillation_loss(
+        "rotation_from_camera": lambda: losses.rotation_from_camera(M),
+        "rotate_dictionary": lambda: losses.rotate_dictionary(D, eye),
+        "split_dictionary": lambda: B_z,
+        "project_code": lambda: losses.project_code(phi, B_z, z, **seen),
+        "right_inverse": lambda: losses.right_inverse(B_z, **seen),
+        "match_depth_mean": lambda: losses.match_depth_mean(z, S[:, 2], labelled),
+        "code_cost": lambda: losses.code_cost(phi, B_xy, w, **C, **seen),
+        "distillation_loss": lambda: losses.distillation_loss(
             z, phi, B_xy, B_z, w, **C, **seen
         ),
-        "prepared": losses.prepared_distillation_loss(z, record, **C),
-        "gram": losses.gram_distillation_loss(z, phi, M, w, D, gram, **C, **seen),
-        "min_code_cost": losses.min_code_cost(
+        "prepared": lambda: losses.prepared_distillation_loss(
+            z, losses.prepare(phi, B_xy, B_z, w, labelled), **C
+        ),
+        "gram": lambda: losses.gram_distillation_loss(
+            z, phi, M, w, D, gram, **C, **seen
+        ),
+        "min_code_cost": lambda: losses.min_code_cost(
             z, phi, B_xy, B_z, w, max_steps=50, **C, **seen
         )[0],
-        "posterior_depth_loss": losses.posterior_depth_loss(z, posterior),
-        "reprojection_loss": losses.reprojection_loss(
+        "posterior_depth_loss": lambda: losses.posterior_depth_loss(
+            z, losses.prepare_posterior(S[:, 2], x["C"], labelled)
+        ),
+        "reprojection_loss": lambda: losses.reprojection_loss(
             S, M, W, phi, sparsity_weight=0.1, **seen
         ),
-        "keypoint_l1_loss": losses.keypoint_l1_loss(S[:, :2], W, **seen),
-        "depth_l1_loss": losses.depth_l1_loss(z, S[:, 2], **seen),
-        "depth_gradient_norm": losses.depth_gradient_norm(
+        "keypoint_l1_loss": lambda: losses.keypoint_l1_loss(S[:, :2], W, **seen),
+        "depth_l1_loss": lambda: losses.depth_l1_loss(z, S[:, 2], **seen),
+        "depth_gradient_norm": lambda: losses.depth_gradient_norm(
             lambda depth: losses.depth_l1_loss(depth, z, **seen),
             S[:, 2],
             jax.random.key(0),
@@ -95,15 +104,15 @@ USES = {
 }
 
 
-def _teacher(x, labelled) -> dict[str, Any]:
-    """A number for each public function of ``nrsfm_jax`` that is pure mathematics."""
+def _teacher(x, labelled) -> Calls:
+    """Each public function of ``nrsfm_jax`` that is pure mathematics."""
     phi, D, M, w, z = x["phi"], x["D"], x["M"], x["w"], x["z"]
-    W, K = w.reshape(-1, 2), len(phi)
-    E = jnp.eye(K) + 0.1
-    none, steps = jnp.full(K, -0.1), [jnp.float32(0.5)] * 2
+    W, K, dtype = w.reshape(-1, 2), len(phi), D.dtype
+    E = jnp.eye(K, dtype=dtype) + 0.1
+    none, steps = jnp.full(K, -0.1, dtype), [jnp.array(0.5, dtype)] * 2
     params = {
         "dictionaries": [D, E],
-        "mix": jnp.ones(K),
+        "mix": jnp.ones(K, dtype),
         "camera": [none, none],
         "encoder": [none, none],
         "decoder": [none],
@@ -111,19 +120,19 @@ def _teacher(x, labelled) -> dict[str, Any]:
     }
     deep = [E], [none]
     return {
-        "shrink": sparse_coding.shrink(w, jnp.zeros_like(w)),
-        "ista_step": nrsfm_jax.ista_step(phi, phi, none, step=steps[0]),
-        "encode": nrsfm_jax.encode(phi, *deep, steps[:1], ista_steps=2),
-        "decode": nrsfm_jax.decode(phi, *deep),
-        "orthonormal_projection": nrsfm_jax.orthonormal_projection(M),
-        "estimate_camera": nrsfm_jax.estimate_camera(
+        "shrink": lambda: sparse_coding.shrink(w, jnp.zeros_like(w)),
+        "ista_step": lambda: nrsfm_jax.ista_step(phi, phi, none, step=steps[0]),
+        "encode": lambda: nrsfm_jax.encode(phi, *deep, steps[:1], ista_steps=2),
+        "decode": lambda: nrsfm_jax.decode(phi, *deep),
+        "orthonormal_projection": lambda: nrsfm_jax.orthonormal_projection(M),
+        "estimate_camera": lambda: nrsfm_jax.estimate_camera(
             W, [D, E], params["camera"], params["mix"]
         ),
-        "estimate_code": nrsfm_jax.estimate_code(params, W, M),
-        "unit_norm_gauge": nrsfm_jax.unit_norm_gauge(D, phi),
-        "mirror_depth": nrsfm_jax.mirror_depth(D, M),
-        "reconstruct": nrsfm_jax.reconstruct(params, W),
-        "em_difference": em_difference(x["S"], M, z),
+        "estimate_code": lambda: nrsfm_jax.estimate_code(params, W, M),
+        "unit_norm_gauge": lambda: nrsfm_jax.unit_norm_gauge(D, phi),
+        "mirror_depth": lambda: nrsfm_jax.mirror_depth(D, M),
+        "reconstruct": lambda: nrsfm_jax.reconstruct(params, W),
+        "em_difference": lambda: em_difference(x["S"], M, z),
     }
 
 
@@ -135,7 +144,7 @@ def _program(functions, joints, atoms):
         return functools.reduce(jnp.add, map(jnp.sum, jax.tree.leaves(tree)))
 
     def run(x, labelled):
-        values = {name: total(one) for name, one in functions(x, labelled).items()}
+        values = {n: total(call()) for n, call in functions(x, labelled).items()}
         return total(values), values
 
     return jax.jit(jax.grad(run, has_aux=True))
@@ -207,6 +216,37 @@ def test_what_is_not_finite_is_not_hidden(functions, size):
                 n for n in values if key in USES[n].split() and np.isfinite(values[n])
             }
             assert not hidden, (key, value, hidden)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("functions", [_losses, _teacher])
+def test_coarse_floats_are_good_or_refused_by_name(functions, dtype):
+    sample, labelled = jax.tree.map(jnp.asarray, (_sample(3, 5), np.ones(3, bool)))
+    coarse = {key: value.astype(dtype) for key, value in sample.items()}
+
+    def refusal(name):
+        try:
+            jax.eval_shape(lambda x: functions(x, labelled)[name](), coarse)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    said = {name: refusal(name) for name in functions(sample, labelled)}
+    refused = {name for name, text in said.items() if text}
+    assert refused == NEED_A_FACTOR & set(said)
+    assert all(f"{np.dtype(dtype)} is too coarse" in said[name] for name in refused)
+
+    @jax.jit
+    def run(x):
+        return {n: f() for n, f in functions(x, labelled).items() if n not in refused}
+
+    for got, want in zip(
+        *map(jax.tree.leaves, map(run, (coarse, sample))), strict=True
+    ):
+        assert got.dtype == dtype
+        want = np.asarray(want)
+        close = {"rtol": 0, "atol": 0.03 * np.abs(want).max()}
+        np.testing.assert_allclose(np.asarray(got, np.float32), want, **close)
 
 
 @pytest.mark.parametrize("size", SIZES[1:2])

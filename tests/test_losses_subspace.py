@@ -158,10 +158,3 @@ def test_matching_the_mean_by_hand():
     assert losses.match_depth_mean(z, ref, labelled).tolist() == [10.5, 11.5, 15.5]
     nobody = jnp.zeros(3, bool)
     assert losses.match_depth_mean(z, ref, nobody).tolist() == z.tolist()
-
-
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_coarse_floats_are_refused_by_name(dtype):
-    B_z = jnp.eye(2, 3, dtype=dtype)
-    with pytest.raises(ValueError, match=rf"{jnp.dtype(dtype)} is too coarse"):
-        losses.right_inverse(B_z)

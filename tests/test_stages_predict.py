@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tiny_student import noise
 from configs.default import get_config
 from input_pipeline.landmarks import make_landmarks
 from input_pipeline.pictures import video_facts
+from pose_jax.estimator import PoseEstimator
 from stages import predict
+from stages.boxes import find_sources, pictures_of
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +257,18 @@ def test_files_of_the_user_are_never_replaced(workdir, tmp_path):
     assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
     predict.predict(config(tmp_path, **options, overlays=False), workdir)
     assert not (out / "overlays").exists()
+
+
+def test_little_is_kept_of_a_large_picture(workdir, tmp_path):
+    """Whatever a folder holds, what waits for the network fits into memory."""
+    Image.new("RGB", (6000, 4000), "red").save(tmp_path / "a.jpg")
+    estimator = PoseEstimator.load(workdir, mode="", batch_size=1)
+    cutter = predict.Cutter(estimator, {}, overlays=True, looks=True)
+    sources = find_sources(str(tmp_path / "a.jpg"), "", box="landmarks")
+    (picture,) = pictures_of(sources, every=1)
+    cut = cutter.cut(picture)
+    assert not cut.failures
+    assert len(pickle.dumps(cut)) < 2**20
 
 
 HUGE = "9" * 5000

@@ -189,6 +189,43 @@ def write_sleap(
     return {"name": "sleap", "annotations": str(path)}
 
 
+def write_yolo(
+    folder: Path, skeleton: Skeleton, xy: np.ndarray, gone: np.ndarray, files: list[str]
+) -> dict[str, Any]:
+    """data.yaml, and a text file for each of the pictures, which lie in images/."""
+    write_pictures(folder / "images", files)
+    (folder / "labels").mkdir()
+    for p, g, name in zip(xy / SIZE, gone, files, strict=True):
+        points = np.where(g[:, None], 0, np.insert(p, 2, 2, axis=1))
+        row = [0, 0.5, 0.5, 1, 1, *points.ravel().tolist()]
+        text = " ".join(f"{v:g}" for v in row) + "\n"
+        (folder / "labels" / name).with_suffix(".txt").write_text(text)
+    path = folder / "data.yaml"
+    joints = json.dumps(skeleton.joints)
+    shape = f"kpt_shape: [{skeleton.num_joints}, 3]\nkpt_names: {{0: {joints}}}\n"
+    path.write_text(f"path: .\ntrain: images\nnames: {{0: person}}\n{shape}")
+    return {"name": "yolo", "annotations": str(path)}
+
+
+def write_label_studio(
+    folder: Path, skeleton: Skeleton, xy: np.ndarray, gone: np.ndarray, files: list[str]
+) -> dict[str, Any]:
+    """A task for each picture, as exported."""
+    size = {"original_width": SIZE, "original_height": SIZE}
+    tasks = []
+    for i, (p, g, name) in enumerate(zip(100 * xy / SIZE, gone, files, strict=True)):
+        marks = []
+        for j in np.flatnonzero(~g):
+            label = {"keypointlabels": [skeleton.joints[j]], "width": 0.5}
+            place = {"x": p[j, 0], "y": p[j, 1]}
+            marks.append({"type": "keypointlabels", **size, "value": place | label})
+        task = {"id": i, "data": {"image": name}, "annotations": [{"result": marks}]}
+        tasks.append(task)
+    path = folder / "studio.json"
+    path.write_text(json.dumps(tasks))
+    return {"name": "label_studio", "annotations": str(path)}
+
+
 def write_lsp(
     folder: Path, xy: np.ndarray, gone: np.ndarray, *, extended: bool
 ) -> dict[str, Any]:

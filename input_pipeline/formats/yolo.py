@@ -96,6 +96,8 @@ def _pages(source: Source, path: Path, config: Any) -> Iterator[_Page]:
             continue
         folder = _beside(place)
         folder = folder if folder.is_dir() else root / "labels"
+        if folder.resolve() in path.resolve().parent.parents:  # half a disk
+            raise ValueError(f"{entry!r} is a folder that this file lies in")
         for label in sorted(folder.rglob("*.txt")):
             stem = label.relative_to(folder).with_suffix("").as_posix()
             yield _Page(label, (source.images, place), stem)

@@ -9,7 +9,12 @@ import numpy as np
 from input_pipeline.checks.problems import raise_problem
 from input_pipeline.formats import dlc
 from input_pipeline.formats.annotations import Source
-from input_pipeline.formats.tracks.record import CENTRE_PX, Tracks, make_tracks
+from input_pipeline.formats.tracks.record import (
+    CENTRE_PX,
+    Tracks,
+    check_room,
+    make_tracks,
+)
 from input_pipeline.skeleton import Skeleton
 
 
@@ -27,6 +32,7 @@ def read(path: Path) -> Tracks:
     joints = tuple(dict.fromkeys(column[1] for column in table.columns))
     place = {column: i for i, column in enumerate(table.columns)}
     count, P = len(table.pictures), len(joints)
+    check_room(path, len(individuals) * count, P)
     values = np.full((len(individuals), count, P, 3), np.nan, np.float32)
     for i, individual in enumerate(individuals):
         for j, joint in enumerate(joints):

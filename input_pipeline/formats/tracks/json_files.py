@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.formats.tracks.linking import linked
-from input_pipeline.formats.tracks.record import Tracks, make_tracks
+from input_pipeline.formats.tracks.record import MOST_FRAMES, Tracks, make_tracks
 from input_pipeline.formats.tracks.skeletons import by_count, numbered
 from input_pipeline.skeleton import Skeleton, well_known
+from runtime.reading import read_bytes
 
 Record = Mapping[str, Any]
+# What a record raises that is not made as it should be.
+NOT_THERE = (LookupError, ArithmeticError, AttributeError, TypeError, ValueError)
 _DIGITS = re.compile(r"\d+")
 
 
@@ -56,9 +59,9 @@ def read(path: Path, unnamed: Skeleton | None) -> Tracks:
             for body in _bodies(record):
                 if body.frame is None and body.picture is None:
                     digits = _DIGITS.findall(file.stem)
-                    body = body._replace(frame=int(digits[-1]) if digits else i)
+                    body = body._replace(frame=_frame(digits[-1]) if digits else i)
                 found.append(body)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except NOT_THERE as error:
             raise ValueError(
                 f"{file}: {error!r} where a body was expected; give COCO results, "
                 "mmpose's predictions or OpenPose's folder"
@@ -84,7 +87,7 @@ def _numbered(entries: Any) -> bool:
 
 def _load(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: no JSON ({error}); write it again") from error
 
@@ -169,7 +172,7 @@ def _bodies(record: Any) -> Iterator[Detection]:
     else:
         for entry in record:
             if "instances" in entry:
-                frame = int(entry["frame_id"])
+                frame = _frame(entry["frame_id"])
                 some = (_mmpose(each, frame) for each in entry["instances"])
                 yield from some
             elif "image_id" in entry:
@@ -194,9 +197,9 @@ def _result(entry: Record) -> Detection:
     image, points = entry["image_id"], _points(entry["keypoints"])
     who = _text(entry.get("track_id", entry.get("idx")))
     if "frame" in entry:
-        return Detection(int(entry["frame"]), None, who, points)
+        return Detection(_frame(entry["frame"]), None, who, points)
     name = entry.get("file_name", image if isinstance(image, str) else None)
-    return Detection(None if name else int(image), name, who, points)
+    return Detection(None if name else _frame(image), name, who, points)
 
 
 def _mmpose(entry: Record, frame: int | None) -> Detection:
@@ -204,6 +207,13 @@ def _mmpose(entry: Record, frame: int | None) -> Detection:
     score = np.array(entry.get("keypoint_scores", np.ones(len(xy))), np.float64)
     points = np.concatenate([xy, score[:, None]], axis=1)
     return Detection(frame, None, _text(entry.get("track_id")), points)
+
+
+def _frame(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < MOST_FRAMES:
+        raise ValueError(f"frame {value!r} is no number from 0 on")
+    return number
 
 
 def _points(values: Sequence[float]) -> np.ndarray:

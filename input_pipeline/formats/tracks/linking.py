@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from input_pipeline.formats.tracks.record import Tracks
+from input_pipeline.formats.tracks.record import Tracks, check_crowd
 
 # A body is followed over so many frames without a detection, and no farther from one
 # frame to the next than this part of its own size.
@@ -23,6 +23,7 @@ def linked(frame: np.ndarray, xy: np.ndarray, score: np.ndarray) -> np.ndarray:
     Returns:
         (T,) int32, the same number for one body.
     """
+    check_crowd(frame, xy.shape[1])
     xy = np.where((score > 0)[..., None], xy, np.nan)
     size = _sizes(xy)
     who = np.full(len(frame), -1, np.int32)
@@ -85,16 +86,13 @@ def _exchanges(tracks: Tracks, rows: np.ndarray, size: np.ndarray) -> np.ndarray
     for row in rows.tolist():
         key = int(tracks.file[row]), int(tracks.frame[row])
         by_frame.setdefault(key, []).append(row)
-    for together in by_frame.values():
-        for i, a in enumerate(together):
-            for b in together[i + 1 :]:
-                pair = np.array([a, b])
-                before, now = tracks.xy[pair - 1], tracks.xy[pair]
-                own = _apart(before, now).sum()
-                crossed = _apart(before, now[::-1]).sum()
-                if own > 2 * crossed and own > 0.2 * size[pair].sum():
-                    found += [a, b]
-    return np.array(sorted(set(found)), int)
+    for together in map(np.array, by_frame.values()):
+        # From the place before of the one, to the place now of the other.
+        far = _apart(tracks.xy[together - 1][:, None], tracks.xy[together][None])
+        own, crossed = np.diag(far)[:, None] + np.diag(far), far + far.T
+        large = own > 0.2 * (size[together][:, None] + size[together])
+        found += together[((own > 2 * crossed) & large).any(1)].tolist()
+    return np.array(sorted(found), int)
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -121,7 +121,9 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
         if {"bodyparts", "coords"} <= first:
             return deeplabcut.read(path)
         return tables.read(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        if str(path) in str(error) and not isinstance(error, OSError):
+            raise
         raise ValueError(
             f"{path}: cannot be read ({error}); copy it again, or export it again"
         ) from error

@@ -10,8 +10,11 @@ import numpy as np
 
 from input_pipeline.formats.annotations import FAR_PX
 from input_pipeline.skeleton import Skeleton, match_joints
+from runtime.reading import most_growth
 
 CENTRE_PX = 0.5  # DeepLabCut and SLEAP have the centre of the first pixel at 0
+MOST_FRAMES = 2**53
+MOST_PAIRS = 2**24  # of bodies of one frame, times their joints
 Size = tuple[int, int] | None
 
 
@@ -101,7 +104,8 @@ def make_tracks(
     Raises:
         ValueError: no detection at all, or two of one individual in one frame.
     """
-    xy = np.asarray(xy, np.float32)
+    with np.errstate(over="ignore"):  # what is too large is no landmark
+        xy = np.asarray(xy, np.float32)
     score, detected = _detected(xy, score)
     who = np.zeros(len(xy), np.int32) if individual is None else individual
     rows = np.lexsort((frame, who))
@@ -110,6 +114,7 @@ def make_tracks(
         none = f"no joint was detected in any of its {len(xy)} rows"
         raise ValueError(f"{path}: {none}; look whether the tracker found anything")
     frame, who = np.asarray(frame, np.int64)[rows], who[rows].astype(np.int32)
+    check_crowd(frame, xy.shape[1])
     twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(who) == 0))
     if len(twice) and not pictures:
         name = individuals[int(who[twice[0]])]
@@ -130,6 +135,27 @@ def make_tracks(
         rates=(rate,),
         pictures=tuple(str(pictures[int(i)]) for i in rows) if pictures else (),
     )
+
+
+def check_room(path: Path, detections: int, joints: int) -> None:
+    """Raises a ValueError where the rows of a small file would be large arrays."""
+    taken, most = 12 * detections * joints, most_growth(path)
+    if taken > most:
+        raise ValueError(
+            f"{path}: {detections} detections of {joints} joints would take {taken} "
+            f"bytes, more than {most}; look whether frames and joints are exchanged"
+        )
+
+
+def check_crowd(frame: np.ndarray, joints: int) -> None:
+    """Raises a ValueError where a frame has more bodies than can be compared."""
+    count = int(np.unique(frame, return_counts=True)[1].max(initial=0))
+    if count**2 * joints > MOST_PAIRS:
+        most = int((MOST_PAIRS / joints) ** 0.5)
+        raise ValueError(
+            f"{count} bodies in one frame; at most {most} of {joints} joints can be "
+            "told from each other; look whether the frames are numbered"
+        )
 
 
 def _detected(

@@ -16,7 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.formats.tracks.record import Tracks, make_tracks
+from input_pipeline.formats.tracks.record import (
+    MOST_FRAMES,
+    Tracks,
+    check_room,
+    make_tracks,
+)
 from input_pipeline.formats.tracks.skeletons import numbered
 from input_pipeline.skeleton import Skeleton
 
@@ -44,11 +49,14 @@ def read(path: Path) -> Tracks:
         opened.seek(0)
         mark = max(",;\t", key=first.count)
         rows = csv.reader(opened, delimiter=mark)
-        head = [cell.strip() for cell in next(rows, [])]
-        low = [cell.lower() for cell in head]
-        if {"x", "y"} <= set(low) and _find(low, _JOINT) is not None:
-            return _read_long(path, low, rows)
-        return _read_wide(path, head, low, rows)
+        try:
+            head = [cell.strip() for cell in next(rows, [])]
+            low = [cell.lower() for cell in head]
+            if {"x", "y"} <= set(low) and _find(low, _JOINT) is not None:
+                return _read_long(path, low, rows)
+            return _read_wide(path, head, low, rows)
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {rows.line_num}: {error}") from error
 
 
 def _find(low: Sequence[str], names: Sequence[str]) -> int | None:
@@ -160,6 +168,7 @@ def from_rows(
     """
     frame, who, joint = keys.reshape(-1, 3).T
     pairs, row = np.unique(np.stack([who, frame], 1), axis=0, return_inverse=True)
+    check_room(path, len(pairs), len(joints))
     xy = np.full((len(pairs), len(joints), 2), np.nan, np.float32)
     score = np.zeros(xy.shape[:2], np.float32)
     place = np.ravel(row) * len(joints) + joint
@@ -196,7 +205,7 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
         raise ValueError(
             f"{path}: has {sorted(arrays)}; give 'xy' (frames, joints, 2) and 'joints'"
         )
-    count, names = len(xy), tuple(map(str, joints.tolist()))
+    count, names = len(np.atleast_1d(xy)), tuple(map(str, joints.ravel().tolist()))
     shapes = {"xy": (count, len(names), 2), "score": (count, len(names))}
     shapes |= {"frame": (count,), "individual": (count,)}
     given = {"xy": xy, "frame": np.arange(count), "individual": np.full(count, "")}
@@ -209,18 +218,29 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
                 f"{path}: {name!r} is {array_.dtype} {array_.shape}, but the "
                 f"{len(names)} joints and {count} frames need numbers {shapes[name]}"
             )
-    size = arrays.get("size")
+    frame, size = given["frame"], arrays.get("size", np.zeros(2))
+    fps = np.ravel(arrays.get("fps", 0.0))
+    if not ((frame >= 0) & (frame < MOST_FRAMES)).all():
+        raise ValueError(f"{path}: 'frame' has other numbers than those from 0 on")
+    if len(fps) != 1 or fps.dtype.kind not in "iuf" or not 0 <= fps[0] < np.inf:
+        raise ValueError(f"{path}: 'fps' is {fps[:3]}, not the frames of a second")
+    if (
+        size.shape != (2,)
+        or size.dtype.kind not in "iuf"
+        or not np.isfinite(size).all()
+    ):
+        raise ValueError(f"{path}: 'size' is {size}, not width and height of a picture")
     known, who = np.unique(given["individual"].astype(str), return_inverse=True)
     return make_tracks(
         path,
         numbered(names),
         given["xy"],
         given.get("score"),
-        given["frame"],
+        frame,
         individuals=tuple(known.tolist()),
         individual=np.ravel(who).astype(np.int32),
-        size=None if size is None else (int(size[0]), int(size[1])),
-        rate=float(np.ravel(arrays.get("fps", 0.0))[0]),
+        size=(int(size[0]), int(size[1])) if size.min() >= 1 else None,
+        rate=float(fps[0]),
     )
 
 
@@ -249,6 +269,6 @@ def _number(cell: str, at: str) -> float:
 
 def _whole(cell: str, at: str) -> int:
     value = _number(cell, at)
-    if not value.is_integer() or not 0 <= value < 2**53:
+    if not value.is_integer() or not 0 <= value < MOST_FRAMES:
         raise ValueError(f"{at}: frame {cell!r} is no whole number from 0 on")
     return int(value)
