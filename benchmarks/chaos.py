@@ -74,7 +74,8 @@ VOLATILE = {"seconds", "environment", "time", "digest"}
 UNCOMPARED = ("tensorboard", "checkpoints/", "report.html")
 LEFTOVERS = (".tmp-", ".lock", "orbax-checkpoint-tmp", "incomplete", ".writing")
 # Read by people only.
-UNREAD = ("tensorboard/", "report.html", "metrics.jsonl", "lifted/", "run/predictions/")
+UNREAD = ("tensorboard/", "report.html", "metrics.jsonl", "MODEL_CARD.md", "lifted/")
+UNREAD += ("run/predictions/",)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 # Imported once and forked: most of the time of a tiny run.
@@ -406,7 +407,7 @@ def damage(folder: Path, whole: dict[str, str], names: list[str]) -> Iterator[st
         for how in ("flipped", "cut"):
             copy = folder.parent / "damaged"
             shutil.copytree(folder, copy)
-            _unfinish(copy / name)
+            _unfinish(copy, copy / name)
             damaged(copy / name, how)
             code, output = start(command(copy), place=copy).end()
             yield f"{name} {how}: {_verdict(copy, name, code, output, whole)}"
@@ -425,8 +426,10 @@ def _read_damaged(path: Path, at: int) -> str:
         return "FAULT, not noticed"
 
 
-def _unfinish(path: Path) -> None:
-    """Takes away what follows a checkpoint, so that it is gone on from."""
+def _unfinish(folder: Path, path: Path) -> None:
+    """Takes away what follows a file, so that it is read."""
+    if path.is_relative_to(folder / "data"):  # pictures are read for the student
+        shutil.rmtree(folder / "run" / "student_distill")
     if "checkpoints" in path.parts:
         at = path.parts.index("checkpoints")
         folder, step = Path(*path.parts[: at + 1]), int(path.parts[at + 1])
@@ -477,6 +480,7 @@ def _environment(folder: Path) -> None:
 def main() -> int:
     """Runs what the arguments ask for; 1 where there are faults."""
     args = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes disks away again
     chance, faults = random.Random(args.seed), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = Path(temporary)

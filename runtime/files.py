@@ -404,10 +404,12 @@ def _own_files(folder: Path, claimed: Sequence[str], about: str) -> list[str]:
         if os.path.lexists(folder):
             raise ValueError(f"{folder} is not a folder; choose another one")
         return []
-    record: Any = None
+    record, why = None, f"no {about} beside it lists it"
     if (folder / about).is_file():
-        with contextlib.suppress(ValueError):  # a file of somebody else
+        try:
             record = read_json(folder / about)
+        except ValueError as error:  # damaged, or a file of somebody else
+            why = str(error)
     listed = record.get("files") if isinstance(record, dict) else None
     own = listed if isinstance(listed, list) and about in listed else []
     own = {name for name in own if isinstance(name, str)}
@@ -420,8 +422,8 @@ def _own_files(folder: Path, claimed: Sequence[str], about: str) -> list[str]:
     foreign = [name for name in found if name not in own]
     if foreign:
         raise ValueError(
-            f"{folder / foreign[0]} was not written by an earlier run (no {about} "
-            f"beside it lists it) and would be replaced"
+            f"{folder / foreign[0]} was not written by an earlier run ({why}) and "
+            "would be replaced"
             + (f", like {len(foreign) - 1} more" if len(foreign) > 1 else "")
             + "; move it away, or write to another folder"
         )

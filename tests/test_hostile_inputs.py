@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tiny_formats as formats
@@ -175,6 +176,7 @@ class Cases:
     def track(self, what: str, path: Path, name: str = "", good: bool = False) -> None:
         """A file or folder of a tracker; ``name``: of the file that is to be named."""
         data = {"name": "tracks", "annotations": str(path), "picture_size": (200, 100)}
+        data["min_score"] = 0.1
         self.add(what, name or path, good=good, data=data)
 
     def tracks(self) -> None:
@@ -226,6 +228,20 @@ class Cases:
         self._large_tables(folder)
         self._arrays(folder)
 
+    def hdf5(self) -> None:
+        """What SLEAP writes, with other values in it; each starts a process."""
+        folder = self.folder / "hdf5"
+        folder.mkdir()
+        good = {
+            w: w(folder) for w in (tiny_tracks.sleap_analysis, tiny_tracks.sleap_slp)
+        }
+        for write, name, value in HDF5:
+            bad = folder / f"bad{len(self.all)}{good[write].suffix}"
+            shutil.copy(good[write], bad)
+            with h5py.File(bad, "a") as file:
+                _set(file, name, value)
+            self.track(f"{name} is {value!r}"[:80], bad)
+
     def _large_tables(self, folder: Path) -> None:
         """Small files that would become large arrays."""
         head = "frame,individual,joint,x,y,score"
@@ -273,7 +289,7 @@ class Cases:
             ("frame", good["frame"] * 1e30),
             ("individual", np.array(["a\0"] * 12)),
             ("individual", np.array([_Evil()] * 12, object)),
-            ("score", good["score"] * np.inf),
+            ("score", good["score"] + np.inf),
             ("score", good["score"] > 0.5),
             ("size", np.array(5)),
             ("size", np.array([-5, 2**40])),
@@ -545,6 +561,49 @@ RECORDS = {
 }
 
 
+# Data sets, their attributes and fields, and what stands there in place of it.
+HDF5 = [
+    *((tiny_tracks.sleap_analysis, *each) for each in (
+        ("node_names", np.array([b"\xff"] * 4)),
+        ("node_names", np.array([b"nose"] * 4)),
+        ("tracks", np.zeros((2, 2, 5, 6))),
+        ("tracks", np.zeros((64, 2, 4, 2**15))),
+        ("edge_inds", np.array([[0, 99]])),
+        ("edge_inds", np.array(7)),
+        ("track_names", np.array([[b"a"]])),
+    )),
+    *((tiny_tracks.sleap_slp, *each) for each in (
+        ("metadata@json", "null"),
+        ("metadata@json", "[" * 100_000),
+        ("metadata@json", '{"skeletons": [{}], "nodes": {}}'),
+        ("metadata@format_id", "x"),
+        ("frames:frame_idx", 2**63),
+        ("frames:frame_id", 77),
+        ("instances:point_id_start", 2**62),
+        ("instances:track", 9),
+        ("pred_points:x", 1e300),
+        ("videos_json", np.array([b"[]"])),
+        ("tracks_json", np.array([b"{}"])),
+    )),
+]  # fmt: skip
+
+
+def _set(file: h5py.File, name: str, value: Any) -> None:
+    name, _, attribute = name.partition("@")
+    name, _, field = name.partition(":")
+    if attribute:
+        file[name].attrs[attribute] = value
+    elif field:
+        table = file[name][:]
+        table[field] = value
+        file[name][:] = table
+    else:
+        del file[name]
+        file.create_dataset(
+            name, data=value, compression="gzip" if np.ndim(value) else None
+        )
+
+
 def _named(name: str) -> Callable[[Any], None]:
     return lambda record: record["images"][1].update(file_name=name)
 
@@ -573,7 +632,13 @@ def result(tmp_path_factory) -> tuple[list[Any], dict[str, Any]]:
     cases = Cases(folder)
     for make in (cases.labels, cases.names, cases.values, cases.pictures, cases.others):
         make()
-    for make in (cases.tracks, cases.track_values, cases.yolo, cases.studio):
+    for make in (
+        cases.tracks,
+        cases.track_values,
+        cases.hdf5,
+        cases.yolo,
+        cases.studio,
+    ):
         make()
     (folder / "cases.json").write_text(json.dumps(cases.all))
     before = _state(folder)

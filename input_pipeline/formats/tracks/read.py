@@ -137,7 +137,7 @@ def _read_hdf5(path: Path) -> Tracks:
                 return sleap_files.read_analysis(path, file)
             if "metadata" in file and "instances" in file:
                 return sleap_files.read_slp(path, file)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not what SLEAP writes ({error!r}); export it again"
             ) from error

@@ -72,7 +72,8 @@ def _read_wide(
     columns = _joint_columns(head)
     if not columns:
         raise ValueError(
-            f"{path}: no joint has columns for x and y among {head[:12]}; name them "
+            f"{path}: no joint has columns for x and y among "
+            f"{[cell[:20] for cell in head[:12]]}; name them "
             "<joint>_x, <joint>_y, <joint>_score, or have the columns frame, "
             "individual, joint, x, y, score"
         )
