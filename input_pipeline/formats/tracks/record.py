@@ -104,9 +104,7 @@ def make_tracks(
     Raises:
         ValueError: no detection at all, or two of one individual in one frame.
     """
-    with np.errstate(over="ignore"):  # what is too large is no landmark
-        xy = np.asarray(xy, np.float32)
-    score, detected = _detected(xy, score)
+    xy, score, detected = _detected(xy, score)
     who = np.zeros(len(xy), np.int32) if individual is None else individual
     rows = np.lexsort((frame, who))
     rows = rows[np.any(detected, axis=1)[rows]]
@@ -160,12 +158,14 @@ def check_crowd(frame: np.ndarray, joints: int) -> None:
 
 def _detected(
     xy: np.ndarray, score: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores in 0..1, and which joints were detected."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places, scores in 0..1, and which joints were detected."""
+    with np.errstate(over="ignore"):  # what is too large is no landmark
+        xy = np.asarray(xy, np.float32)
     score = np.ones(xy.shape[:2], np.float32) if score is None else np.array(score)
     score = np.clip(np.where(np.isnan(score), 1, score), 0, 1).astype(np.float32)
     near = np.nan_to_num(np.abs(xy), nan=FAR_PX) < FAR_PX
-    return score, np.asarray(near.all(-1)) & (score > 0)
+    return xy, score, np.asarray(near.all(-1)) & (score > 0)
 
 
 def join(parts: Sequence[Tracks], names: Mapping[str, str]) -> Tracks:
