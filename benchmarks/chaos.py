@@ -445,9 +445,9 @@ def _verdict(
 ) -> str:
     named = str(folder / name) in output
     if code:
-        line = output.splitlines()[-2]
-        fault = "Traceback" in output or not named
-        return f"{'FAULT, ' * fault}stops: {line[:300]}"
+        line = next((n for n in output.splitlines() if n.startswith("error: ")), "")
+        fault = "Traceback" in output or not line
+        return f"{'FAULT, ' * fault}stops: {line[:300] or output[-600:]}"
     if wrong := differences(folder, whole):
         return f"FAULT, {'' if named else 'not '}named, {wrong[:3]}"
     return "named, ends as undisturbed" if named else "written again without a look"

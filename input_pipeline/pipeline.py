@@ -68,10 +68,15 @@ class _Split:
     def __init__(self, folder: Path, split: str) -> None:
         self.folder = folder
         tfds = load_tfds()
-        with quiet():
-            builder = tfds.builder_from_directory(str(folder))
-            raw = tfds.decode.DeserializeMethod.RAW_BYTES
-            self._records = builder.as_data_source(split, deserialize_method=raw)
+        try:
+            with quiet():
+                builder = tfds.builder_from_directory(str(folder))
+                raw = tfds.decode.DeserializeMethod.RAW_BYTES
+                self._records = builder.as_data_source(split, deserialize_method=raw)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # of TFDS or protobuf: a file is bad
+            raise damaged(folder, error) from error
         self._parse = load_tensorflow().train.Example.FromString
 
     def pictures(self, rows: list[int]) -> list[bytes]:

@@ -208,6 +208,15 @@ def test_damaged_store_is_one_clear_error(tmp_path):
     assert str(_prepared(data).folder) in str(found.value)
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_store_whose_description_is_cut_is_named_too(tmp_path, name):
+    data = _labels(tmp_path, 4)
+    file = _prepared(data).folder / name
+    file.write_bytes(file.read_bytes()[:99])
+    with pytest.raises(ValueError, match=r"cannot be read.*delete the folder"):
+        _take(data)
+
+
 @pytest.mark.parametrize(
     "error",
     [MemoryError("no room"), OSError(24, "Too many open files"), ValueError("a bug")],
