@@ -399,19 +399,20 @@ def arrays_of(path: Path) -> dict[str, int]:
 
 
 def damage(folder: Path, whole: dict[str, str], names: list[str]) -> Iterator[str]:
-    """Each file of a finished run, damaged in a copy; what became of it."""
+    """Each file of a finished run, damaged while the others are whole; what came."""
+    original = folder.rename(folder.with_name("original"))
     for name in names:
-        for array, at in arrays_of(folder / name).items():
-            if text := _read_damaged(folder / name, at):
+        for array, at in arrays_of(original / name).items():
+            if text := _read_damaged(original / name, at):
                 yield f"{name}, {array} flipped: {text}"
         for how in ("flipped", "cut"):
-            copy = folder.parent / "damaged"
-            shutil.copytree(folder, copy)
-            _unfinish(copy, copy / name)
-            damaged(copy / name, how)
-            code, output = start(command(copy), place=copy).end()
-            yield f"{name} {how}: {_verdict(copy, name, code, output, whole)}"
-            shutil.rmtree(copy)
+            shutil.copytree(original, folder)  # whose name is in its files
+            _unfinish(folder, folder / name)
+            damaged(folder / name, how)
+            code, output = start(command(folder), place=folder).end()
+            yield f"{name} {how}: {_verdict(folder, name, code, output, whole)}"
+            shutil.rmtree(folder)
+    original.rename(folder)
 
 
 def _read_damaged(path: Path, at: int) -> str:

@@ -90,9 +90,10 @@ class Prepared:
         try:
             return read_npz(self.folder / f"landmarks_{split}.npz")
         except Damaged as error:
-            raise ValueError(
-                f"{error}, by deleting {self.folder}: it is prepared anew"
-            ) from error
+            raise self._anew(error) from error
+
+    def _anew(self, error: Damaged) -> ValueError:
+        return ValueError(f"{error}, by deleting {self.folder}: it is prepared anew")
 
     def truth(self, split: str) -> GroundTruth | None:
         """3D of the user's file, or of the source itself."""
@@ -102,12 +103,17 @@ class Prepared:
             return None
         own = self.folder / f"ground_truth_{split}.npz"
         table = self._table(split)
-        return load_ground_truth(
-            Path(given).expanduser() if given else own,
-            skeleton=self.source.skeleton,
-            sample_ids=table["sample_ids"],
-            image_ids=table["image_ids"],
-        )
+        try:
+            return load_ground_truth(
+                Path(given).expanduser() if given else own,
+                skeleton=self.source.skeleton,
+                sample_ids=table["sample_ids"],
+                image_ids=table["image_ids"],
+            )
+        except Damaged as error:
+            if given:
+                raise
+            raise self._anew(error) from error
 
 
 def _complete(folder: Path) -> bool:
