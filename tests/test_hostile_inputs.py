@@ -294,6 +294,7 @@ class Cases:
             ("size", np.array(5)),
             ("size", np.array([-5, 2**40])),
             ("size", np.array([np.nan, 1])),
+            *(("fps", np.array([])), ("fps", np.array("x")), ("fps", np.array(np.nan))),
         ):
             bad = folder / f"arrays{len(self.all)}.npz"
             np.savez(bad, **good | {name: value})

@@ -113,13 +113,8 @@ def make_tracks(
         raise ValueError(f"{path}: {none}; look whether the tracker found anything")
     frame, who = np.asarray(frame, np.int64)[rows], who[rows].astype(np.int32)
     check_crowd(frame, xy.shape[1])
-    twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(who) == 0))
-    if len(twice) and not pictures:
-        name = individuals[int(who[twice[0]])]
-        raise ValueError(
-            f"{path}: frame {frame[twice[0]]} has {name!r} twice; give every animal of "
-            "a frame a name of its own"
-        )
+    if not pictures:
+        _check_once(path, frame, who, individuals)
     return Tracks(
         skeleton=skeleton,
         xy=np.where(detected[..., None], xy, np.float32(np.nan))[rows],
@@ -133,6 +128,18 @@ def make_tracks(
         rates=(rate,),
         pictures=tuple(str(pictures[int(i)]) for i in rows) if pictures else (),
     )
+
+
+def _check_once(
+    path: Path, frame: np.ndarray, who: np.ndarray, individuals: Sequence[str]
+) -> None:
+    twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(who) == 0))
+    if len(twice):
+        name = individuals[int(who[twice[0]])]
+        raise ValueError(
+            f"{path}: frame {frame[twice[0]]} has {name!r} twice; give every animal of "
+            "a frame a name of its own"
+        )
 
 
 def check_room(path: Path, detections: int, joints: int) -> None:

@@ -219,18 +219,10 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
                 f"{path}: {name!r} is {array_.dtype} {array_.shape}, but the "
                 f"{len(names)} joints and {count} frames need numbers {shapes[name]}"
             )
-    frame, size = given["frame"], arrays.get("size", np.zeros(2))
-    fps = np.ravel(arrays.get("fps", 0.0))
+    frame = given["frame"]
     if not ((frame >= 0) & (frame < MOST_FRAMES)).all():
         raise ValueError(f"{path}: 'frame' has other numbers than those from 0 on")
-    if len(fps) != 1 or fps.dtype.kind not in "iuf" or not 0 <= fps[0] < np.inf:
-        raise ValueError(f"{path}: 'fps' is {fps[:3]}, not the frames of a second")
-    if (
-        size.shape != (2,)
-        or size.dtype.kind not in "iuf"
-        or not np.isfinite(size).all()
-    ):
-        raise ValueError(f"{path}: 'size' is {size}, not width and height of a picture")
+    size, fps = (_few(path, arrays, *each) for each in (("size", 2), ("fps", 1)))
     known, who = np.unique(given["individual"].astype(str), return_inverse=True)
     return make_tracks(
         path,
@@ -243,6 +235,17 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
         size=(int(size[0]), int(size[1])) if size.min() >= 1 else None,
         rate=float(fps[0]),
     )
+
+
+def _few(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, count: int
+) -> np.ndarray:
+    """(count,) numbers from 0 on, which are 0 where they are not given."""
+    values = np.ravel(arrays.get(name, np.zeros(count)))
+    numbers = len(values) == count and values.dtype.kind in "iuf"
+    if not numbers or not ((values >= 0) & (values < np.inf)).all():
+        raise ValueError(f"{path}: {name!r} is {values[:3]}, not {count} numbers")
+    return values
 
 
 def _whole_rows(
