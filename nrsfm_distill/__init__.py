@@ -20,21 +20,21 @@ def __getattr__(name: str) -> Any:
     # Neither is read before it is asked for: `losses` needs JAX alone.
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_with_extras(_WHERE[name]), name)
+    return _with_extras(_WHERE[name], name)
 
 
 def command() -> None:
     """The command ``nrsfm-distill``."""
     try:
-        main = _with_extras("main")
+        start = _with_extras("main", "start")
     except ImportError as error:
         sys.exit(f"error: {error}")
-    main.start()
+    start()
 
 
-def _with_extras(module: str) -> Any:
+def _with_extras(module: str, name: str) -> Any:
     try:
-        return importlib.import_module(f"{__name__}.{module}")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
         text = f"{error}; it comes with: pip install 'nrsfm-distill[train]'"
         raise ImportError(text, name=error.name) from error

@@ -25,7 +25,7 @@ def working(
     text: str,
     *,
     first: bool = True,
-    every: float = QUIET,
+    every: float | None = None,
     stream: IO[str] | None = None,
     shown: bool = True,
 ) -> Iterator[None]:
@@ -34,7 +34,7 @@ def working(
     Args:
         text: such as ``"reading the data"``.
         first: whether to say so at once, or only if it takes long.
-        every: seconds between two lines.
+        every: seconds between two lines; ``QUIET`` by default.
         stream: where to write; standard error by default.
         shown: as in :func:`progress`.
     """
@@ -42,7 +42,7 @@ def working(
     began, over = time.monotonic(), threading.Event()
 
     def repeat() -> None:
-        while not over.wait(every):
+        while not over.wait(QUIET if every is None else every):
             now = f"{text}: {_clock(time.monotonic() - began)}"
             now += f", {_said['what']}" * bool(_said["what"])
             now += f", step {_said['steps']}" * bool(_said["steps"])
@@ -123,7 +123,8 @@ def progress(
             )
         # The first step is compiled, which takes minutes for a large network.
         text = f"{stage}: starts, compiles its first step"
-        quiet = working(text, first=False, stream=console.file, shown=shown)
+        # Standard error is looked up now: rich leads it past the bar.
+        quiet = working(text, first=False, stream=stream, shown=shown)
         tracker.begun = stack.enter_context(contextlib.ExitStack())
         tracker.begun.enter_context(quiet)
         try:

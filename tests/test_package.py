@@ -86,6 +86,8 @@ def test_lifter_and_losses_are_imported_beside_modules_of_the_same_names(
         "print(nrsfm_distill.__version__, PoseLifter.__module__)\n"
         "try:\n    nrsfm_distill.command()\n"
         "except SystemExit as end:\n    assert 'distill[train]' in end.code, end.code\n"
+        "try:\n    nrsfm_distill.PoseEstimator\n"
+        "except ImportError as error:\n    assert 'distill[train]' in str(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

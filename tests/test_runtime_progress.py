@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -113,6 +114,18 @@ def test_long_work_says_that_it_goes_on():
     with working("quick", first=False, stream=out), working("none", shown=False):
         pass
     assert len(out.getvalue().splitlines()) == len(lines)
+
+
+def test_a_bar_and_the_line_of_a_long_compilation_keep_apart(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(runtime.progress, "QUIET", 0.01)
+    monkeypatch.setattr(sys, "stderr", out := io.StringIO())
+    with progress("student", total=10) as bar:
+        threading.Event().wait(0.2)
+        bar.update(1)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    lines = [text for line in plain.splitlines() for text in line.split("\r") if text]
+    assert "student: starts, compiles its first step: 0:00:00" in lines
 
 
 def test_it_says_what_it_is_at():
