@@ -48,13 +48,13 @@ def main(_: list[str]) -> None:
             devices.use_cpu_devices(config.cpu_devices, **kept)
             if stage in USES:
                 return print(USES[stage](config, workdir))
-            with working("reading the data", shown=processes.is_first()):
-                data = open_dataset(config.data)
+            data = open_dataset(config.data)
             tracked = stage == "all" and config.data.name == "tracks"
             if tracked and not check.run(config, workdir, data):
                 sys.exit(1)
-            with hold_workdir(workdir):  # the data are read, or refused, by now
-                claim_workdir(workdir, config, data.identity)
+            with hold_workdir(workdir):
+                with working("reading the data", shown=processes.is_first()):
+                    claim_workdir(workdir, config, data.identity)
                 print(devices.device_banner(), flush=True)
                 if stage in ("all", "teacher"):
                     nrsfm_jax.train.train_and_evaluate(config, workdir, data)

@@ -1,5 +1,6 @@
 """The command line: one line for a mistake, the stages, the check."""
 
+import contextlib
 import inspect
 import json
 import subprocess
@@ -163,3 +164,25 @@ def test_check_reports_every_problem_and_fails(tmp_path):
     for problem in ("gone.png", "gone_too.png", "90"):
         assert problem in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_the_data_are_read_where_that_is_said(parse, monkeypatch, tmp_path):
+    """What is read is told by the identity, and takes minutes for many pictures."""
+    said = []
+
+    @contextlib.contextmanager
+    def working(text, **_):
+        said.append(text)
+        yield
+        said.pop()
+
+    class Data:
+        @property
+        def identity(self):
+            raise ValueError(f"refused while {said}")
+
+    monkeypatch.setattr(main, "working", working)
+    monkeypatch.setattr(main, "open_dataset", lambda _: Data())
+    parse("--config=quickstart", f"--workdir={tmp_path / 'w'}")
+    with pytest.raises(SystemExit, match=r"refused while \['reading the data'\]"):
+        main.main([])
