@@ -232,12 +232,13 @@ class Worker:
 
 
 def run_all(
-    specs: Sequence[Mapping[str, Any]], *, rounds: int, together: bool
+    specs: Sequence[Mapping[str, Any]], *, rounds: int, together: bool, passes: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Method -> wall and cpu (rounds,), memory (1,)."""
     found: dict[str, dict[str, Any]] = {}
-    groups = [list(specs)] if together else [[s] for s in [*specs, *reversed(specs)]]
-    share = rounds if together else (rounds + 1) // 2
+    there_and_back = [[s] for s in [*specs, *reversed(specs)]]
+    groups = [list(specs)] if together else there_and_back[: passes * len(specs)]
+    share = rounds if together else -(-rounds // passes)
     rng = np.random.default_rng(0)
     for group in groups:
         workers = [w for w in [*map(Worker, group)] if w.ready()]
@@ -269,12 +270,17 @@ def task_flops(spec: Mapping[str, Any]) -> float:
 
 
 def task_rows(
-    spec: Mapping[str, Any], names: Sequence[str], *, rounds: int, peak: float
+    spec: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    rounds: int,
+    peak: float,
+    passes: int = 2,
 ) -> list[Row]:
-    """All figures of one task and batch size."""
+    """All figures of one task and batch size; one or two ``passes`` on a GPU."""
     on_cpu = spec["device"] == "cpu"
     specs = [spec | {"method": name} for name in methods(names)]
-    timed = run_all(specs, rounds=rounds, together=on_cpu)
+    timed = run_all(specs, rounds=rounds, together=on_cpu, passes=passes)
     case = f"{spec['task']}, batch {spec['batch']}"
     flops, batch = task_flops(spec), spec["batch"]
     rows = []

@@ -6,7 +6,7 @@ import atexit
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,10 +56,19 @@ def batches(
         num_threads: that prepare batches.
     """
     splits = [_Split(folder, split) for folder, split in stored]
-    drawer = _Drawer(splits, landmarks, order, augmentation, image_size)
+    drawer = Drawer(splits, landmarks, order, augmentation, image_size)
     failures: list[Exception] = []
     dataset = _dataset(drawer, failures, start_step=start_step, threads=num_threads)
     return _iterate(dataset, failures)
+
+
+class Source(Protocol):
+    """Pictures by their row: encoded, or (H, W, 3) uint8; ``folder`` names them."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def pictures(self, rows: list[int]) -> Sequence[bytes | np.ndarray]: ...
 
 
 class _Split:
@@ -104,10 +113,10 @@ def damaged(folder: Path, error: Exception) -> ValueError:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Drawer:
+class Drawer:
     """Makes a batch of what is stored; a function of the step alone."""
 
-    splits: Sequence[_Split]
+    splits: Sequence[Source]
     landmarks: Landmarks
     order: Order
     how: Augmentation
@@ -150,9 +159,9 @@ class _Drawer:
             "weight": weight,
         }
 
-    def _pictures(self, rows: np.ndarray) -> list[tuple[bytes, Path]]:
-        """The encoded picture of each row, and the folder that it is from."""
-        found: list[tuple[bytes, Path]] = [(b"", Path())] * len(rows)
+    def _pictures(self, rows: np.ndarray) -> list[tuple[bytes | np.ndarray, Path]]:
+        """The picture of each row, and the folder that it is from."""
+        found: list[tuple[bytes | np.ndarray, Path]] = [(b"", Path())] * len(rows)
         start = 0
         for split, count in zip(self.splits, self.order.counts, strict=True):
             mine = np.flatnonzero((rows >= start) & (rows < start + count))
@@ -166,7 +175,7 @@ class _Drawer:
 
 
 def _dataset(
-    drawer: _Drawer, failures: list[Exception], *, start_step: int, threads: int
+    drawer: Drawer, failures: list[Exception], *, start_step: int, threads: int
 ) -> Any:
     """The tf.data pipeline; what Python raises in it is added to ``failures``."""
     tf = load_tensorflow()

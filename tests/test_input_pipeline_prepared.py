@@ -229,7 +229,7 @@ def test_other_errors_keep_their_own_message(tmp_path, monkeypatch, error):
         raise error
 
     drawing = isinstance(error, ValueError)
-    place = (pipeline, "draw_patch") if drawing else (pipeline._Drawer, "_pictures")
+    place = (pipeline, "draw_patch") if drawing else (pipeline.Drawer, "_pictures")
     monkeypatch.setattr(*place, fail)
     with pytest.raises(type(error)) as found:
         _take(data)
