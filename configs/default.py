@@ -166,8 +166,7 @@ def _predict() -> ConfigDict:
     predict.mode = ""  # which student; '': 'distill', or the only one
     predict.out = ""  # folder of the results; '': predictions/ in the workdir
     predict.batch_size = 32
-    # Each picture twice, once mirrored: a better pose and uncertainty; read by the
-    # evaluation as well.
+    # Each picture twice, once mirrored: a better pose; read by the evaluation as well.
     predict.mirror = False
     predict.every = 1  # n: each n-th frame of a video
     predict.overlays = True  # the skeleton drawn on each picture

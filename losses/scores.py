@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import stats
 
 from losses import metrics
 
 NO_TRUTH = "no 3D ground truth: only the fit to the 2D landmarks can be told"
+# Standard deviations to each side of the middle, of a Gaussian's central intervals.
+REACH = {"50": 0.6745, "80": 1.2816, "95": 1.96}
 MEAN_POSE = "mean of the true training poses in one view: only PA-MPJPE has a meaning"
 
 
@@ -99,3 +102,34 @@ def _with_a_bone(
     if not len(bones):  # which the metrics refuse
         return np.ones(len(labelled), bool)
     return np.any(labelled[:, bones[:, 0]] & labelled[:, bones[:, 1]], axis=1)
+
+
+def score_error_bars(
+    error: Float[np.ndarray, "n p 3"],
+    spread: Float[np.ndarray, "n p 3"],
+    labelled: Bool[np.ndarray, "n p"],
+) -> dict[str, dict[str, float]]:
+    """How well standard deviations tell errors, for each of x, y, z.
+
+    Args:
+        error: (N, P, 3) predicted less true; NaN where the truth is not known.
+        spread: (N, P, 3) standard deviations, same unit.
+        labelled: (N, P) joints that count.
+
+    Returns:
+        ``"50"``, ``"80"``, ``"95"``: the share of joints within that central interval
+        of a Gaussian; ``"rank correlation"``: Spearman's, of deviation and error over
+        all joints. Axes without a known error are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for axis, name in enumerate("xyz"):
+        e, s = (np.abs(x[..., axis][labelled]) for x in (error, spread))
+        if not e.size or np.isnan(e).any():
+            continue
+        for level, reach in REACH.items():
+            found.setdefault(level, {})[name] = round(float(np.mean(e <= reach * s)), 4)
+        if np.ptp(s) > 0 and np.ptp(e) > 0:
+            ranks = [stats.rankdata(x) for x in (s, e)]
+            rank = float(np.corrcoef(*ranks)[0, 1])
+            found.setdefault("rank correlation", {})[name] = round(rank, 3)
+    return found

@@ -52,8 +52,8 @@ class Poses:
     Args:
         pose: (N, P, 3) patch units: the crop is [-1, 1] in x and y, and depth is in
             the same unit, with 0 near the middle of the body.
-        spread: (N, P, 3) standard deviation of the heat, same units; with ``mirror``
-            that of the pose and its mirror image.
+        spread: (N, P, 3) standard deviation of the error, same units, of the depth
+            about the middle of the body: see :class:`pose_jax.error_bar.ErrorBar`.
         centre: (N, 2) pixels, middle of the crop.
         half_side: (N,) pixels per patch unit.
         skeleton: names, bones, sides and root of the joints.
@@ -82,10 +82,11 @@ class Poses:
 
     @property
     def keypoints_3d_std(self) -> np.ndarray:
-        """(N, P, 3) pixels: :attr:`spread`, how wide the heat is along x, y and z.
+        """(N, P, 3) pixels: :attr:`spread`, the standard deviation of the error.
 
-        A measure of doubt, not a calibrated error: the heat is trained by its mean
-        alone. It does not see a whole pose mirrored in depth.
+        x and y in the picture, depth about the middle of the body: of pictures like
+        those of the training, 95 of 100 joints lie within 1.96 of it. It says nothing
+        of all joints together.
         """
         return self.spread * self.half_side[:, None, None]
 
@@ -96,7 +97,7 @@ class Poses:
 
     @property
     def scores(self) -> np.ndarray:
-        """(N, P) in 0..1: ``exp(-spread)`` in x and y, not calibrated."""
+        """(N, P) in 0..1: ``exp(-spread)`` in x and y."""
         return np.exp(-self.spread[..., :2].mean(-1))
 
 
@@ -118,7 +119,7 @@ class PoseEstimator:
         batch_size: pictures computed at once. Fewer are filled up to it, so that the
             network compiles once; give 1 where pictures come one by one.
         mirror: each picture is also seen as in a mirror, for twice the time: the pose
-            is the mean of both, and its spread is what they differ by.
+            is the mean of both, and what they differ by widens its spread.
     """
 
     def __init__(
@@ -318,16 +319,21 @@ class PoseEstimator:
 def seen_twice(apply: Callable[..., Any], skeleton: Skeleton) -> Callable[..., Any]:
     """``apply(variables, patches) -> (pose, spread)``, also of the mirrored patches.
 
-    The pose is the mean of both, its spread the standard deviation of the two values.
+    The pose is the mean of both, its spread that of their mixture: the error of each,
+    and what they differ by.
     """
     swap = skeleton.flip_permutation
     back = np.array([-1.0, 1.0, 1.0], np.float32).reshape(1, 1, 3)
 
     def apply_twice(variables: Any, patches: Any) -> tuple[Any, Any]:
-        pose, _ = apply(variables, patches)
-        other, _ = apply(variables, patches[:, :, ::-1])
-        other = other[:, swap] * jnp.asarray(back)
-        return (pose + other) / 2, jnp.abs(pose - other) / np.float32(np.sqrt(2))
+        pose, spread = apply(variables, patches)
+        other, of_other = apply(variables, patches[:, :, ::-1])
+        other, of_other = other[:, swap] * jnp.asarray(back), of_other[:, swap]
+        off = (pose - other) / 2
+        # No picture tells how far away a body is: its mean depth does not count.
+        off = off.at[..., 2].add(-off[..., 2].mean(axis=1, keepdims=True))
+        variance = (spread**2 + of_other**2) / 2 + off**2
+        return (pose + other) / 2, jnp.sqrt(variance)
 
     return apply_twice
 

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from input_pipeline.dataset import Dataset
-from losses.scores import score_poses
+from losses.scores import score_error_bars, score_poses
 from pose_jax.estimator import load_student, seen_twice
 from pose_jax.loss import MODES
 from pose_jax.state import StudentRecord, TrainState
-from pose_jax.targets import SPLITS
+from pose_jax.targets import SPLITS, label_depth
 from pose_jax.weights import FILE, save_weights
 from runtime import processes, teacher_file
 from runtime.devices import DataParallel
@@ -68,12 +69,13 @@ def evaluate(
         sign = teacher_file.read(Path(workdir) / "teacher").sign_text
     results: dict[str, Any] = {}
     for split in SPLITS:
-        pose = predict_split(config, data, record, state, split)
+        said = predict_split(config, data, record, state, split)
         if processes.is_first():
             ids = data.landmarks(split).sample_ids
             file = folder / f"predictions_{split}.npz"
-            write_npz(file, sample_ids=ids, pose=pose)
-            results[split] = score_split(pose, data, split, sign)
+            write_npz(file, sample_ids=ids, pose=said[:, 0], spread=said[:, 1])
+            results[split] = score_split(said[:, 0], data, split, sign)
+            results[split] |= score_spread(said[:, 0], said[:, 1], data, split)
             if record.modes[1:]:
                 results[split]["backbone"] = SHARED.format(", ".join(record.modes))
             if about["mirror"]:
@@ -119,10 +121,10 @@ def _digest(truth: Any) -> int | None:
 
 def predict_split(
     config: Any, data: Dataset, record: StudentRecord, state: TrainState, split: str
-) -> Float[np.ndarray, "n p 3"]:
-    """Poses of a split in row order, in the plain patch; each process predicts a part.
+) -> Float[np.ndarray, "n 2 p 3"]:
+    """Poses of a split and their standard deviations, in row order, in the plain patch.
 
-    All of them get all poses.
+    Each process predicts a part; all of them get all poses.
     """
     student, shares = config.student, jax.process_count()
     size = max(student.batch_size // shares, 1)
@@ -143,11 +145,12 @@ def predict(
     *,
     mirror: bool = False,
     **where: Any,
-) -> Float[np.ndarray, "n p 3"]:
-    """Poses of ``count`` samples by their ``row``; of several processes, of all parts.
+) -> Float[np.ndarray, "n 2 p 3"]:
+    """Poses of ``count`` samples, and their standard deviations, by their ``row``.
 
-    A batch has ``image``, ``row`` and ``weight`` (0 fills up a last one); ``mirror`` as
-    in :class:`pose_jax.estimator.PoseEstimator`; ``where`` are keywords of
+    Of several processes those of all parts. A batch has ``image``, ``row`` and
+    ``weight`` (0 fills up a last one); ``mirror`` as in
+    :class:`pose_jax.estimator.PoseEstimator`; ``where`` are keywords of
     :class:`runtime.devices.DataParallel`.
 
     Raises:
@@ -157,9 +160,9 @@ def predict(
     placed = DataParallel(lambda state, images, _: (state, {}), **where)
     apply: Any = partial(net.apply, train=False, method="pose_and_spread")
     apply = seen_twice(apply, record.skeleton) if mirror else apply
-    run = placed.per_sample(lambda v, images, _: apply(v, images)[0])
+    run = placed.per_sample(lambda v, images, _: jnp.stack(apply(v, images), axis=1))
     variables = placed.replicate(state.variables)
-    pose = np.zeros((count, record.skeleton.num_joints, 3), np.float32)
+    pose = np.zeros((count, 2, record.skeleton.num_joints, 3), np.float32)
     found = np.zeros(count, bool)
     shown, shares = processes.is_first(), jax.process_count()
     with progress(f"student_{record.mode}", total=count, shown=shown) as bar:
@@ -206,3 +209,25 @@ def score_split(
         sign=sign,
         actions=None if truth is None else truth.action,
     )
+
+
+def score_spread(
+    pose: Float[np.ndarray, "n p 3"],
+    spread: Float[np.ndarray, "n p 3"],
+    data: Dataset,
+    split: str,
+) -> dict[str, Any]:
+    """``"error_bar"``: how many errors of a split lie within what ``spread`` says.
+
+    Against the landmarks in x and y, against the true depth in z.
+    """
+    marks, truth = data.landmarks(split), data.truth(split)
+    depth = np.full(marks.labelled.shape, np.nan)
+    if truth is not None:
+        where = marks.keypoints, marks.half_side, marks.labelled
+        depth = label_depth(truth.positions_mm, *where)
+    off = pose - np.concatenate([marks.patch, depth[..., None]], axis=-1)
+    count = np.maximum(marks.labelled.sum(axis=1, keepdims=True), 1)
+    mean = np.where(marks.labelled, off[..., 2], 0).sum(axis=1, keepdims=True) / count
+    off[..., 2] -= mean
+    return {"error_bar": score_error_bars(off, spread, marks.labelled)}

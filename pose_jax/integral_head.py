@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pose_jax.conv import Conv, UpsampleConv, make_norm
+from pose_jax.error_bar import ErrorBar
 
 _small = nn.initializers.normal(0.001)
 
@@ -26,7 +27,7 @@ class Prediction(NamedTuple):
 
     xy: Float[Array, "*b p 2"]
     depths: Float[Array, "*b m p"]  # one for each mode that shares the network
-    spread: Float[Array, "*b p 3"]  # standard deviation of the heat, of the first depth
+    spread: Float[Array, "*b m p 3"]  # standard deviation of the error, see ErrorBar
     log_heat: Float[Array, "*b h w p"]  # over the cells of the picture
     yaw: Float[Array, "*b k"] | None = None  # logits
 
@@ -104,9 +105,10 @@ class IntegralHead(nn.Module):
         cells = self.num_joints * self.depth_bins
         x = Conv(cells, 1, use_bias=True, kernel_init=_small, name="final")(x)
         logits = x.reshape(*x.shape[:3], self.num_joints, self.depth_bins)
-        mean, spread = jax.vmap(soft_argmax)(logits)
+        mean, width = jax.vmap(soft_argmax)(logits)
         plane = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
         log_heat = plane - jax.nn.logsumexp(plane, axis=(1, 2), keepdims=True)
+        spread = ErrorBar(name="error_bar")(width[:, None])
         return Prediction(mean[..., :2], mean[..., None, :, 2], spread, log_heat)
 
 
@@ -158,7 +160,10 @@ class LocationHead(nn.Module):
         heat, depth = jnp.exp(log_heat)[:, :, None], found[:, :, 1:]
         depths = (heat * depth).sum(1)
         log_heat = log_heat.reshape(b, h, w, self.num_joints)
-        mean, spread = jax.vmap(soft_argmax)(log_heat[..., None])
-        off = (heat * jnp.square(depth - depths[:, None])).sum(1)[:, 0]
-        spread = spread.at[..., 2].set(jnp.sqrt(off + 1e-8))  # a root with a gradient
+        mean, width = jax.vmap(soft_argmax)(log_heat[..., None])
+        off = (heat * jnp.square(depth - depths[:, None])).sum(1)
+        # Never 0, whose logarithm the error bar could not take.
+        along = jnp.sqrt(off + 1e-8)[..., None]
+        across = jnp.broadcast_to(width[:, None, :, :2], (*depths.shape, 2))
+        spread = ErrorBar(name="error_bar")(jnp.concatenate([across, along], -1))
         return Prediction(mean[..., :2], depths, spread, log_heat, yaw)

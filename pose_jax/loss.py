@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 import losses
 from losses.masked import Weight, labelled_mean
+from pose_jax.error_bar import error_bar_loss
 from pose_jax.hints import heat_cross_entropy, yaw_divergence
 from pose_jax.integral_head import Prediction
 
@@ -49,6 +50,9 @@ class DepthTarget(NamedTuple):
     phi: Float[Array, "*n k"] = UNUSED  # its code, likewise
     W: Float[Array, "*n p 2"] = UNUSED  # centred landmarks, likewise
     whitener: Float[Array, "*n p p"] = UNUSED  # `losses.PreparedPosterior`'s
+    # Of the depth given the landmarks, for the error bar; without, the label is exact.
+    expected: Float[Array, "*n p"] = UNUSED
+    variance: Float[Array, "*n p"] = UNUSED
 
 
 class Dictionary(NamedTuple):
@@ -139,7 +143,7 @@ def student_loss(
 
     Returns:
         The loss and its terms, unweighted: ``{"xy": ..., "depth": ...}``; of several
-        modes ``"depth_<mode>"`` each.
+        modes ``"depth_<mode>"`` each. ``"error_bar"`` is no part of the loss.
     """
     xy = losses.keypoint_l1_loss(prediction.xy, keypoints, labelled=labelled)
     total, terms = xy_weight * xy, {"xy": xy}
@@ -149,6 +153,9 @@ def student_loss(
         depth = depth_loss(mode, jnp.where(flip, z[permutation], z) / scale, *label)
         terms["depth" if len(targets) == 1 else f"depth_{mode}"] = depth
         total += depth_weights[mode] * depth
+    terms["error_bar"] = _error_bars(
+        prediction, keypoints, labelled, targets, flip, scale, permutation
+    )
     if heat_weight:
         terms["heat"] = heat_cross_entropy(prediction.log_heat, keypoints, labelled)
         total += heat_weight * terms["heat"]
@@ -162,6 +169,32 @@ def student_loss(
         yaw = yaw_divergence(prediction.yaw, label, labelled & known, pairs)
         total, terms = total + yaw, {**terms, "yaw": yaw}
     return total, terms
+
+
+def _error_bars(
+    prediction: Prediction,
+    keypoints: Float[Array, " p 2"],
+    labelled: Bool[Array, " p"],
+    targets: tuple[DepthTarget, ...],
+    flip: Bool[Array, ""],
+    scale: Float[Array, ""],
+    permutation: Int[np.ndarray, " p"],
+) -> Float[Array, ""]:
+    """`error_bar_loss` of all modes, in the augmented patch."""
+    total, off = jnp.zeros(()), prediction.xy - keypoints
+    for z, spread, target in zip(
+        prediction.depths, prediction.spread, targets, strict=True
+    ):
+        exact = target.expected is None
+        known = (
+            target.depth if exact else target.expected,
+            jnp.zeros_like(target.depth) if exact else target.variance,
+            target.labelled & (target.weight > 0),
+        )
+        expected, variance, known = (jnp.where(flip, x[permutation], x) for x in known)
+        depth = (z, scale * expected, scale**2 * variance)
+        total += error_bar_loss(spread, off, *depth, labelled=labelled, known=known)
+    return total
 
 
 def depth_loss(

@@ -92,9 +92,9 @@ class PoseNet(nn.Module):
     def pose_and_spread(
         self, images: UInt8[Array, "b h w 3"], train: bool
     ) -> tuple[Float[Array, "b p 3"], Float[Array, "b p 3"]]:
-        """Pose and, as a measure of doubt, the heat's standard deviation per axis."""
+        """Pose and the standard deviation of its error, of the first of its depths."""
         prediction = self.predict(images, train)
-        return prediction.pose, prediction.spread
+        return prediction.pose, prediction.spread[:, 0]
 
     def predict(self, images: UInt8[Array, "b h w 3"], train: bool) -> Prediction:
         """All that the losses use."""

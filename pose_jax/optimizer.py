@@ -16,8 +16,8 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 OPTIMIZERS = ("adam", "muon")
-# Layers whose outputs are logits or depths: their scale has a meaning of its own.
-OUTPUT_LAYERS = ("final", "facing", "yaw")
+# Layers whose outputs are logits, depths or deviations: their scale has a meaning.
+OUTPUT_LAYERS = ("final", "facing", "yaw", "error_bar")
 # Root mean square of an update, about Adam's, so that one learning rate fits both.
 UPDATE_SIZE = 0.2
 # Of Newton and Schulz; the singular values end in about .7 to 1.2.

@@ -120,13 +120,15 @@ class StudentRecord:
         """Of the parameters of the modes together those of this one."""
         if len(self.modes) == 1:
             return params
-        index = 1 + self.modes.index(self.mode)
+        index = self.modes.index(self.mode)
 
         def chosen(x: Any) -> Any:
             maps = x.reshape(-1, 1 + len(self.modes), self.skeleton.num_joints)
-            return maps[:, [0, index]].reshape(*x.shape[:-1], -1)
+            return maps[:, [0, 1 + index]].reshape(*x.shape[:-1], -1)
 
-        return _of_last_layers(chosen, params)
+        params = _of_last_layers(chosen, params)
+        own = jax.tree.map(lambda x: x[[index]], params["head"]["error_bar"])
+        return {**params, "head": {**params["head"], "error_bar": own}}
 
 
 def turned(record: StudentRecord, params: PyTree) -> tuple[StudentRecord, PyTree]:

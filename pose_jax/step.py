@@ -74,12 +74,13 @@ def make_train_step(
             found, new = net.apply(variables, batch["image"], **how)
             values, terms = jax.vmap(loss, PER_SAMPLE)(found, *of_batch(targets, batch))
             terms = jax.tree.map(jnp.mean, {"loss": values, **terms})
-            return terms["loss"], (terms, new["batch_stats"])
+            # The error bar moves its own layer alone, and drops no learning rate.
+            bar = terms.get("error_bar", 0.0)
+            return terms["loss"] + bar, (terms, new["batch_stats"])
 
-        gradient = jax.grad(mean_loss, has_aux=True)
-        gradients, (metrics, batch_stats) = gradient(state.params)
+        gradients, found = jax.grad(mean_loss, has_aux=True)(state.params)
         gradients, metrics, batch_stats = jax.lax.pmean(
-            (gradients, metrics, batch_stats), axis_name=axis_name
+            (gradients, *found), axis_name=axis_name
         )
         metrics["learning_rate"] = rate(state)
         metrics["gradient_norm"] = optax.tree.norm(gradients)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 import losses
+from pose_jax.error_bar import centred_variance
 from pose_jax.loss import MODES, DepthTarget, Dictionary, matching_weight
 from runtime.teacher_file import TeacherFile
 
@@ -103,9 +104,11 @@ def _table(
     axis = np.cross(camera[..., 0], camera[..., 1])
     depth = np.einsum("npc,nc->np", shape.reshape(len(shape), -1, 3), axis)
     table = _counting(depth, said["labelled"])
-    if chosen.needs_posterior:
+    if chosen.needs_posterior or teacher.has_posterior(split):
         posterior = teacher.posterior(split, sample_ids)
         covariance: Any = posterior["covariance"]
+        variance: Any = centred_variance(covariance, said["labelled"])
+        table = table._replace(expected=posterior["depth"], variance=variance)
         if chosen.label == "em":
             table = table._replace(depth=posterior["depth"])
         if chosen.weighting == "certainty":

@@ -98,6 +98,10 @@ class TeacherFile:
         camera = arrays["camera"]
         return arrays | {"camera": camera if self.depth_sign == 1 else flip * camera}
 
+    def has_posterior(self, name: str) -> bool:
+        """Whether :meth:`posterior` gives one."""
+        return (self.folder / name / "depth.npy").exists()
+
     def posterior(
         self, name: str, sample_ids: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
@@ -106,7 +110,7 @@ class TeacherFile:
         Raises:
             ValueError: the teacher has none, or of other samples.
         """
-        if not (self.folder / name / "depth.npy").exists():
+        if not self.has_posterior(name):
             raise ValueError(
                 f"{self.folder / name} holds no posterior of the depth: only a teacher "
                 "that the EM guides (config.teacher.em.guide_fraction > 0), trained in "

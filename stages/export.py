@@ -74,7 +74,7 @@ def about(estimator: PoseEstimator) -> dict[str, Any]:
         "outputs": {
             "pose": "(N, P, 3): x right, y down, z away from the camera; [-1, 1] "
             "across the crop in x and y, depth in the same unit",
-            "spread": "(N, P, 3): standard deviation of the heat map, same unit",
+            "spread": "(N, P, 3): standard deviation of the error, same unit",
         },
         "skeleton": record.skeleton.to_dict(),
         "mode": record.mode,

@@ -41,11 +41,10 @@ UNITS_MM = {
     "keypoints_3d_mm": "keypoints_3d in millimetres, from the length that was given: "
     "the same body, or bodies of one size, in all pictures",
 }
-SPREADS = {
-    "heat": "standard deviations are those of the heat map; not a calibrated error",
-    "mirror": "standard deviations are those of the poses of the picture and of its "
-    "mirror image, whose mean is the pose; not a calibrated error",
-}
+SPREAD = (
+    "standard deviations are those of the error in pictures like those of the "
+    "training: 95 of 100 joints lie within 1.96 of them"
+)
 
 
 class Predictions:

@@ -26,7 +26,7 @@ from runtime.progress import progress
 from stages.boxes import Picture, Source, find_sources, pictures_of
 from stages.drawings import FILM, LONGEST, Body, View
 from stages.metric import parse_length
-from stages.poses import NAMES, SPREADS, Predictions
+from stages.poses import NAMES, SPREAD, Predictions
 from view.plot3d import encode_jpeg
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -81,14 +81,13 @@ def _write(
     looks = options.viewer_samples > 0
     cutter = Cutter(estimator, rates, overlays=options.overlays, looks=looks)
     record = estimator.record
-    spread = SPREADS["mirror" if estimator.mirror else "heat"]
     student = {"mode": record.mode, "net": record.net}
     with (
         ThreadPoolExecutor(THREADS) as pool,
         Predictions(
             folder,
             record.skeleton,
-            about={"spread": spread, "student": student},
+            about={"spread": SPREAD, "student": student},
             expected=total,
             overlays=options.overlays,
             viewer_samples=options.viewer_samples,

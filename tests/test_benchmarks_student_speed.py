@@ -41,6 +41,8 @@ def torch_arrays(variables):
     found = {}
     for path, value in flax.traverse_util.flatten_dict(dict(variables)).items():
         collection, part, *rest = path
+        if "error_bar" in rest:  # which the peer has not
+            continue
         name = torchvision_key((collection, *rest))
         if part == "head" and not name.startswith("final"):
             layer, leaf = name.split(".")  # deconv1.weight, bn1.running_mean

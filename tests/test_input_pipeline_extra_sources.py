@@ -82,7 +82,8 @@ def test_incomplete_skeletons_get_the_2d_loss_alone(run, mode):
     pose = jnp.asarray(np.random.default_rng(0).normal(size=(48, 17, 3)), jnp.float32)
 
     def total(pose):
-        said = Prediction(pose[..., :2], pose[:, None, :, 2], pose, pose[:, None])
+        spread = jnp.ones_like(pose)[:, None]
+        said = Prediction(pose[..., :2], pose[:, None, :, 2], spread, pose[:, None])
         return loss(said, *of_batch(table, batch))[0].sum()
 
     gradient = jax.grad(total)(pose)

@@ -138,7 +138,8 @@ def test_missing_landmarks_have_no_share_in_the_2d_loss(run, mode):
     pose = jnp.asarray(rng.normal(size=(count, P, 3)), jnp.float32)
 
     def total(pose):
-        said = Prediction(pose[..., :2], pose[:, None, :, 2], pose, pose[:, None])
+        spread = jnp.ones_like(pose)[:, None]
+        said = Prediction(pose[..., :2], pose[:, None, :, 2], spread, pose[:, None])
         return loss(said, *of_batch(table, batch))[0].sum()
 
     gradient = np.asarray(jax.grad(total)(pose))

@@ -49,22 +49,12 @@ def test_pixels_follow_from_the_box(estimator):
     assert ((poses.scores > 0) & (poses.scores <= 1)).all()
 
 
-def test_the_spread_of_the_heat_is_told_in_pixels(estimator):
+def test_the_spread_is_told_in_pixels(estimator):
     picture = np.asarray(tiny.noise(64, 64))
     poses = estimator([picture], [[8.0, 8.0, 32.0, 16.0]])
     np.testing.assert_allclose(poses.keypoints_3d_std, 20 * poses.spread, rtol=1e-6)
     np.testing.assert_array_equal(poses.keypoints_std, poses.keypoints_3d_std[..., :2])
-    # Eight cells across the patch: never less than the spread within one of them,
-    # and never more than that of all the heat at the two ends.
-    cell = 2 / tiny.NET["heatmap_size"]
-    assert (poses.spread >= cell / np.sqrt(12) - 1e-6).all()
-    assert (poses.spread <= 1).all()
-
-
-def test_an_untrained_head_spreads_its_heat_evenly(estimator):
-    spread = estimator(pictures(1)).spread
-    even = np.sqrt(1 / 3)  # of the uniform distribution on [-1, 1]
-    np.testing.assert_allclose(spread, even, rtol=0.05)
+    assert (poses.spread > 0).all()
 
 
 def test_the_poses_are_those_of_the_network_that_was_trained(workdir, estimator):
@@ -138,12 +128,15 @@ def test_with_its_mirror_image_a_pose_is_symmetric(workdir, estimator):
     here, there = mirrored([picture, picture[:, ::-1]]).pose
     swap = tiny.SKELETON.flip_permutation
     np.testing.assert_allclose(there[swap] * [-1, 1, 1], here, atol=1e-6)
-    first, second = estimator([picture, picture[:, ::-1]]).pose
+    found = estimator([picture, picture[:, ::-1]])
+    (first, second), (one, other) = found.pose, found.spread
     second = second[swap] * [-1, 1, 1]
     np.testing.assert_allclose(here, (first + second) / 2, atol=1e-6)
+    # The mixture of both, whose mean depths say nothing.
+    first, second = (x - x.mean(axis=0) * [0, 0, 1] for x in (first, second))
+    variance = np.var([first, second], axis=0) + (one**2 + other[swap] ** 2) / 2
     spread = mirrored([picture]).spread[0]
-    wanted = np.std([first, second], axis=0, ddof=1)
-    np.testing.assert_allclose(spread, wanted, atol=1e-6)
+    np.testing.assert_allclose(spread, np.sqrt(variance), rtol=1e-5)
 
 
 # --- loading -----------------------------------------------------------------------

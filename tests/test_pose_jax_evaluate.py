@@ -127,13 +127,16 @@ def test_predictions_come_back_in_row_order(tiny_net):
     net = record.make_net()
     state = init_state(net, jax.random.key(1), image_size=tiny.SIZE, learning_rate=1e-3)
     made = list(tiny.val_batches(W, batch_size=4))
-    pose = evaluate.predict(record, state, reversed(made), 11, num_devices=4)
+    pose, spread = evaluate.predict(
+        record, state, reversed(made), 11, num_devices=4
+    ).swapaxes(0, 1)
     images = jax.numpy.asarray(made[1]["image"])
     wanted = net.apply(state.variables, images, train=False)
     np.testing.assert_allclose(pose[4:8], wanted, atol=1e-5)
-    twice = evaluate.predict(record, state, made, 11, mirror=True)
+    assert (spread == 1).all()  # which the network says of all
+    twice = evaluate.predict(record, state, made, 11, mirror=True)[:, 0]
     flipped = [{**b, "image": b["image"][:, :, ::-1]} for b in made]
-    other = evaluate.predict(record, state, flipped, 11)
+    other = evaluate.predict(record, state, flipped, 11)[:, 0]
     other = other[:, tiny.SKELETON.flip_permutation] * [-1, 1, 1]
     np.testing.assert_allclose(twice, (pose + other) / 2, atol=1e-5)
     with pytest.raises(ValueError, match="no batch holds row 8 of 11"):
@@ -179,8 +182,9 @@ def test_a_mode_trains_and_is_scored(config, data, workdir, tiny_net, mode):
         assert results[split]["count"] == count
         assert results[split]["mpjpe_mm"] > 0
         assert results[split]["annotated_xy"]["pa_mpjpe_mm"] > 0
+        assert set(results[split]["error_bar"]["95"]) == set("xyz")
         with np.load(folder / f"predictions_{split}.npz") as saved:
-            assert saved["pose"].shape == (count, 17, 3)
+            assert saved["pose"].shape == saved["spread"].shape == (count, 17, 3)
             assert saved["sample_ids"].shape == (count,)
     about = results["student"]
     assert about["reads_3d"] == (mode == "supervised")

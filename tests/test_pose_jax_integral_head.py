@@ -117,15 +117,38 @@ def test_head_doubles_per_transposed_convolution_and_counts_its_parameters():
     found, variables = jax.eval_shape(
         lambda x: head.init_with_output(jax.random.key(0), x, train=False), features
     )
-    assert found.spread.shape == (2, 17, 3)
+    assert found.spread.shape == (2, 1, 17, 3)
     assert found.depths.shape == (2, 1, 17)
     assert found.log_heat.shape == (2, 64, 64, 17)
     params = variables["params"]
     assert params["deconv1"]["kernel"].shape == (4, 4, 2048, 256)
     assert params["final"]["kernel"].shape == (1, 1, 256, 17 * 64)
+    bars = params.pop("error_bar")
+    assert sum(leaf.size for leaf in jax.tree.leaves(bars)) == 17 * (9 + 3)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     kernels = 16 * 256 * (2048 + 256 + 256) + 256 * 17 * 64
     assert count == kernels + 3 * 2 * 256 + 17 * 64
+
+
+def widths(modes, joints):
+    """An error bar that is the width of the heat."""
+    kernel = jnp.broadcast_to(jnp.eye(3), (modes, joints, 3, 3))
+    return {"kernel": kernel, "bias": jnp.zeros((modes, joints, 3))}
+
+
+def test_nothing_but_its_own_layer_learns_from_the_error_bar():
+    head = LocationHead(num_joints=2, num_depths=2, yaw_classes=3)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 5)), jnp.float32)
+    coarse = x[:, ::2, ::2]
+    params = head.init(jax.random.key(0), (x, coarse), train=False)["params"]
+
+    def total(params, x):
+        return head.apply({"params": params}, (x, coarse), train=False).spread.sum()
+
+    own, of_x = jax.jit(jax.grad(total, argnums=(0, 1)))(params, x)
+    assert not np.any(of_x)
+    moved = {name for name, leaf in own.items() if any(map(np.any, leaf.values()))}
+    assert moved == {"error_bar"}
 
 
 def test_channels_are_joint_major():
@@ -136,9 +159,9 @@ def test_channels_are_joint_major():
     variables = jax.eval_shape(init, jax.random.key(0), x)
     bias = jnp.zeros(12).at[1 * 4 + 3].set(50.0)
     final = {"kernel": jnp.zeros((1, 1, 5, 12)), "bias": bias}
-    assert set(variables["params"]) == {"final"}
+    assert set(variables["params"]) == {"final", "error_bar"}
     apply = jax.jit(functools.partial(head.apply, train=False))
-    found = apply({"params": {"final": final}}, x)
+    found = apply({"params": {"final": final, "error_bar": widths(1, 3)}}, x)
     expected = jnp.zeros((1, 3, 3)).at[0, 1, 2].set(0.75)
     np.testing.assert_allclose(found.pose, expected, atol=1e-6)
     np.testing.assert_allclose(found.log_heat, -np.log(4), rtol=1e-5)  # even in x, y
@@ -160,6 +183,7 @@ def test_a_map_of_depth_is_averaged_under_the_heat():
         "facing": {"kernel": facing.reshape(2, 6)},
         # The coarse features are 10: log 3 for class 0, so p = (3/4, 1/4).
         "yaw": {"kernel": jnp.asarray([[np.log(3.0), 0.0]]), "bias": jnp.zeros(2)},
+        "error_bar": widths(2, 1),
     }
     coarse = jnp.full((1, 1, 1, 1), 10.0)
     found = jax.jit(functools.partial(head.apply, train=False))(
@@ -169,5 +193,10 @@ def test_a_map_of_depth_is_averaged_under_the_heat():
     np.testing.assert_allclose(found.xy, [[[0.0, 0.25]]], atol=1e-6)
     np.testing.assert_allclose(found.depths[0, 0], [0.75], rtol=1e-6)
     np.testing.assert_allclose(found.depths[0, 1], [5.0 + 0.25 * 2.0], rtol=1e-6)
-    np.testing.assert_allclose(found.spread[0, 0, 2], np.sqrt(0.75 * 0.25), rtol=1e-3)
+    depths = [np.sqrt(0.75 * 0.25), 1e-4]  # the second is the same everywhere
+    np.testing.assert_allclose(found.spread[0, :, 0, 2], depths, rtol=1e-3)
+    # Half a cell in x beside that within one of the two cells; in y 3/4 to 1/4.
+    within = 1 / 12
+    across = np.sqrt([0.25 + within, 0.75 * 0.25 + within])
+    np.testing.assert_allclose(found.spread[0, :, 0, :2], [across] * 2, rtol=1e-5)
     np.testing.assert_allclose(found.yaw, [[np.log(3.0), 0.0]], rtol=1e-6)

@@ -71,12 +71,17 @@ def target_of(D, M, phi, W, labelled=ALL):
     return target, Dictionary(D, losses.dictionary_gram(D))
 
 
+def said(xy, depths):
+    """What a network says, with an even heat map."""
+    return Prediction(xy, depths, jnp.ones((*depths.shape, 3)), jnp.zeros((2, 2, P)))
+
+
 def pose_loss(pose, keypoints, labelled, flip, scale, target, dictionary, **how):
     """`student_loss` of one mode, given a pose."""
     mode, weight = how.pop("mode"), how.pop("depth_weight")
     of_depth = functools.partial(depth_loss, code_l1_weight=how.pop("code_l1_weight"))
     return student_loss(
-        Prediction(pose[:, :2], pose[None, :, 2], pose, jnp.zeros((2, 2, P))),
+        said(pose[:, :2], pose[None, :, 2]),
         *(keypoints, labelled, flip, scale, (target,), (dictionary,)),
         depth_weights={mode: weight},
         depth_loss=of_depth,
@@ -287,15 +292,36 @@ def test_the_matching_weight_makes_the_gradients_equal():
     np.testing.assert_allclose(float(weight), ratio, rtol=0.05)
 
 
+def test_the_error_bar_follows_the_picture():
+    """A mirrored one errs as much, one twice as large twice as much."""
+    D, M, phi, W, z = sample(7)
+    target, dictionary = target_of(D, M, phi, W)
+    rng = np.random.default_rng(8)
+    variance = jnp.asarray(rng.uniform(0.01, 0.1, P), jnp.float32)
+    target = target._replace(expected=target.depth[::-1], variance=variance)
+    pose = np.concatenate([W + 0.1 * rng.normal(size=W.shape), z[:, None]], 1)
+
+    def bar(pose, W, **how):
+        _, terms, _ = loss_at(np.float32(pose), W, target, dictionary, **how)
+        # Less log b of deviations of 1.
+        return float(terms["error_bar"]) + 3 * P * np.log(2) / 2
+
+    plain = bar(pose, W)
+    mirror = np.array([-1, 1, 1], np.float32)
+    mirrored = bar(pose[PERM] * mirror, W[PERM] * mirror[:2], flip=True)
+    np.testing.assert_allclose(mirrored, plain, rtol=1e-5)
+    enlarged = bar(2 * pose, 2 * W, scale=2.0)
+    np.testing.assert_allclose(enlarged, 2 * plain, rtol=1e-5)
+    assert plain > bar(np.concatenate([W, z[:, None]], 1), W)
+
+
 def test_modes_that_share_a_network_add_their_depths():
     D, M, phi, W, z = sample(6)
     target, dictionary = target_of(D, M, phi, W)
     first, second = (np.concatenate([W, x[:, None]], 1) for x in (z, z[::-1]))
     how = {"xy_weight": 1.0, "heat_weight": 0.0, "permutation": PERM}
     both, terms = student_loss(
-        Prediction(
-            jnp.asarray(W), jnp.asarray([z, z[::-1]]), jnp.zeros((P, 3)), jnp.zeros(())
-        ),
+        said(jnp.asarray(W), jnp.asarray([z, z[::-1]])),
         *(jnp.asarray(W), ALL, jnp.asarray(False), jnp.ones(())),
         *((target, target), (None, dictionary)),
         depth_weights={"weaksup_bs": 0.5, "distill": 0.25},
@@ -306,7 +332,7 @@ def test_modes_that_share_a_network_add_their_depths():
     l1 = loss_at(first, W, target)[0]
     eq14 = loss_at(second, W, target, dictionary, loss="eq14")[0]
     np.testing.assert_allclose(both, 0.5 * l1 + 0.25 * eq14, rtol=1e-5)
-    assert set(terms) == {"xy", "depth_weaksup_bs", "depth_distill"}
+    assert set(terms) == {"xy", "depth_weaksup_bs", "depth_distill", "error_bar"}
 
 
 def test_a_mode_is_a_label_a_loss_and_a_weighting():

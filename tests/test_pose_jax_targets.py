@@ -71,6 +71,8 @@ def test_labels_and_weights_of_every_mode(tables, teacher, landmarks):
         label = {"teacher": own, "em": posterior["depth"]}[MODES[mode].label]
         np.testing.assert_allclose(table.depth, label, atol=1e-5)
         np.testing.assert_array_equal(table.labelled, landmarks["train"].labelled)
+        np.testing.assert_allclose(table.expected, posterior["depth"], rtol=1e-6)
+        assert (table.variance > 0).all()
         assert table.weight.mean() == pytest.approx(1.0, rel=1e-5)
     trust = 1 / (said["residual"] + 0.1)
     weight = tables["weaksup_residual"].samples.weight
@@ -86,7 +88,8 @@ def test_the_distance_is_that_of_the_labelled_joints(tables, teacher, mode):
     z = np.random.default_rng(3).normal(size=tiny.P).astype(np.float32)
     target = jax.tree.map(jnp.asarray, tables[mode].rows(4))
     pose = jnp.zeros((tiny.P, 3)).at[:, 2].set(z)
-    said = Prediction(pose[:, :2], pose[None, :, 2], pose, pose[None])
+    spread = jnp.ones_like(pose)[None]
+    said = Prediction(pose[:, :2], pose[None, :, 2], spread, pose[None])
     _, terms = tiny.make_loss(mode)(
         *(said, pose[:, :2], target.labelled, jnp.asarray(False), jnp.ones(())),
         *((target,), (None,)),

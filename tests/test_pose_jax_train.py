@@ -12,8 +12,9 @@ import tiny_student as tiny
 from jax._src import array
 
 from pose_jax import train
+from pose_jax.model import PoseNet
 from pose_jax.optimizer import make_optimizer
-from pose_jax.state import Plateau
+from pose_jax.state import Plateau, init_state
 from runtime import stopping
 from runtime.checkpoints import Checkpoints
 from runtime.devices import AXIS, DataParallel
@@ -205,7 +206,7 @@ def test_the_losses_fall_and_the_validation_agrees(table):
         eval_every=60,
         log_every=30,
     )
-    assert [set(s) for s in scores] == [{"loss", "xy", "depth"}] * 3
+    assert [set(s) for s in scores] == [{"loss", "xy", "depth", "error_bar"}] * 3
     assert scores[-1]["xy"] < 0.7 * scores[0]["xy"]
     assert scores[-1]["depth"] < scores[0]["depth"]
     for s in scores:
@@ -274,6 +275,50 @@ def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
     assert [line["step"] for line in lines("cut")] == [2, 3, 4, 6, 8]
 
 
+def test_the_pyramid_resumes_and_is_shared_by_devices(table, tmp_path):
+    """With two depths, yaw and Muon, as the quickstart trains it."""
+    (targets,), W = table
+    fields = {"network": "pyramid", "width": 0.0625, "yaw_classes": 4, "num_depths": 2}
+    net = PoseNet(tiny.P, axis_name=AXIS, **fields)
+    loss = functools.partial(
+        tiny.make_loss("distill").func,
+        **tiny.make_loss("distill").keywords
+        | {"depth_weights": {"distill": 0.5, "weaksup_bs": 0.5}, "heat_weight": 0.1},
+    )
+    how = {"rate": lambda state: 1e-3, "optimizer": make_optimizer("muon")}
+    step = train.make_train_step(net, loss, **how, axis_name=AXIS)
+    key = jax.random.key(0)
+    sizes = {"image_size": tiny.SIZE, "learning_rate": 1e-3, "optimizer": "muon"}
+    first = jax.tree.map(np.asarray, init_state(net, key, **sizes))
+
+    def trained(stop, placed, folder):
+        with Checkpoints(folder) as checkpoints:
+            _, state = checkpoints.restore_latest(first) or (0, first)
+            made = tiny.batches(W, batch_size=BATCH, start_step=int(state.step))
+            return train.fit(
+                jax.tree.map(np.copy, state),
+                made,
+                (targets, targets),
+                step=placed,
+                num_steps=stop,
+                checkpoints=checkpoints,
+            )
+
+    two = DataParallel(step, num_devices=2)
+    whole = trained(4, two, tmp_path / "whole")
+    trained(2, two, tmp_path / "cut")
+    resumed = trained(4, two, tmp_path / "cut")
+    np.testing.assert_array_equal(tiny.flat(whole), tiny.flat(resumed))
+    one = trained(1, DataParallel(step, num_devices=1), tmp_path / "one")
+    shared = trained(1, two, tmp_path / "shared")
+    ours, theirs = tiny.flat(shared.batch_stats), tiny.flat(one.batch_stats)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    # Of Muon's first step the size is given, not that of the gradient.
+    ours, theirs = tiny.flat(shared.params), tiny.flat(one.params)
+    assert np.abs(ours - theirs).mean() < 2e-5
+    assert np.abs(tiny.flat(one.params) - tiny.flat(first.params)).mean() > 1e-4
+
+
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
     table, tmp_path
 ):
@@ -286,7 +331,9 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
             yield batch
 
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(ValueError, match=r"step 6: loss nan.*step 4 in .* is kept"):
+        with pytest.raises(
+            ValueError, match=r"step 6: .*loss nan.*step 4 in .* is kept"
+        ):
             run(
                 table,
                 num_steps=20,

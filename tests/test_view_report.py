@@ -235,6 +235,17 @@ def test_the_error_of_each_joint_is_told():
     assert report.joints_section(RESULTS, H36M_17) == ""
 
 
+def test_error_bars_say_what_they_cover():
+    assert report.error_bars_section(RESULTS) == ""
+    without_3d = {"95": {"x": 0.941, "y": 0.952}, "rank correlation": {"x": 0.61}}
+    text = report.error_bars_section(
+        {"student_distill": {"val": {"error_bar": without_3d}}}
+    )
+    cells = re.findall(r"<td>([^<]*)</td>", text)
+    assert cells == ["Distilled", "0.941", "0.952", "–", "0.610", "–", "–"]
+    assert "95 %" in text
+
+
 def test_lines_can_be_seen():
     """At least 3:1 against the card, on the light and on the dark page."""
     css = (Path(report.__file__).parent / "report.css").read_text("utf-8")

@@ -196,7 +196,7 @@ class TinyNet(nn.Module):
 
     def pose_and_spread(self, images, train):
         found = self.predict(images, train)
-        return found.pose, found.spread
+        return found.pose, found.spread[:, 0]
 
     @nn.compact
     def predict(self, images, train):
@@ -208,7 +208,8 @@ class TinyNet(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(0.01), shape)
         pose = jnp.tanh(x @ kernel).reshape(-1, self.num_joints, 3)
         xy, z = pose[..., :2], pose[..., 2]
-        return Prediction(xy, z[:, None], jnp.ones_like(pose), jnp.ones_like(pose))
+        spread = jnp.ones_like(pose)[:, None]
+        return Prediction(xy, z[:, None], spread, jnp.ones_like(pose))
 
 
 @functools.cache

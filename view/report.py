@@ -64,7 +64,10 @@ _DEFINITIONS = {
 }
 _SIDE = 192  # of the pictures with a prediction drawn in, pixels
 # Curves that tell how fast a training runs, not how far it has come.
-_HIDDEN = ("learning_rate", "steps_per_second", "data_wait", "gradient_norm")
+_HIDDEN = (
+    *("learning_rate", "steps_per_second", "data_wait", "gradient_norm"),
+    *("error_bar", "val_error_bar"),  # no parts of the loss
+)
 
 
 def write_report(
@@ -104,6 +107,7 @@ def write_report(
         _viewer(prepared, skeleton),
         results_section(results),
         joints_section(results, skeleton),
+        error_bars_section(results),
         curves_section(curves),
         _environment(results, made or {}),
     ]
@@ -459,6 +463,40 @@ def joints_section(results: Mapping[str, Any], skeleton: Skeleton) -> str:
         "<h2>Joints</h2><div class='card'><h3>Error of each joint on the validation "
         "set <span class='soft'>(mm after the similarity of PA-MPJPE)</span></h3>"
         f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def error_bars_section(results: Mapping[str, Any]) -> str:
+    """How many errors of the validation set lie within what the students promise."""
+    found = {
+        name: bars
+        for name, record in results.items()
+        if isinstance(record, Mapping)
+        and (bars := (record.get("val") or {}).get("error_bar"))
+    }
+    if not found:
+        return ""
+    columns = {key: None for bars in found.values() for key in bars}
+    axes = [(key, axis) for key in columns for axis in "xyz"]
+    groups = "".join(
+        f"<th class='group split' colspan='3'>{key if key[0] == 'r' else f'{key} %'}"
+        "</th>"
+        for key in columns
+    )
+    head = "".join(f"<th class='{'split' * (a == 'x')}'>{a}</th>" for _, a in axes)
+    body = ""
+    for name, bars in found.items():
+        values = [bars.get(key, {}).get(axis) for key, axis in axes]
+        cells = ("–" if v is None else f"{v:.3f}" for v in values)
+        body += f"<tr><td>{html.escape(_label(name))}</td>"
+        body += "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return (
+        "<h2>Error bars</h2><div class='card'><h3>Share of the joints of the "
+        "validation set within the intervals <span class='soft'>(x and y: from the "
+        "landmarks; z: from the true depth, about the middle of the body), and rank "
+        "correlation of standard deviation and error</span></h3>"
+        "<table><thead><tr><th></th>"
+        f"{groups}</tr><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
