@@ -60,5 +60,5 @@ def test_tracks_have_an_even_rate(tmp_path):
 
 def test_a_case_is_named_by_what_it_adds():
     assert lift.name_of(flags()) == ""
-    name = lift.name_of(flags("--noise=.02", "--tracks", "--any-rotation"))
-    assert name == "noise 2%, tracks, any rotation"
+    name = lift.name_of(flags("--noise=.02", "--tracks"))
+    assert name == "noise 2%, tracks"

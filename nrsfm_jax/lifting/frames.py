@@ -1,0 +1,150 @@
+"""One batch of frames on its way to 3D: outliers, posterior, network, camera."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from nrsfm_jax.lifting import cameras, hidden
+from nrsfm_jax.lifting.batches import groups_of, repeated
+from nrsfm_jax.lifting.patches import Patches, far_joints, patches_of
+from nrsfm_jax.lifting.posterior import PoseGiven, poses_given
+from nrsfm_jax.lifting.prior import EXACT, Prior
+from nrsfm_jax.lifting.records import Landmarks, Setting, take
+
+# Posterior share of the views in any rotation from which on views in between count.
+_FREE = 0.5
+
+
+class Frames(NamedTuple):
+    """Frames on their way to 3D, patch units; depths as trained."""
+
+    patches: Patches
+    outlier: Bool[np.ndarray, "n p"]
+    given: PoseGiven
+    image: Float[np.ndarray, "n p 2"]  # in the frame of W
+    m: Float[np.ndarray, "n p"]  # depth, half of it the network's
+    C: Float[np.ndarray, "n p p"]  # covariance of the depth
+    apart: Float[np.ndarray, " n"]  # mean square of what network and shapes differ by
+    factor: Float[np.ndarray, "n p"]  # by which a near camera was corrected for
+
+
+def frames_of(prior: Prior, landmarks: Landmarks, setting: Setting) -> Frames:
+    """All that is done to each frame by itself but the bones."""
+    xy, labelled, doubt = landmarks
+    outlier = outliers_of(prior, landmarks, setting.level)
+    patches = patches_of(xy, labelled & ~outlier, padding=prior.padding)
+    frames = posed(prior, patches, outlier, doubt, setting.level)
+    if setting.focal is None:
+        return frames
+    moved, factor = corrected(prior, frames, setting.focal, setting.principal)
+    patches = patches_of(moved, patches.labelled, padding=prior.padding)
+    again = posed(prior, patches, outlier, doubt, setting.level)
+    return again._replace(factor=factor)
+
+
+def posed(
+    prior: Prior,
+    patches: Patches,
+    outlier: Bool[np.ndarray, "n p"],
+    doubt: Float[np.ndarray, "n p"],
+    level: float,
+) -> Frames:
+    """Posterior and network."""
+    given = given_by(prior, patches, doubt, level)
+    n, P = patches.labelled.shape
+    exact = patches.labelled & (level <= EXACT)
+    image = np.where(exact[..., None], patches.W, given.image)
+    m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
+    if not prior.adapted:  # the network has not seen what the shapes have
+        other = network_depth(prior, image, patches.labelled)
+        m, apart = (m + other) / 2, np.mean(np.square((m - other) / 2), axis=1)
+    C = np.asarray(given.covariance).reshape(n, P, 3, P, 3)[:, :, 2, :, 2]
+    return Frames(patches, outlier, given, image, m, C, apart, np.ones((n, P)))
+
+
+def corrected(
+    prior: Prior,
+    frames: Frames,
+    focal: float,
+    principal: Float[np.ndarray, " 2"],
+) -> tuple[Float[np.ndarray, "n p 2"], Float[np.ndarray, "n p"]]:
+    """The landmarks without perspective, see `cameras`."""
+    patches = frames.patches
+    scale = patches.half_side[:, None]
+    xy = patches.W * scale[..., None] + patches.mean[:, None]
+    z = prior.teacher.depth_sign * frames.m * scale
+    return cameras.as_weak_perspective(xy, z, focal, principal)
+
+
+def outliers_of(
+    prior: Prior, landmarks: Landmarks, level: float
+) -> Bool[np.ndarray, "n p"]:
+    """Landmarks that are not believed, see `hidden`."""
+    xy, labelled, doubt = landmarks
+    far = far_joints(xy, labelled, prior.reach)
+    patches = patches_of(xy, labelled & ~far, padding=prior.padding)
+    found = hidden.find_outliers(
+        prior.pairs,
+        prior.terms(max(level, prior.least)),
+        patches,
+        filled(prior, patches, doubt, level),
+        prior.variance(doubt, level),
+        hidden.price(np.clip(hidden.OUTLIERS * doubt, 0.01, 0.5)),
+    )
+    return far | found
+
+
+def filled(
+    prior: Prior, patches: Patches, doubt: Float[np.ndarray, "n p"], level: float
+) -> Float[np.ndarray, "n p 2"]:
+    """The landmarks with a guess of the missing ones, centred over all joints."""
+    W = np.array(patches.W)
+    rows = np.flatnonzero(~patches.labelled.all(1))
+    if len(rows):
+        some = take(patches, rows)
+        image = given_by(prior, some, doubt[rows], level).image
+        W[rows] = np.where(some.labelled[..., None], some.W, image)
+    return W - W.mean(1, keepdims=True)
+
+
+def given_by(
+    prior: Prior, patches: Patches, doubt: Float[np.ndarray, "n p"], level: float
+) -> PoseGiven:
+    """The posterior of any frames."""
+    variance, turned = prior.variance(doubt, level), False
+    terms = prior.terms(max(level, prior.least))
+    n, P, _ = patches.W.shape
+    shapes = (n, P, 3), (n, P, 2), (n, 3 * P, 3 * P), (n,), (n,), (n,)
+    out = PoseGiven(*(np.zeros(shape, np.float32) for shape in shapes))
+    out.covariance[:] = np.eye(3 * P)
+    every = np.flatnonzero(patches.labelled.any(1))
+    while len(every):
+        for part, gaps in groups_of(patches.labelled[every]):
+            rows = every[part]
+            own = (patches.W, patches.labelled, variance)
+            own = (jnp.asarray(x[rows]) for x in own)
+            found = poses_given(prior.pairs, terms, *own, gaps=gaps, turned=turned)
+            for array, values in zip(out, jax.device_get(found), strict=True):
+                array[rows] = values
+        # What lies or hangs is looked at once more, from views in between.
+        every = every[:0] if turned else np.flatnonzero(out.free > _FREE)
+        turned = True
+    return out
+
+
+def network_depth(
+    prior: Prior, W: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"]
+) -> Float[np.ndarray, "n p"]:
+    """As trained, 0 on average."""
+    teacher = dataclasses.replace(prior.teacher, depth_sign=1)
+    rows = repeated(len(W))
+    W = (W - W.mean(1, keepdims=True))[rows]
+    said = teacher.reconstruct(W, labelled[rows], rows)
+    depth = said.poses(teacher.dictionary)[..., 2][: len(labelled)]
+    return depth - depth.mean(1, keepdims=True)

@@ -1,0 +1,87 @@
+"""What is known before the first new landmark: shapes, network, training landmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from nrsfm_jax.em import GaussianMixture
+from nrsfm_jax.em.gaussians import PairTerms
+from nrsfm_jax.lifting.looser import Looser, as_fitted, looser, terms_of
+from nrsfm_jax.lifting.patches import least_box
+from nrsfm_jax.teacher import Teacher
+
+# Of the landmarks, patch units. The least that depth is estimated with, because the
+# error of shapes that were fitted to others is like noise, and with shapes that were
+# fitted to the same landmarks; and above which level the landmarks as expected are
+# better than as given.
+LEAST_NOISE, LEAST_ADAPTED, EXACT = 0.02, 0.01, 0.01
+# Training samples to compare with.
+COMPARED = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prior:
+    """A teacher as lifting uses it.
+
+    Attributes:
+        shapes: of the EM.
+        teacher: the network.
+        padding: side of the crop over the longer side of the landmarks' box.
+        W: (M, P, 2) training landmarks, centred, patch units.
+        labelled: (M, P) which of them are known.
+        adapted: whether ``shapes`` were fitted to the landmarks to be lifted as well.
+    """
+
+    shapes: GaussianMixture
+    teacher: Teacher
+    padding: float
+    W: Float[np.ndarray, "m p 2"]
+    labelled: Bool[np.ndarray, "m p"]
+    adapted: bool = False
+
+    @property
+    def least(self) -> float:
+        """The noise that depth is estimated with at least, patch units."""
+        return LEAST_ADAPTED if self.adapted else LEAST_NOISE
+
+    def variance(
+        self, doubt: Float[np.ndarray, "n p"], level: float
+    ) -> Float[np.ndarray, "n p"]:
+        """Of each landmark's noise, at a level for all."""
+        return np.maximum(doubt * level**2, self.least**2).astype(np.float32)
+
+    @functools.cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """The bones."""
+        return tuple((int(a), int(b)) for a, b in self.teacher.skeleton["edges"])
+
+    @functools.cached_property
+    def pairs(self) -> Looser:
+        """The looser shapes; as fitted where that was to the landmarks themselves."""
+        return as_fitted(self.shapes) if self.adapted else looser(self.shapes)
+
+    @functools.cached_property
+    def _kept(self) -> dict[float, PairTerms]:
+        return {}
+
+    def terms(self, noise: float) -> PairTerms:
+        """Of all pairs at a noise level; the last three levels are kept."""
+        if noise not in self._kept:
+            terms = terms_of(self.pairs, jnp.float32(noise))
+            for level in list(self._kept)[:-2]:
+                del self._kept[level]
+            self._kept[noise] = jax.block_until_ready(terms)
+        return self._kept[noise]
+
+    @functools.cached_property
+    def reach(self) -> float:
+        """The least that a training sample's box shrinks to without one joint."""
+        some = slice(COMPARED)
+        shrunk = least_box(self.W[some], self.labelled[some])[1]
+        return 0.8 * float(np.quantile(shrunk, 0.005))

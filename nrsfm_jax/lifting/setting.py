@@ -1,0 +1,133 @@
+"""Noise, inflation and focal length: given, or the likeliest for some of the frames."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nrsfm_jax.lifting import cameras, hidden
+from nrsfm_jax.lifting.batches import repeated
+from nrsfm_jax.lifting.frames import Frames, corrected, filled, frames_of, given_by
+from nrsfm_jax.lifting.patches import far_joints, patches_of
+from nrsfm_jax.lifting.prior import EXACT, Prior
+from nrsfm_jax.lifting.records import Landmarks, Setting, take
+
+# Levels of noise that are tried, patch units.
+LEVELS = (0.01, 0.02, 0.04, 0.08, 0.16)
+# The least and the greatest factor of the standard deviations.
+INFLATION = (1.1, 2.0)
+# Frames to choose by; fewer than the second choose nothing.
+_CHOSEN, _FEWEST = 150, 10
+
+
+def choose_setting(
+    prior: Prior,
+    landmarks: Landmarks,
+    noise: float | None,
+    focal: float | None,
+    principal: tuple[float, float] | None,
+) -> Setting:
+    """What is given, and the likeliest of what is not.
+
+    Args:
+        prior: the teacher.
+        landmarks: to be lifted.
+        noise: standard deviation of the landmarks over the longer side of their box.
+        focal: pixels; ``inf`` is weak perspective.
+        principal: pixels.
+
+    Raises:
+        ValueError: a focal length or noise not above 0.
+    """
+    for name, value in (("noise", noise), ("focal", focal)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} = {value} is not above 0")
+    labelled = landmarks.labelled
+    middle = np.zeros(2)
+    if principal is not None:
+        middle = np.asarray(principal, np.float64)
+    elif labelled.any():
+        middle = np.mean(landmarks.xy[labelled], axis=0)
+    level = EXACT if noise is None else 2 * noise / prior.padding
+    rows = _telling(labelled)
+    if len(rows) < _FEWEST:
+        focal = None if focal is None or np.isinf(focal) else float(focal)
+        return Setting(level, INFLATION[0], focal, middle)
+    few = take(landmarks, rows)
+    if noise is None:
+        level = likeliest_noise(prior, few)
+    frames = frames_of(prior, few, Setting(level, principal=middle))
+    inflation = likeliest_inflation(prior, frames, few.doubt, level)
+    if focal is None:
+        focal = likeliest_focal(prior, few, frames, level, middle)
+    return Setting(level, inflation, None if np.isinf(focal) else float(focal), middle)
+
+
+def _telling(labelled: Bool[np.ndarray, "n p"]) -> Int[np.ndarray, " m"]:
+    """Some frames, of those that miss fewest landmarks."""
+    order = np.argsort((~labelled).sum(1), kind="stable")
+    order = order[: max(_CHOSEN, int(labelled.all(1).sum()))]
+    order = order[labelled[order].sum(1) >= 2]
+    return np.sort(np.random.default_rng(0).permutation(order)[:_CHOSEN])
+
+
+def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
+    """The level of the highest median evidence, one outlier a frame allowed."""
+    xy, labelled, doubt = landmarks
+    near = labelled & ~far_joints(xy, labelled, prior.reach)
+    patches = patches_of(xy, near, padding=prior.padding)
+    W = jnp.asarray(filled(prior, patches, doubt, EXACT)[repeated(len(xy))])
+    cost = jnp.asarray(hidden.price(np.full(W.shape[:2], hidden.OUTLIERS)))
+    best, most = LEVELS[0], -np.inf
+    for level in LEVELS:
+        log_p = hidden.likeliest_but_one(prior.terms(level), W, cost)[1]
+        nats = float(np.median(np.asarray(log_p)[: len(xy)]))
+        if nats < most:  # one maximum: the rest is less likely still
+            break
+        best, most = level, nats
+    return best
+
+
+def likeliest_inflation(
+    prior: Prior, frames: Frames, doubt: Float[np.ndarray, "n p"], level: float
+) -> float:
+    """Of the standard deviations, by joints that are hidden in turn."""
+    rows = repeated(len(doubt))
+    W, labelled, image = (
+        x[rows] for x in (frames.patches.W, frames.patches.labelled, frames.image)
+    )
+    x = np.where(labelled[..., None], W, image)
+    x = jnp.asarray(x - x.mean(1, keepdims=True))
+    cost = jnp.full(labelled.shape, np.float32(np.inf))
+    terms = prior.terms(max(level, prior.least))
+    chosen, _ = hidden.likeliest_but_one(terms, x, cost)
+    own = W, labelled, prior.variance(doubt, level)[rows]
+    best = hidden.likeliest_inflation(prior.pairs, chosen, *map(jnp.asarray, own))
+    return float(np.clip(best, *INFLATION))
+
+
+def likeliest_focal(
+    prior: Prior,
+    landmarks: Landmarks,
+    frames: Frames,
+    level: float,
+    principal: Float[np.ndarray, " 2"],
+) -> float:
+    """Of a few, the focal length under which the corrected pictures are likely."""
+    if len(landmarks.xy) < cameras.LEAST:
+        return np.inf
+    few = take(frames, slice(cameras.MOST))
+    labelled, doubt = few.patches.labelled, landmarks.doubt[: cameras.MOST]
+    box = np.median(few.patches.half_side) * 2 / prior.padding
+    nats = {}
+    for focal in (np.inf, *(ratio * box for ratio in cameras.RATIOS)):
+        moved, factor = corrected(prior, few, focal, principal)
+        patches = patches_of(moved, labelled, padding=prior.padding)
+        found = given_by(prior, patches, doubt, level)
+        log_p = found.log_p + cameras.log_jacobian(
+            factor, patches.half_side, patches.labelled
+        )
+        nats[focal] = float(np.mean(log_p))
+    best = max(nats, key=lambda focal: nats[focal])
+    return best if nats[best] > nats[np.inf] + cameras.MARGIN else np.inf
