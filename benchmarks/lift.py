@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import resource
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ from nrsfm_jax.lifting import Lifted
 from nrsfm_jax.lifting.batches import TOGETHER
 from nrsfm_jax.train import train_and_evaluate
 
-UNITS = {"depth": "mm", "PA": "mm", "MPJPE": "mm", "cost": "ms"}
+UNITS = {"depth": "mm", "PA": "mm", "MPJPE": "mm", "cost": "ms", "memory": "MB"}
 COLUMNS = """\
 depth: mean |dz|, scaled by the mean bone length, mean depths aligned
 PA: distance of the joints after the best similarity; MPJPE: roots aligned
@@ -45,7 +46,8 @@ covered: share of the joints whose depth lies in the 95 % interval; then by the 
 rank: Spearman correlation of standard deviation and error, of joints and of poses
 found, false: share of the outliers that are hidden, and of the other landmarks
 ratio: of the depth error, to that of the same poses in the row above
-cost: processor time of a pose more, once all is compiled"""
+cost: processor time of a pose more, once all is compiled (with --frames: of all)
+memory: the most that the process had"""
 BINS = (0.02, 0.2, 0.5)
 SCALE, MIDDLE = 0.4, 500.0  # pixels a mm; where the body is in the picture
 HEIGHT_MM, RATE, SECONDS = 1700.0, 30, 2.0
@@ -70,8 +72,11 @@ def main() -> None:
         poses = read_poses(args)
         plain: dict[str, float] = {}
         for case in dict.fromkeys(("", name_of(args))):
-            found = scores(lifter, poses, args, plain=not case)
-            if case:
+            measure = long_track if case and args.frames else scores
+            found = measure(lifter, poses, args, plain=not case)
+            if not cases:
+                found["cost"] = cost_ms(lifter, landmarks(poses.truth, args)[0])
+            if "depth" in found and case:
                 found["ratio"] = found["depth"] / plain["depth"]
             plain = found
             for metric, value in found.items():
@@ -102,6 +107,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapt", action="store_true", help="to all test landmarks")
     parser.add_argument("--any-rotation", action="store_true", help="of the bodies")
     parser.add_argument("--samples", type=int, default=800, help="poses; 0: all")
+    parser.add_argument(
+        "--frames", type=int, default=0, help="of one track, for cost and memory alone"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument(
@@ -117,6 +125,7 @@ def name_of(args: argparse.Namespace) -> str:
         f"at {args.perspective:g} heights": args.perspective,
         "tracks": args.tracks,
         "adapted": args.adapt,
+        f"one track of {args.frames:,} frames": args.frames,
     }
     return ", ".join(name for name, wanted in parts.items() if wanted)
 
@@ -188,7 +197,7 @@ def cut_tracks(path: Path, positions: np.ndarray, rows: np.ndarray) -> Any:
 
 
 def landmarks(
-    truth: np.ndarray, args: argparse.Namespace, *, plain: bool
+    truth: np.ndarray, args: argparse.Namespace, *, plain: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, P, 2) pixels as a camera and a detector give them, and the outliers."""
     rng = np.random.default_rng(7)
@@ -225,27 +234,30 @@ def scores(
     if wrong.any():
         out["found"] = float(found.outlier[wrong].mean())
         out["false"] = float(found.outlier[~wrong].mean())
-    chosen = {"noise": found.noise, "focal": found.focal or np.inf}
-    return out | chosen | {"cost": cost_ms(lifter, xy, track, chosen)}
+    return out | {"noise": found.noise, "focal": found.focal or np.inf}
 
 
-def cost_ms(
-    lifter: PoseLifter,
-    xy: np.ndarray,
-    track: np.ndarray | None,
-    chosen: dict[str, float],
-) -> float:
-    """Of a frame more: noise, inflation and programs cost the same for any number."""
-    many = len(xy) // TOGETHER * TOGETHER
-    if many < 2 * TOGETHER:
-        return np.nan
+def long_track(
+    lifter: PoseLifter, poses: Poses, args: argparse.Namespace, *, plain: bool
+) -> dict[str, float]:
+    """Of the poses again and again; the memory is the most that the process had."""
+    rows = np.resize(np.arange(len(poses.truth)), args.frames)
+    xy, _ = landmarks(poses.truth[rows], args, plain=plain)
+    began = time.process_time()
+    lifter(xy, track=np.zeros(len(xy), int))
+    seconds = time.process_time() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"cost": seconds / len(xy) * 1000, "memory": peak}
+
+
+def cost_ms(lifter: PoseLifter, xy: np.ndarray) -> float:
+    """Of a frame more: what is done once a call costs the same for any number."""
     seconds = []
-    for count in (TOGETHER, TOGETHER, many):
-        some = slice(count)
+    for count in (TOGETHER, TOGETHER, 3 * TOGETHER):
         began = time.process_time()
-        lifter(xy[some], track=None if track is None else track[some], **chosen)
+        lifter(np.resize(xy, (count, *xy.shape[1:])), focal=np.inf, noise=0.005)
         seconds.append(time.process_time() - began)
-    return (seconds[2] - seconds[1]) / (many - TOGETHER) * 1000
+    return (seconds[2] - seconds[1]) / (2 * TOGETHER) * 1000
 
 
 def adapting(args: argparse.Namespace) -> np.ndarray:

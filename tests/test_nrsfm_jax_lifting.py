@@ -111,6 +111,14 @@ def test_all_pairs_together_have_the_evidence_of_the_em(mixture, fitted, drawn):
     )
 
 
+def test_pairs_are_ranked_by_what_they_explain(mixture, fitted, drawn):
+    W = drawn[0][:8]
+    every = jnp.ones(W.shape[:2], bool)
+    ranked = posterior.rank(*fitted, jnp.asarray(W), every, gaps=0)
+    expected = bodies.log_joint(mixture, W, np.ones(W.shape[:2], bool))
+    np.testing.assert_allclose(ranked, expected, rtol=1e-3, atol=0.02)
+
+
 def test_the_interval_covers_draws_from_the_model(fitted, drawn):
     W, depth = drawn
     found = given(fitted, W, np.ones(W.shape[:2], bool))
@@ -156,7 +164,7 @@ def test_a_joint_left_out_is_as_if_it_were_missing(mixture, fitted, drawn):
         labelled = every.copy()
         labelled[p] = False
         expected = bodies.log_joint(mixture, w[None], labelled[None])[0, :6]
-        np.testing.assert_allclose(found.without[:, p], expected, rtol=1e-3, atol=0.01)
+        np.testing.assert_allclose(found.without[p], expected, rtol=1e-3, atol=0.01)
 
 
 def test_outliers_are_found_and_others_kept(fitted, drawn):
@@ -186,7 +194,7 @@ def test_hidden_joints_tell_that_error_bars_are_too_short(mixture, drawn):
         pairs = looser.as_fitted(narrow)
         terms = looser.terms_of(pairs, jnp.float32(NOISE))
         cost = jnp.full(W.shape[:2], np.float32(np.inf))
-        chosen, _ = hidden.likeliest_but_one(terms, W, cost)
+        chosen = hidden.likeliest_but_one(terms, W, cost)
         noise = jnp.full(W.shape[:2], np.float32(NOISE**2))
         best[name] = hidden.likeliest_inflation(pairs, chosen, W, every, noise)
     assert best["true"] <= 1.1
@@ -271,6 +279,19 @@ def test_shapes_and_what_is_given(lifted, pixels):
     assert ((lifted.evidence_quantile >= 0) & (lifted.evidence_quantile <= 1)).all()
     own = np.einsum("naa->na", lifted.covariance).reshape(n, P, 3)
     np.testing.assert_allclose(np.sqrt(own), lifted.keypoints_3d_std, rtol=1e-3)
+
+
+def test_what_the_bones_move_belongs_to_the_error(lifter, lifted, pixels):
+    skeleton = lifter.teacher.skeleton | {"edges": ()}
+    loose = dataclasses.replace(lifter.teacher, skeleton=skeleton)
+    bare = dataclasses.replace(lifter, teacher=loose)
+    found = bare(pixels, noise=0.02, focal=np.inf)
+    with_bones, without = (x.keypoints_3d[..., 2] for x in (lifted, found))
+    moved = with_bones - without
+    moved = moved - moved.mean(1, keepdims=True)
+    more = lifted.keypoints_3d_std[..., 2] ** 2 - found.keypoints_3d_std[..., 2] ** 2
+    assert np.abs(moved).max() > 1
+    np.testing.assert_allclose(more, moved**2, rtol=0.02, atol=0.5)
 
 
 def test_scale_and_place_in_the_picture_do_not_matter(lifter, lifted, pixels):

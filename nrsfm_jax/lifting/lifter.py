@@ -208,10 +208,10 @@ class PoseLifter(Prior):
         root = self.teacher.skeleton["root"]
         pixels = np.where(count >= 2, patches.half_side, np.nan)[:, None, None]
         C = setting.inflation**2 * given.covariance
-        # What network and shapes differ by belongs to the error of the depth.
-        C = C + frames.apart[:, None, None] * np.kron(
-            np.eye(P) - 1 / P, np.diag([0, 0, 1])
-        ).astype(np.float32)
+        # What shapes, network and bones differ by belongs to the error of the depth.
+        apart = frames.apart[:, None, None] * (np.eye(P) - 1 / P)
+        apart = apart + np.square(depth - frames.m)[:, :, None] * np.eye(P)
+        C.reshape(n, P, 3, P, 3)[:, :, 2, :, 2] += apart.astype(np.float32)
         variance = np.einsum("naa->na", C).reshape(n, P, 3)
         log_p = given.log_p / np.maximum(count, 1)
         keypoints = frames.image * pixels + patches.mean[:, None]

@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, Float, Int
 from nrsfm_jax.em.gaussians import (
     SHIFT_VARIANCE,
     GaussianMixture,
-    PairTerms,
     image_of,
     sweep,
 )
@@ -127,25 +126,51 @@ def as_fitted(mixture: GaussianMixture) -> Looser:
     )
 
 
+class Terms(NamedTuple):
+    """log p(w, c) of all pairs at one noise level, quadratic in w.
+
+    Attributes:
+        mean: (C, 2P) A_g mu.
+        precision: (2P, 2P, C) C^-1; on the last axis the pairs, which is several times
+            as fast on a CPU.
+        constant: (C,) log p(mean, c).
+        packed: (C, F) what :func:`features_of` of w is multiplied by.
+        offset: (C,) and what is added.
+    """
+
+    mean: Float[Array, "c e"]
+    precision: Float[Array, "e e c"]
+    constant: Float[Array, " c"]
+    packed: Float[Array, "c f"]
+    offset: Float[Array, " c"]
+
+
 @jax.jit
-def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> PairTerms:
-    """log N(w; ...) of all pairs at one noise level, quadratic in w."""
+def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> Terms:
+    """log p(w, c) of all pairs at one noise level."""
     P = pairs.mu.shape[1] // 3
     e, dtype = 2 * P, pairs.mu.dtype
     noise = jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE
     noise = noise + jnp.square(sigma) * jnp.eye(e, dtype=dtype)
+    a, b = np.triu_indices(e)
+    # Each pair a < b stands for two entries of the symmetric precision.
+    factor = jnp.asarray(np.where(a == b, -0.5, -1.0), dtype)
 
     def chunk(own):
         k, g, variance, log_prior = own
         mean, C = jax.vmap(image_of)(pairs.mu[k], pairs.Sigma[k], pairs.views[g])
         C = jnp.moveaxis(variance[:, None, None] * C + noise[None], 0, -1)
-        inverse, log_det = sweep(C, pivots=e)
-        inverse = jnp.moveaxis(inverse, -1, 0)
+        Q, log_det = sweep(C, pivots=e)
+        Q = 0.5 * (Q + jnp.swapaxes(Q, 0, 1))
+        linear = jnp.sum(Q * mean.T[None], axis=1)
         constant = log_prior - 0.5 * (log_det + e * np.log(2 * np.pi)).astype(dtype)
-        return PairTerms(mean, 0.5 * (inverse + inverse.mT), constant)
+        offset = constant - 0.5 * jnp.sum(linear * mean.T, axis=0)
+        packed = jnp.concatenate([linear, Q[a, b] * factor[:, None]]).T
+        return mean, jnp.moveaxis(Q, -1, 0), constant, packed, offset
 
     count = len(pairs.component)
     rows = jnp.arange(-(-count // _TOGETHER) * _TOGETHER) % count
     chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:7]]
     done = jax.lax.map(chunk, chunks)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], done)
+    done = Terms(*(x.reshape(-1, *x.shape[2:])[:count] for x in done))
+    return done._replace(precision=jnp.moveaxis(done.precision, 0, -1))

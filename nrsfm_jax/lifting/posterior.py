@@ -26,11 +26,10 @@ from nrsfm_jax.em.gaussians import (
     PairTerms,
     einsum,
     features_of,
-    log_joints,
     sweep,
 )
 from nrsfm_jax.em.missing import condition
-from nrsfm_jax.lifting.looser import Looser
+from nrsfm_jax.lifting.looser import Looser, Terms
 
 # The likeliest pairs of each sample; the others are left out.
 KEPT = 32
@@ -122,16 +121,22 @@ def given_pairs(
 
 
 def shapes_of(
-    pairs: Looser, chosen: Int[Array, " k"]
-) -> tuple[Float[Array, "k p 3"], Float[Array, "k d d"]]:
-    """Mean and covariance of some pairs in the camera frame."""
+    pairs: Looser, chosen: Int[Array, " k"], *, axes: int = 3
+) -> tuple[Float[Array, "k p a"], Float[Array, "k d d"]]:
+    """Mean and covariance of some pairs in the camera frame, or of x and y alone."""
     P = pairs.mu.shape[1] // 3
-    k, g = pairs.component[chosen], pairs.view[chosen]
-    R = pairs.views[g]
-    mean = einsum("kpa,kab->kpb", pairs.mu[k].reshape(-1, P, 3), R)
-    S = pairs.Sigma[k].reshape(-1, P, 3, P, 3)
-    S = einsum("kpaqb,kac->kpcqb", S, R)
-    S = einsum("kpcqb,kbd->kpcqd", S, R).reshape(-1, 3 * P, 3 * P)
+    # Sums written out, with the pairs on the last axis: three times as fast on a CPU as
+    # many products with a 3 x 3 matrix.
+    R = jnp.moveaxis(pairs.views[pairs.view[chosen]], 0, -1)[:, :axes]
+    own = pairs.component[chosen]
+    mu = jnp.moveaxis(pairs.mu[own], 0, -1).reshape(P, 3, -1)
+    S = jnp.moveaxis(pairs.Sigma[own], 0, -1).reshape(P, 3, P, 3, -1)
+    x, y, z = (mu[:, a, None] * R[a][None] for a in range(3))
+    mean = jnp.moveaxis(x + y + z, -1, 0)
+    x, y, z = (S[:, a, None] * R[a][None, :, None, None] for a in range(3))
+    S = x + y + z
+    x, y, z = (S[..., a, None, :] * R[a][None, None, None] for a in range(3))
+    S = jnp.moveaxis((x + y + z).reshape(axes * P, axes * P, -1), -1, 0)
     return mean, pairs.variance[chosen][:, None, None] * S
 
 
@@ -199,7 +204,7 @@ def turned_given(
 
 def rank(
     pairs: Looser,
-    terms: PairTerms,
+    terms: Terms,
     W: Float[Array, "n p 2"],
     labelled: Bool[Array, "n p"],
     *,
@@ -212,10 +217,13 @@ def rank(
     """
     w = W.reshape(len(W), -1)
     if gaps == 0:
-        centre = jnp.mean(w, axis=0)
-        about = terms._replace(mean=terms.mean - centre[None])
-        return log_joints(features_of(w - centre[None]), about)
-    some = jax.tree.map(lambda x: x[pairs.coarse], terms)
+        product = jnp.matmul(features_of(w), terms.packed.T, precision=HIGHEST)
+        return product + terms.offset[None]
+    some = PairTerms(
+        terms.mean[pairs.coarse],
+        jnp.moveaxis(terms.precision[..., pairs.coarse], -1, 0),
+        terms.constant[pairs.coarse],
+    )
     seen = jax.lax.map(
         lambda own: condition(some, *own, gaps=gaps).log_joint, (w, labelled)
     )
@@ -227,7 +235,7 @@ def rank(
 @functools.partial(jax.jit, static_argnames=("gaps", "turned"))
 def poses_given(
     pairs: Looser,
-    terms: PairTerms,
+    terms: Terms,
     W: Float[Array, "n p 2"],
     labelled: Bool[Array, "n p"],
     variance: Float[Array, "n p"],

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nrsfm_jax.em import GaussianMixture
-from nrsfm_jax.em.gaussians import PairTerms
-from nrsfm_jax.lifting.looser import Looser, as_fitted, looser, terms_of
+from nrsfm_jax.lifting.looser import Looser, Terms, as_fitted, looser, terms_of
 from nrsfm_jax.lifting.patches import least_box
 from nrsfm_jax.teacher import Teacher
 
@@ -67,14 +66,14 @@ class Prior:
         return as_fitted(self.shapes) if self.adapted else looser(self.shapes)
 
     @functools.cached_property
-    def _kept(self) -> dict[float, PairTerms]:
+    def _kept(self) -> dict[float, Terms]:
         return {}
 
-    def terms(self, noise: float) -> PairTerms:
-        """Of all pairs at a noise level; the last three levels are kept."""
+    def terms(self, noise: float) -> Terms:
+        """Of all pairs at a noise level; the last two levels are kept."""
         if noise not in self._kept:
             terms = terms_of(self.pairs, jnp.float32(noise))
-            for level in list(self._kept)[:-2]:
+            for level in list(self._kept)[:-1]:
                 del self._kept[level]
             self._kept[noise] = jax.block_until_ready(terms)
         return self._kept[noise]

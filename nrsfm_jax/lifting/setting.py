@@ -81,7 +81,7 @@ def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
     cost = jnp.asarray(hidden.price(np.full(W.shape[:2], hidden.OUTLIERS)))
     best, most = LEVELS[0], -np.inf
     for level in LEVELS:
-        log_p = hidden.likeliest_but_one(prior.terms(level), W, cost)[1]
+        log_p = hidden.evidence_but_one(prior.terms(level), W, cost)
         nats = float(np.median(np.asarray(log_p)[: len(xy)]))
         if nats < most:  # one maximum: the rest is less likely still
             break
@@ -101,7 +101,7 @@ def likeliest_inflation(
     x = jnp.asarray(x - x.mean(1, keepdims=True))
     cost = jnp.full(labelled.shape, np.float32(np.inf))
     terms = prior.terms(max(level, prior.least))
-    chosen, _ = hidden.likeliest_but_one(terms, x, cost)
+    chosen = hidden.likeliest_but_one(terms, x, cost)
     own = W, labelled, prior.variance(doubt, level)[rows]
     best = hidden.likeliest_inflation(prior.pairs, chosen, *map(jnp.asarray, own))
     return float(np.clip(best, *INFLATION))
