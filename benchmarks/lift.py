@@ -15,6 +15,7 @@ import dataclasses
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
-from benchmarks.common import DATA, Row, finish, mean_row, parse_args
+from benchmarks.common import DATA, finish, mean_row, parse_args
 from configs import default
 from input_pipeline.dataset import open_dataset
 from input_pipeline.skeleton import H36M_17
@@ -45,9 +46,22 @@ covered: share of the joints whose depth lies in the 95 % interval; then by the 
   the training samples that are less likely: below 2 %, to 20 %, to 50 %, above
 rank: Spearman correlation of standard deviation and error, of joints and of poses
 found, false: share of the outliers that are hidden, and of the other landmarks
-ratio: of the depth error, to that of the same poses in the row above
+ratio: of the depth error, to that of the landmarks as they are
 cost: processor time of a pose more, once all is compiled (with --frames: of all)
 memory: the most that the process had"""
+# The rows of --table: of the file that was trained on, and of the hard one beside it.
+TABLE = (
+    (
+        "",
+        "--noise=.02",
+        "--outliers=.05",
+        "--perspective=2",
+        "--any-rotation",
+        "--tracks",
+        "--tracks --noise=.02",
+    ),
+    ("", "--adapt", "--tracks"),
+)
 BINS = (0.02, 0.2, 0.5)
 SCALE, MIDDLE = 0.4, 500.0  # pixels a mm; where the body is in the picture
 HEIGHT_MM, RATE, SECONDS = 1700.0, 30, 2.0
@@ -65,32 +79,44 @@ class Poses:
 def main() -> None:
     """Prints a row for the landmarks as they are, and one for what the flags add."""
     args = parse_args(__doc__, add_flags)
-    rows: list[Row] = []
-    cases: dict[str, dict[str, list[float]]] = {}
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        lifter = trained(args, seed)
-        poses = read_poses(args)
-        plain: dict[str, float] = {}
-        for case in dict.fromkeys(("", name_of(args))):
-            measure = long_track if case and args.frames else scores
-            found = measure(lifter, poses, args, plain=not case)
-            if not cases:
-                found["cost"] = cost_ms(lifter, landmarks(poses.truth, args)[0])
-            if "depth" in found and case:
-                found["ratio"] = found["depth"] / plain["depth"]
-            plain = found
-            for metric, value in found.items():
-                cases.setdefault(case, {}).setdefault(metric, []).append(value)
-            print(
-                f"seed {seed} {case or 'plain'}: {found}", file=sys.stderr, flush=True
-            )
-    for case, columns in cases.items():
-        for metric, values in columns.items():
-            turned = ", any rotation" * args.any_rotation
-            label = args.test.stem + turned, case or "landmarks as they are"
-            unit = UNITS.get(metric, "")
-            rows.append(mean_row("lift", *label, metric, unit, values))
+        lifter, depth = trained(args, seed), {}
+        for case, plain in cases(args):
+            name = case.test.stem + ", any rotation" * case.any_rotation, name_of(case)
+            if plain:
+                name = name[0], "as they are"
+            row = measured(lifter, case, plain=plain, cost=not found)
+            if plain:
+                depth[name[0]] = row["depth"]
+            elif name[0] in depth and "depth" in row:
+                row["ratio"] = row["depth"] / depth[name[0]]
+            print(f"seed {seed} {name}: {row}", file=sys.stderr, flush=True)
+            for metric, value in row.items():
+                found.setdefault(name, {}).setdefault(metric, []).append(value)
+    rows = [
+        mean_row("lift", *name, metric, UNITS.get(metric, ""), values)
+        for name, columns in found.items()
+        for metric, values in columns.items()
+    ]
     finish(rows, args.json, spread="mean [lowest, highest]", footer=COLUMNS)
+
+
+def cases(args: argparse.Namespace) -> Iterator[tuple[argparse.Namespace, bool]]:
+    """Flags, and whether the landmarks are to be as they are."""
+    if not args.table:
+        yield args, True
+        if name_of(args):
+            yield args, False
+        return
+    hard = args.train.with_name(f"{args.train.stem}_hard.npz")
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    for file, rows in zip((args.train, hard), TABLE, strict=True):
+        for flags in rows:
+            given = [f"--train={args.train}", f"--test={file}", *flags.split()]
+            case = parser.parse_args([*given, f"--samples={args.samples}"])
+            yield case, not name_of(case)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +136,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=0, help="of one track, for cost and memory alone"
     )
+    parser.add_argument("--table", action="store_true", help="all rows of docs/lift.md")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument(
@@ -220,29 +247,32 @@ def landmarks(
 # --- the scores -------------------------------------------------------------------
 
 
-def scores(
-    lifter: PoseLifter, poses: Poses, args: argparse.Namespace, *, plain: bool
+def measured(
+    lifter: PoseLifter, args: argparse.Namespace, *, plain: bool, cost: bool
 ) -> dict[str, float]:
     """One row."""
-    truth = poses.truth
-    xy, wrong = landmarks(truth, args, plain=plain)
+    poses = read_poses(args)
+    if args.frames and not plain:
+        return long_track(lifter, poses, args)
+    xy, wrong = landmarks(poses.truth, args, plain=plain)
     track = None if plain else poses.track
     if args.adapt and not plain:
         lifter = lifter.adapt(adapting(args))
     found = lifter(xy, track=track)
-    out = accuracy(found.keypoints_3d, truth) | calibration(found, truth)
+    row = accuracy(found.keypoints_3d, poses.truth) | calibration(found, poses.truth)
     if wrong.any():
-        out["found"] = float(found.outlier[wrong].mean())
-        out["false"] = float(found.outlier[~wrong].mean())
-    return out | {"noise": found.noise, "focal": found.focal or np.inf}
+        row["found"] = float(found.outlier[wrong].mean())
+        row["false"] = float(found.outlier[~wrong].mean())
+    row |= {"noise": found.noise, "focal": found.focal or np.inf}
+    return row | ({"cost": cost_ms(lifter, xy)} if cost else {})
 
 
 def long_track(
-    lifter: PoseLifter, poses: Poses, args: argparse.Namespace, *, plain: bool
+    lifter: PoseLifter, poses: Poses, args: argparse.Namespace
 ) -> dict[str, float]:
     """Of the poses again and again; the memory is the most that the process had."""
     rows = np.resize(np.arange(len(poses.truth)), args.frames)
-    xy, _ = landmarks(poses.truth[rows], args, plain=plain)
+    xy, _ = landmarks(poses.truth[rows], args, plain=False)
     began = time.process_time()
     lifter(xy, track=np.zeros(len(xy), int))
     seconds = time.process_time() - began

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 
 # Frames handled together, a bound on memory.
 TOGETHER = 256
-_SIZES = (8, 64, TOGETHER)
+_SIZES = (8, 64, 128, TOGETHER)
 
 
 def repeated(count: int) -> Int[np.ndarray, " m"]:

@@ -186,10 +186,12 @@ class PoseLifter(Prior):
                 frames = first if len(windows) == 1 else None
                 if frames is None:
                     frames = frames_of(self, take(landmarks, window), setting)
-                if L is None:
+                if L is not None:
+                    frames, depth = track_depth(self, frames, L, setting.level)
+                elif self.edges:
                     depth = single_depth(frames, self._proportions, self.edges)
                 else:
-                    frames, depth = track_depth(self, frames, L, setting.level)
+                    depth = frames.m
                 yield window, self._arrays(frames, depth, setting, covariance)
 
     def _arrays(

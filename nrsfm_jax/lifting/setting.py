@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,7 @@ from nrsfm_jax.lifting import cameras, hidden
 from nrsfm_jax.lifting.batches import repeated
 from nrsfm_jax.lifting.frames import Frames, corrected, filled, frames_of, given_by
 from nrsfm_jax.lifting.patches import far_joints, patches_of
+from nrsfm_jax.lifting.posterior import KEPT, rank
 from nrsfm_jax.lifting.prior import EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Setting, take
 
@@ -18,7 +20,7 @@ LEVELS = (0.01, 0.02, 0.04, 0.08, 0.16)
 # The least and the greatest factor of the standard deviations.
 INFLATION = (1.1, 2.0)
 # Frames to choose by; fewer than the second choose nothing.
-_CHOSEN, _FEWEST = 150, 10
+_CHOSEN, _FEWEST = 128, 10
 
 
 def choose_setting(
@@ -99,9 +101,9 @@ def likeliest_inflation(
     )
     x = np.where(labelled[..., None], W, image)
     x = jnp.asarray(x - x.mean(1, keepdims=True))
-    cost = jnp.full(labelled.shape, np.float32(np.inf))
     terms = prior.terms(max(level, prior.least))
-    chosen = hidden.likeliest_but_one(terms, x, cost)
+    ranked = rank(prior.pairs, terms, x, jnp.asarray(labelled), gaps=0)
+    chosen = jax.lax.top_k(ranked, min(KEPT, ranked.shape[1]))[1]
     own = W, labelled, prior.variance(doubt, level)[rows]
     best = hidden.likeliest_inflation(prior.pairs, chosen, *map(jnp.asarray, own))
     return float(np.clip(best, *INFLATION))

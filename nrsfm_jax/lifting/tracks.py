@@ -23,8 +23,6 @@ def single_depth(
     frames: Frames, ell: Float[np.ndarray, " b"], edges: bones.Edges
 ) -> Float[np.ndarray, "n p"]:
     """With bones in the proportions of the training poses."""
-    if not len(edges):
-        return frames.m
     rows = repeated(len(frames.m))
     own = (jnp.asarray(x[rows]) for x in (frames.image, frames.m, frames.C))
     fitted = bones.fit_depths(*own, jnp.asarray(ell), edges=edges)
