@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
@@ -122,6 +123,8 @@ def disturbed(
 
     import main  # its flags are those of one process
 
+    # Compiling is most of what tiny runs do.
+    jax.config.update("jax_disable_most_optimizations", True)
     sys.argv = ["main.py", *arguments]
     sys.addaudithook(watch)
     try:
