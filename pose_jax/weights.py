@@ -135,7 +135,8 @@ Bytes x become (x / 255 - mean) / std with mean {mean} and std
 
 x right, y down, z away from the camera, per joint, in patch units: [-1, 1] across the
 crop, the same length in depth. Depth is relative: only its differences have a meaning.
-Millimetres follow from a known length.
+Millimetres follow from a known length. Beside it the standard deviation of its error,
+of each joint alone{covered}.
 
 Skeleton `{record.skeleton.name}`, root {root}: {joints}.
 
@@ -191,7 +192,15 @@ def model_card(
         labels="3D labels (the supervised reference)" if supervised else teacher,
         facts="".join(f"\n- {name}: {value}" for name, value in data.items()),
         table=_table(results),
+        covered=_covered(results),
     )
+
+
+def _covered(results: Mapping[str, Any]) -> str:
+    """How many joints of the validation set are in the 95 % interval."""
+    share = (results.get("val") or {}).get("error_bar", {}).get("95", {})
+    told = ", ".join(f"{value:.3f} in {axis}" for axis, value in share.items())
+    return f": 1.96 of it cover, on the validation set, {told}" if told else ""
 
 
 def _table(results: Mapping[str, Any]) -> str:

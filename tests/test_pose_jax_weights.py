@@ -55,6 +55,13 @@ def test_the_card_says_frame_unit_data_and_numbers(folder):
     assert json.loads(metadata["student"])["skeleton"]["name"] == "stick_5"
 
 
+def test_the_card_says_what_the_error_bar_covers():
+    results = {"val": {"error_bar": {"95": {"x": 0.941, "y": 0.9535}}}}
+    card = model_card(RECORD, data={}, results=results)
+    assert "validation set, 0.941 in x, 0.954 in y." in card
+    assert "of each joint alone.\n" in model_card(RECORD, data={}, results={})
+
+
 def test_a_card_without_numbers_says_so():
     assert "Not evaluated." in model_card(RECORD, data={}, results={})
 
