@@ -208,6 +208,15 @@ def test_damaged_store_is_one_clear_error(tmp_path):
     assert str(_prepared(data).folder) in str(found.value)
 
 
+def test_own_3d_that_is_cut_is_named_with_what_to_delete(drawn):
+    file = _prepared(drawn).folder / "ground_truth_val.npz"
+    content = file.read_bytes()
+    file.write_bytes(content[:99])
+    with pytest.raises(ValueError, match=r"truth_val\.npz.*, by deleting /"):
+        drawn.truth("val")
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
 def test_a_store_whose_description_is_cut_is_named_too(tmp_path, name):
     data = _labels(tmp_path, 4)
