@@ -26,7 +26,7 @@ from input_pipeline.sources.tracks import TrackedLandmarks
 from nrsfm_jax import Lifted, PoseLifter
 from pose_jax.estimator import Poses
 from runtime.files import own_outputs, read_json
-from runtime.progress import progress
+from runtime.progress import progress, working
 from stages.drawings import Body, View
 from stages.frames import Frames
 from stages.lifted_files import NAMES as TRACKED
@@ -76,8 +76,10 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     if not options.tracks:
         lifter = dataclasses.replace(lifter, adapted=True)  # in the training
     elif 0 < options.adapt <= len(tracks):
-        lifter = lifter.adapt(xy, score)
-    lifted = lifter(xy, score, pieces, *_camera(options, tracks))
+        with working("lift: fits the shapes to the new tracks as well"):
+            lifter = lifter.adapt(xy, score)
+    with working(f"lift: {len(tracks)} poses"):
+        lifted = lifter(xy, score, pieces, *_camera(options, tracks))
     shown = np.flatnonzero(np.isfinite(lifted.keypoints_3d).all((1, 2)))
     if not len(shown):
         raise ValueError(

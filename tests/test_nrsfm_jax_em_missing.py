@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from nrsfm_jax.em import fit, gaussians, missing
 
+pair_terms = jax.jit(gaussians.pair_terms)
 P = bodies.P
 ALL = 10_000  # more pairs than there are
 
@@ -19,12 +20,13 @@ def mixture() -> gaussians.GaussianMixture:
 
 
 def exact_sums(mixture, samples, *, kept=ALL):
-    terms = fit._terms(mixture)
-    sums = missing.no_sums(terms)
+    every = np.arange(len(mixture.mu) * len(mixture.views))
+    terms = missing.terms_in_use(mixture, [every])
+    sums = missing.no_sums(mixture)
     for group, gaps in missing.groups_of(samples):
-        pairs = missing.likeliest_pairs(terms, group, gaps=gaps, kept=kept)
-        sums = missing.add_sums(sums, terms, group, pairs, gaps=gaps)
-    return sums, terms
+        pairs = missing.likeliest(terms, group, gaps=gaps, kept=kept)
+        sums = missing.add_sums(sums, mixture, terms, group, pairs, gaps=gaps)
+    return missing.all_sums(sums, mixture, terms)
 
 
 def conditionals(mixture, W, labelled):
@@ -46,7 +48,7 @@ def test_condition_matches_conditional_gaussians(mixture, gaps):
     W = bodies.with_gaps(bodies.sample(mixture, 1)[0], labelled[None])[0]
     joint, errors, spreads = conditionals(mixture, W, labelled)
     w = jnp.asarray(W).ravel()
-    terms = fit._terms(mixture)
+    terms = pair_terms(mixture)
     given = missing.condition(terms, w, jnp.asarray(labelled), gaps=gaps)
     near = joint > joint.max() - 30
     np.testing.assert_allclose(given.log_joint[near], joint[near], atol=5e-3)
@@ -64,7 +66,7 @@ def test_completing_is_exact_for_one_pair(mixture):
     )
     samples = bodies.incomplete(mixture, 70)
     w = np.asarray(samples.W).reshape(70, -1)
-    terms = fit._terms(one)
+    terms = pair_terms(one)
     features, entropy = missing.complete(
         jnp.asarray(w), jnp.asarray(samples.labelled), jnp.ones((70, 1)), terms, gaps=4
     )
@@ -81,26 +83,36 @@ def test_completing_is_exact_for_one_pair(mixture):
 
 def test_exact_sums_match_conditional_gaussians(mixture):
     samples = bodies.incomplete(mixture, 7, gaps=(0, 1, 3))
-    N, first, second, log_p = 0, 0, 0, 0
+    K, G = len(mixture.mu), len(mixture.views)
+    N, first, second, log_p = np.zeros((K, G)), 0, 0, 0
     for W, labelled in zip(samples.W, samples.labelled, strict=True):
         joint, errors, spreads = conditionals(mixture, W, labelled)
         r = softmax(joint)
         log_p += np.logaddexp.reduce(joint)
-        N = N + r
-        first = first + r[:, None] * errors
-        outer = np.einsum("ca,cb->cab", errors, errors)
-        second = second + r[:, None, None] * (outer + spreads)
-    sums, _ = exact_sums(mixture, samples)
-    np.testing.assert_allclose(sums.N, N, atol=2e-3)
-    np.testing.assert_allclose(sums.first, first, atol=1e-3)
-    np.testing.assert_allclose(sums.second, second, atol=1e-3)
+        N += r.reshape(K, G)
+        y, S = [], []
+        for pair, error, spread in zip(
+            bodies.pairs(mixture), errors, spreads, strict=True
+        ):
+            back = pair.A.T @ np.linalg.inv(pair.C)
+            y.append(back @ error)
+            S.append(np.outer(y[-1], y[-1]) + back @ spread @ back.T - back @ pair.A)
+        first = first + np.einsum(
+            "kg,kgd->kd", r.reshape(K, G), np.reshape(y, (K, G, -1))
+        )
+        S = np.reshape(S, (K, G, 3 * P, 3 * P))
+        second = second + np.einsum("kg,kgde->kde", r.reshape(K, G), S)
+    sums = exact_sums(mixture, samples)
+    np.testing.assert_allclose(sums.N, N.sum(1), atol=2e-3)
+    scale = np.abs(first).max(), np.abs(second).max()
+    np.testing.assert_allclose(sums.first, first, atol=2e-3 * scale[0])
+    np.testing.assert_allclose(sums.second, second, atol=2e-3 * scale[1])
     np.testing.assert_allclose(sums.log_p, log_p, atol=0.05)
 
 
 def test_without_gaps_it_is_the_em_of_complete_samples(mixture):
     samples = bodies.incomplete(mixture, 100, gaps=(0,))
-    sums, terms = exact_sums(mixture, samples)
-    ours = fit._maximise(mixture, terms, sums, jnp.float32(20))
+    ours = fit._maximise(mixture, exact_sums(mixture, samples), jnp.float32(20))
     samples, centre = fit._about_centre(samples)
     features = gaussians.features_of(jnp.asarray(samples.W).reshape(100, -1))
     step = jax.jit(fit.em_step)
@@ -115,9 +127,9 @@ def test_likelihood_of_the_labelled_landmarks_never_falls(mixture):
     samples = bodies.incomplete(mixture, 100)
     state, trace = mixture._replace(Sigma=3 * mixture.Sigma), []
     for _ in range(8):
-        sums, terms = exact_sums(state, samples)
+        sums = exact_sums(state, samples)
         trace.append(float(sums.log_p) / 100)
-        state = fit._maximise(state, terms, sums, jnp.float32(0))
+        state = fit._maximise(state, sums, jnp.float32(0))
     # Weights and covariances are held off zero: a rise by less than that may fail.
     assert np.diff(trace).min() > -1e-3
     assert trace[-1] > trace[0] + 0.5
@@ -125,8 +137,8 @@ def test_likelihood_of_the_labelled_landmarks_never_falls(mixture):
 
 def test_few_pairs_explain_a_sample(mixture):
     samples = bodies.incomplete(mixture, 100)
-    every, _ = exact_sums(mixture, samples)
-    few, _ = exact_sums(mixture, samples, kept=8)
+    every = exact_sums(mixture, samples)
+    few = exact_sums(mixture, samples, kept=8)
     assert 0 <= (every.log_p - few.log_p) / 100 < 0.2
     np.testing.assert_allclose(few.N.sum(), 100, rtol=1e-5)
 

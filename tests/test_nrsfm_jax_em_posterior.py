@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nrsfm_jax.em import expected_pose, pose_or_flat, posterior_of
+from nrsfm_jax.em.posterior import log_evidence
 from nrsfm_jax.em.views import rotation_views
 
 P = bodies.P
@@ -74,6 +75,13 @@ def test_the_value_at_a_missing_joint_has_no_influence(mixture, value):
     ):
         assert np.isfinite(clean).all()
         np.testing.assert_array_equal(clean, other)
+
+
+@pytest.mark.parametrize("gaps", [(0,), (1, 2)])
+def test_the_evidence_alone_is_that_of_the_posterior(broad, gaps):
+    samples = bodies.incomplete(broad, 20, gaps=gaps)
+    found = posterior_of(broad, *samples).log_p
+    np.testing.assert_allclose(log_evidence(broad, *samples), found, atol=1e-3)
 
 
 @pytest.mark.parametrize("sigma", [0.002, 0.001])

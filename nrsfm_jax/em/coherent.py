@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from nrsfm_jax.em.fit import (
+    few_of,
     fit_gaussian,
     fit_mixture,
     is_finite,
@@ -39,7 +40,7 @@ from nrsfm_jax.em.gaussians import (
     mirrored,
     single_gaussian,
 )
-from nrsfm_jax.em.posterior import expected_pose
+from nrsfm_jax.em.posterior import expected_pose, log_evidence
 from nrsfm_jax.em.samples import Samples, check_landmarks, choose_samples
 from nrsfm_jax.em.views import ABOVE, FREE, LEVEL, RAISED, ViewPrior, upright_views
 from nrsfm_jax.handedness import Handedness, synchronise_signs
@@ -255,7 +256,7 @@ def trials(
 
 
 def _evidence(fitted: GaussianMixture, unseen: Samples) -> float:
-    return float(np.mean(expected_pose(fitted, *unseen)[1]))
+    return float(np.mean(log_evidence(fitted, *unseen)))
 
 
 def _one_view(seen: Samples, last_sigma: float) -> GaussianMixture:
@@ -319,10 +320,13 @@ def tied(
     if not report.applied:
         return single, report, False
     poses = np.concatenate([poses[..., :2], poses[..., 2:] * signs[:, None, None]], -1)
+    few = few_of(samples, len(single.views))
     again = likeliest(
-        _from_poses(single, samples, poses * np.array([1, 1, sign]), prior)
+        _from_poses(single, few, poses * np.array([1, 1, sign]), prior)
         for sign in (1.0, -1.0)
     )
+    if len(few.W) < len(samples.W):
+        again = run_em(again, samples, steps=_REFIT_STEPS // 4)
     better = likeliest([single, again]) is again
     return (again if better else single), report, better
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +27,10 @@ from nrsfm_jax.em.gaussians import (
     maximise,
     mirrored,
     pair_terms,
+    shape_sums,
     single_gaussian,
     sums_of,
 )
-from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.em.samples import (
     Samples,
     beside_mirrored,
@@ -46,16 +47,17 @@ _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
 _FIRST_SPREAD = 0.5
 # Samples of the average covariance that each gets, see `gaussians.maximise`.
 POOLING = 100.0
-# Where landmarks are missing: steps of the exact EM at the end, and after how many the
-# likeliest pairs of component and view are looked for again.
-_EXACT_STEPS, _EXACT_REFRESH = 30, 15
+# Where landmarks are missing: the steps at which each sample's likeliest pairs of
+# component and view are looked for again, and how many are kept.
+_REFRESH = (0, 3, 8, 15, 25, 35)
+_KEPT = 4
 # Also there: how many times as many samples, where there are so many; and from how many
-# random starts so many steps are made before the likeliest goes on.
+# random starts so many steps are made on so many samples before the likeliest goes on.
 _MORE_INCOMPLETE = 2
-_STARTS, _TRIAL_STEPS = 6, 10
-# With more views than these, as under any rotation, that would take many minutes: half
-# the samples and one start then.
-_MANY_VIEWS = 400
+_STARTS, _TRIAL_STEPS, _TRIAL_SAMPLES = 6, 10, 2000
+# With more views than these, as under any rotation, half the samples, half the steps
+# and one start; the single Gaussian starts from so many samples.
+_MANY_VIEWS, _STARTED = 400, 1000
 
 
 # --- steps ------------------------------------------------------------------------
@@ -89,8 +91,8 @@ def em_step(
         labelled = jnp.asarray(samples.labelled)
         features, entropy = missing.complete(w, labelled, r, terms, gaps=gaps)
         log_p = log_p + entropy
-    sums = sums_of(features, r, log_p, terms)
-    return maximise(mixture, terms, sums, pooling), features
+    sums = shape_sums(mixture, terms, sums_of(features, r, log_p, terms))
+    return maximise(mixture, sums, pooling), features
 
 
 def run_em(
@@ -171,27 +173,60 @@ def _about_centre(samples: Samples) -> tuple[Samples, Float[Array, " e"]]:
     return samples._replace(W=W), centre.reshape(-1)
 
 
-_terms, _maximise = jax.jit(pair_terms), jax.jit(maximise)
+_maximise = jax.jit(maximise)
+
+
+class Incomplete(NamedTuple):
+    """Samples with about as many missing joints each, and the views they may have."""
+
+    group: missing.Group
+    gaps: int  # missing joints, at most
+    views: Int[Array, "t b v"]  # the likeliest under a single Gaussian
+
+
+def incomplete(single: GaussianMixture, samples: Samples) -> list[Incomplete]:
+    """For :func:`run_exact`: the views of each sample by a single Gaussian."""
+    terms = missing.terms_in_use(single, [np.arange(len(single.views))])
+    return [
+        Incomplete(
+            group, gaps, missing.likeliest(terms, group, gaps=gaps, kept=missing.VIEWS)
+        )
+        for group, gaps in missing.groups_of(samples)
+    ]
 
 
 def run_exact(
-    mixture: GaussianMixture, samples: Samples, *, steps: int, pooling: float = 0.0
+    mixture: GaussianMixture,
+    samples: list[Incomplete],
+    *,
+    steps: int,
+    pooling: float = 0.0,
 ) -> GaussianMixture:
     """Steps of the exact EM of incomplete samples, see `missing.add_sums`.
 
     Returns:
         The outcome, with the mean log-likelihood before the last step.
     """
-    groups = missing.groups_of(samples)
+    size = {"components": len(mixture.mu), "count": len(mixture.views)}
     pairs: list[Array] = []
     for step in range(steps):
-        terms = _terms(mixture)
-        if step % _EXACT_REFRESH == 0:
-            pairs = [missing.likeliest_pairs(terms, g, gaps=m) for g, m in groups]
-        sums = missing.no_sums(terms)
-        for (group, gaps), own in zip(groups, pairs, strict=True):
-            sums = missing.add_sums(sums, terms, group, own, gaps=gaps)
-        mixture = _maximise(mixture, terms, sums, jnp.float32(pooling))
+        if step in _REFRESH:
+            # The sums over all pairs would be too slow, and few of them explain a
+            # sample: the others are left out until the next look.
+            near = [missing.pairs_of_views(each.views, **size) for each in samples]
+            terms = missing.terms_in_use(mixture, near)
+            pairs = [
+                missing.likeliest(terms, each.group, own, gaps=each.gaps, kept=_KEPT)
+                for each, own in zip(samples, near, strict=True)
+            ]
+        terms = missing.terms_in_use(mixture, pairs)
+        sums = missing.no_sums(mixture)
+        for each, own in zip(samples, pairs, strict=True):
+            sums = missing.add_sums(
+                sums, mixture, terms, each.group, own, gaps=each.gaps
+            )
+        sums = missing.all_sums(sums, mixture, terms)
+        mixture = _maximise(mixture, sums, jnp.float32(pooling))
         done(1)
     return mixture
 
@@ -277,24 +312,35 @@ def fit_gaussian(
     choose, noise = jax.random.split(key)
     samples = choose_samples(landmarks, mask, key=choose, num_samples=num_samples)
     jitter = _DEPTH_NOISE * np.asarray(jax.random.normal(noise, landmarks.shape[1:2]))
-    starts = [upright_start(samples)]
+    starts, few = [upright_start(samples)], samples
     upright = prior.elevations_deg is not None
     if not upright:
         # Which one is near depends on how the object turns: about one axis or all.
         starts.append(free_start(samples))
+        few = few_of(samples, prior.count * len(prior.sizes))
     first = upright_views((0.0,), prior.count) if upright else prior.grid()
 
     def from_start(S):
         S = S - S.mean(0) + jitter[:, None] * (0, 0, 1)
         mu = (S - S.mean(0)).reshape(-1)
         start = single_gaussian(mu, 0.01 * centring(len(S)), last_sigma, first)
-        return run_em(start, samples, steps=level_steps, first_sigma=_FIRST_SIGMA)
+        return run_em(start, few, steps=level_steps, first_sigma=_FIRST_SIGMA)
 
     fitted = likeliest(from_start(S) for S in starts)
+    if len(few.W) < len(samples.W):
+        return run_em(fitted, samples, steps=grid_steps // 2)
     if not upright:
         return fitted
     fitted = single_gaussian(fitted.mu[0], fitted.Sigma[0], last_sigma, prior.grid())
     return refit(fitted, samples, steps=grid_steps)
+
+
+def few_of(samples: Samples, views: int) -> Samples:
+    """The samples, or every few of them where EM of all takes long."""
+    if views <= _MANY_VIEWS or most_gaps(samples.labelled) == 0:
+        return samples
+    rows = np.linspace(0, len(samples.W) - 1, min(_STARTED, len(samples.W)))
+    return Samples(*(np.asarray(x)[rows.astype(int)] for x in samples))
 
 
 def refit(mixture: GaussianMixture, samples: Samples, *, steps: int) -> GaussianMixture:
@@ -344,30 +390,28 @@ def fit_mixture(
         num_samples=num_samples,
         num_incomplete=num_samples // 2 if many else _MORE_INCOMPLETE * num_samples,
     )
-    complete = most_gaps(samples.labelled) == 0
-    samples = samples if complete else beside_mirrored(samples, mirror)
-    w = samples.W if complete else expected_pose(single, *samples)[0][..., :2]
-    w = jnp.asarray(np.asarray(w).reshape(len(w), -1))
-    run = functools.partial(run_em, samples=samples, pooling=POOLING, filled=w)
-    start = split(single, w, key=pick, components=components)
-    if complete:
-        return run(start, steps=steps)
+    options = {"key": pick, "components": components}
+    if most_gaps(samples.labelled) == 0:
+        start = split(single, samples, **options)
+        return run_em(start, samples, steps=steps, pooling=POOLING)
+    samples = beside_mirrored(samples, mirror)
     # Where landmarks are missing the outcome depends more on the random first means:
-    # the likeliest of several starts goes on, and the last steps are exact.
-    if components > 1 and not many:
-        keys = [jax.random.fold_in(pick, i) for i in range(1, _STARTS)]
-        others = [split(single, w, key=k, components=components) for k in keys]
-        start = likeliest(run(trial, steps=_TRIAL_STEPS) for trial in (start, *others))
-    fitted = run(start, steps=steps)
-    # The caller may leave the mirror images out where the numbers are not finite.
-    if not is_finite(fitted):
-        return fitted
-    return run_exact(fitted, samples, steps=_EXACT_STEPS, pooling=POOLING)
+    # the likeliest of several starts goes on.
+    count = 1 if components == 1 or many else _STARTS
+    keys = [pick, *(jax.random.fold_in(pick, i) for i in range(1, count))]
+    starts = [split(single, samples, key=k, components=components) for k in keys]
+    run = functools.partial(run_exact, pooling=POOLING)
+    if count > 1:
+        rows = jax.random.permutation(choose, len(samples.W))[:_TRIAL_SAMPLES]
+        some = incomplete(single, Samples(*(np.asarray(x)[rows] for x in samples)))
+        starts = [run(start, some, steps=_TRIAL_STEPS) for start in starts]
+    steps = steps // 2 if many else steps
+    return run(likeliest(starts), incomplete(single, samples), steps=steps)
 
 
 def split(
     single: GaussianMixture,
-    w: Float[Array, "n e"],
+    samples: Samples,
     *,
     key: Key[Array, ""],
     components: int,
@@ -378,31 +422,41 @@ def split(
     # the sign of depth, stays that of the single Gaussian.
     if components == 1:
         return single
-    count = min(components, len(w))
-    rows = jax.random.choice(key, len(w), (count,), replace=False)
+    W, labelled = map(np.asarray, samples)
+    count = min(components, len(W))
+    rows = np.asarray(jax.random.choice(key, len(W), (count,), replace=False))
+    w, gaps = jnp.asarray(W[rows].reshape(count, -1)), most_gaps(labelled[rows])
     return single._replace(
-        mu=posterior_shapes(single, w[rows]),
+        mu=posterior_shapes(single, w, labelled[rows] if gaps else None, gaps=gaps),
         Sigma=jnp.tile(_FIRST_SPREAD * single.Sigma, (count, 1, 1)),
         log_weight=jnp.full(count, -np.log(count), w.dtype),
     )
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="gaps")
 def posterior_shapes(
-    single: GaussianMixture, w: Float[Array, "n e"]
+    single: GaussianMixture,
+    w: Float[Array, "n e"],
+    labelled: Bool[Array | np.ndarray, "n p"] | None = None,
+    *,
+    gaps: int = 0,
 ) -> Float[Array, "n d"]:
-    """mu + K_g (w - A_g mu) at the likeliest view of each sample."""
+    """mu + K_g (w - A_g mu) at the likeliest view of each sample.
+
+    ``labelled`` where at most ``gaps`` joints are missing; None: none is.
+    """
     terms = pair_terms(single)
 
-    def one(w):
-        every = jnp.ones(len(w) // 2, bool)
-        given = missing.condition(terms, w, every, gaps=0)
+    def one(w, labelled):
+        if labelled is None:
+            labelled = jnp.ones(len(w) // 2, bool)
+        given = missing.condition(terms, w, labelled, gaps=gaps)
         g = jnp.argmax(given.log_joint)
         error = jnp.dot(terms.precision[g], given.error[g], precision=HIGHEST)
         back = einsum("pi,ai->pa", error.reshape(-1, 2), single.views[g, :, :2])
         return single.mu[0] + jnp.dot(single.Sigma[0], back.ravel(), precision=HIGHEST)
 
-    return jax.vmap(one)(w)
+    return jax.vmap(one)(w, labelled)
 
 
 def is_finite(fitted: GaussianMixture) -> bool:

@@ -77,6 +77,19 @@ class PairSums(NamedTuple):
     log_p: Float[Array, ""]  # sum_i log p(w_i)
 
 
+class ShapeSums(NamedTuple):
+    """The same of each component, over its views: what moves its shape.
+
+    With the precision Q_c of the labelled coordinates, 0 at the others; C_c^-1 where
+    none is missing.
+    """
+
+    N: Float[Array, " k"]  # sum_i r_ik
+    first: Float[Array, "k d"]  # sum_ig r_ic A_g^T Q_c e
+    second: Float[Array, "k d d"]  # sum_ig r_ic A_g^T (Q_c e e^T Q_c - Q_c) A_g
+    log_p: Float[Array, ""]  # sum_i log p(w_i)
+
+
 def single_gaussian(
     mu: Float[Array | np.ndarray, " d"],
     Sigma: Float[Array | np.ndarray, "d d"],
@@ -87,6 +100,18 @@ def single_gaussian(
     even = np.full(len(views), -np.log(len(views)))
     fields = mu[None], Sigma[None], np.zeros(1), sigma, views, even, np.nan
     return GaussianMixture(*(jnp.asarray(x, jnp.float32) for x in fields))
+
+
+def one_gaussian(mixture: GaussianMixture) -> GaussianMixture:
+    """The single Gaussian of the mean and the covariance of a mixture."""
+    weight = jnp.exp(mixture.log_weight)
+    mu = einsum("k,kd->d", weight, mixture.mu)
+    apart = mixture.mu - mu[None]
+    Sigma = einsum("k,kab->ab", weight, mixture.Sigma)
+    Sigma = Sigma + einsum("k,ka,kb->ab", weight, apart, apart)
+    return mixture._replace(
+        mu=mu[None], Sigma=Sigma[None], log_weight=jnp.zeros(1, mu.dtype)
+    )
 
 
 def mirrored(mixture: GaussianMixture) -> GaussianMixture:
@@ -110,23 +135,41 @@ def pair_terms(
 ) -> PairTerms:
     """Of all pairs, the views of one component together; pictures as w - centre."""
 
-    P = mixture.mu.shape[1] // 3
-    e, dtype = 2 * P, mixture.mu.dtype
+    e = mixture.mu.shape[1] // 3 * 2
     of_views = jax.vmap(image_of, (None, None, 0))
     mean, C = jax.vmap(of_views, (0, 0, None))(mixture.mu, mixture.Sigma, mixture.views)
+    prior = mixture.log_weight[:, None] + mixture.log_view_weight[None, :]
+    terms = _terms(mean.reshape(-1, e), C, prior.reshape(-1), mixture.sigma)
+    return terms if centre is None else terms._replace(mean=terms.mean - centre[None])
+
+
+def terms_of_pairs(mixture: GaussianMixture, pairs: Int[Array, " c"]) -> PairTerms:
+    """:func:`pair_terms` of the given pairs alone."""
+    k, g = jnp.divmod(pairs, len(mixture.views))
+    mean, C = jax.vmap(image_of)(mixture.mu[k], mixture.Sigma[k], mixture.views[g])
+    prior = mixture.log_weight[k] + mixture.log_view_weight[g]
+    return _terms(mean, C, prior, mixture.sigma)
+
+
+def _terms(
+    mean: Float[Array, "c e"],
+    C: Float[Array, "*c e e"],
+    prior: Float[Array, " c"],
+    sigma: Float[Array, ""],
+) -> PairTerms:
+    e, dtype = mean.shape[1], mean.dtype
+    P = e // 2
     shift = jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE
-    noise = shift + jnp.square(mixture.sigma) * jnp.eye(e, dtype=dtype)
+    noise = shift + jnp.square(sigma) * jnp.eye(e, dtype=dtype)
     # The inverse is formed, because one product with the quadratic features of all
     # samples then replaces a triangular solve per pair.
     C = jnp.moveaxis(C.reshape(-1, e, e) + noise[None], 0, -1)
     inverse, log_det = sweep(C, pivots=e)
     inverse = jnp.moveaxis(inverse, -1, 0)
-    prior = mixture.log_weight[:, None] + mixture.log_view_weight[None, :]
-    mean = mean.reshape(-1, e)
     return PairTerms(
-        mean if centre is None else mean - centre[None],
+        mean,
         0.5 * (inverse + inverse.mT),
-        prior.reshape(-1) - 0.5 * (log_det + e * np.log(2 * np.pi)),
+        prior - 0.5 * (log_det + e * np.log(2 * np.pi)),
     )
 
 
@@ -229,45 +272,55 @@ def sums_of(
     )
 
 
-def maximise(
-    mixture: GaussianMixture,
-    terms: PairTerms,
-    sums: PairSums,
-    pooling: Float[Array, ""],
-) -> GaussianMixture:
-    """New mu_k, Sigma_k and pi_k, and the log-likelihood of the old ones.
-
-    Args:
-        mixture: the old one.
-        terms: of all its pairs.
-        sums: over the samples.
-        pooling: how many samples of the average covariance each component gets on top
-            of its own, so that rare poses make no component of few directions.
-    """
+def shape_sums(mixture: GaussianMixture, terms: PairTerms, sums: PairSums) -> ShapeSums:
+    """The sums over the pairs of each component, in the body frame."""
     precision, e = terms.precision, terms.mean.shape[1]
     K, G = len(mixture.mu), len(mixture.views)
     h = einsum("cab,cb->ca", precision, sums.first)
     H = jnp.matmul(precision, sums.second, precision=HIGHEST)
     H = jnp.matmul(H, precision, precision=HIGHEST)
     H = H - sums.N[:, None, None] * precision
-    N = sums.N.reshape(K, G).sum(1)
+    first, second = jax.vmap(turned_back, (None, 0, 0))(
+        mixture.views, h.reshape(K, G, e), H.reshape(K, G, e, e)
+    )
+    return ShapeSums(sums.N.reshape(K, G).sum(1), first, second, sums.log_p)
+
+
+def turned_back(
+    views: Float[Array, "g 3 3"], h: Float[Array, "g e"], H: Float[Array, "g e e"]
+) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """sum_g A_g^T h_g and sum_g A_g^T H_g A_g."""
+    G, P = views.shape[0], h.shape[1] // 2
+    M = views[:, :, :2]
+    u = einsum("gpi,gai->pa", h.reshape(G, P, 2), M).reshape(3 * P)
+    half = einsum("gpiqj,gbj->gpiqb", H.reshape(G, P, 2, P, 2), M)
+    return u, einsum("gpiqb,gai->paqb", half, M).reshape(3 * P, 3 * P)
+
+
+def maximise(
+    mixture: GaussianMixture, sums: ShapeSums, pooling: Float[Array, ""]
+) -> GaussianMixture:
+    """New mu_k, Sigma_k and pi_k, and the log-likelihood of the old ones.
+
+    Args:
+        mixture: the old one.
+        sums: over the samples.
+        pooling: how many samples of the average covariance each component gets on top
+            of its own, so that rare poses make no component of few directions.
+    """
+    N, P = sums.N, mixture.mu.shape[1] // 3
     n = jnp.sum(N)
-    mu, Sigma = jax.vmap(_maximise_one, (0, 0, None, 0, 0, 0))(
-        mixture.mu,
-        mixture.Sigma,
-        mixture.views,
-        h.reshape(K, G, e),
-        H.reshape(K, G, e, e),
-        jnp.maximum(N, 1.0),
+    mu, Sigma = jax.vmap(_maximise_one)(
+        mixture.mu, mixture.Sigma, sums.first, sums.second, jnp.maximum(N, 1.0)
     )
     pool = einsum("k,kab->ab", N / n, Sigma)
     share = (N / (N + pooling))[:, None, None]
     Sigma = share * Sigma + (1 - share) * pool[None]
     return mixture._replace(
         mu=mu,
-        Sigma=Sigma + RIDGE * centring(e // 2)[None],
+        Sigma=Sigma + RIDGE * centring(P)[None],
         # One sample more for each, so that no component dies of a weight of 0.
-        log_weight=jnp.log((N + 1) / (n + K)),
+        log_weight=jnp.log((N + 1) / (n + len(N))),
         log_likelihood=sums.log_p / n,
     )
 
@@ -275,9 +328,8 @@ def maximise(
 def _maximise_one(
     mu: Float[Array, " d"],
     Sigma: Float[Array, "d d"],
-    views: Float[Array, "g 3 3"],
-    h: Float[Array, "g e"],
-    H: Float[Array, "g e e"],
+    first: Float[Array, " d"],
+    second: Float[Array, "d d"],
     n: Float[Array, ""],
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
     """mu + d and Sigma of one component, over samples of total weight n.
@@ -289,13 +341,8 @@ def _maximise_one(
     """
     # In this order the gains K_g are never formed: Sigma is multiplied once for all
     # views, and the sums of all views are (2P, 2P) instead of (3P, 3P).
-    G, P = views.shape[0], mu.shape[0] // 3
-    M = views[:, :, :2]
-    u = einsum("gpi,gai->pa", h.reshape(G, P, 2), M).reshape(3 * P) / n
-    half = einsum("gpiqj,gbj->gpiqb", H.reshape(G, P, 2, P, 2), M)
-    U = einsum("gpiqb,gai->paqb", half, M).reshape(3 * P, 3 * P) / n
-    d = jnp.matmul(Sigma, u, precision=HIGHEST)
-    change = jnp.matmul(Sigma, U, precision=HIGHEST)
+    d = jnp.matmul(Sigma, first / n, precision=HIGHEST)
+    change = jnp.matmul(Sigma, second / n, precision=HIGHEST)
     change = jnp.matmul(change, Sigma, precision=HIGHEST)
     Sigma = Sigma + change - d[:, None] * d[None, :]
     return mu + d, 0.5 * (Sigma + Sigma.T)

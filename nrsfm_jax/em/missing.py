@@ -12,6 +12,7 @@ component and view (:func:`complete`), in the last steps and afterwards they are
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,16 +22,23 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nrsfm_jax.em.gaussians import (
     HIGHEST,
-    PairSums,
+    GaussianMixture,
     PairTerms,
+    ShapeSums,
     einsum,
     packed_index,
     sweep,
+    terms_of_pairs,
+    turned_back,
 )
 from nrsfm_jax.em.samples import Samples, equal_gaps
 
-# Samples handled at once, and the pairs that the exact EM keeps for each of them.
-_TOGETHER, _KEPT = 64, 8
+# Samples handled at once, and how often in one program.
+_TOGETHER, _CHUNKS = 32, 8
+# Pairs whose terms are computed at once.
+BLOCK = 128
+# Of each sample: the views that are looked at, by one broad Gaussian the likeliest.
+VIEWS = 16
 
 
 class Conditioned(NamedTuple):
@@ -184,71 +192,152 @@ class Group(NamedTuple):
 def groups_of(samples: Samples) -> list[tuple[Group, int]]:
     """The samples, sorted by the number of missing joints, which is at most that."""
     W, labelled = map(np.asarray, samples)
-    w = W.reshape(len(W), -1)
+    w, shape = W.reshape(len(W), -1), (_CHUNKS, _TOGETHER)
     groups = []
-    for rows, gaps in equal_gaps(labelled, chunk=2 * len(w)):
-        rows = np.unique(rows)  # without the repeated ones
-        chunks = -(-len(rows) // _TOGETHER)
-        weight = np.arange(chunks * _TOGETHER) < len(rows)
-        rows = np.resize(rows, (chunks, _TOGETHER))
-        weight = weight.reshape(rows.shape).astype(np.float32)
+    # All of one size, so that few programs are compiled.
+    for rows, gaps in equal_gaps(labelled, chunk=_CHUNKS * _TOGETHER):
+        weight = np.ones(shape, np.float32)
+        weight.reshape(-1)[len(np.unique(rows)) :] = 0
+        rows = np.resize(rows, shape)
         groups.append((Group(w[rows], labelled[rows], weight), gaps))
     return groups
 
 
+@jax.jit
+def terms_at(
+    mixture: GaussianMixture, pairs: Int[Array, " c"], count: Int[Array, ""]
+) -> PairTerms:
+    """The terms of the first ``count`` of the given pairs, each at its place; 0 else.
+
+    The number of pairs is a multiple of ``BLOCK``, see :func:`blocks`.
+    """
+    e = mixture.mu.shape[1] // 3 * 2
+    C = len(mixture.mu) * len(mixture.views)
+
+    def fill(i, terms):
+        some = jax.lax.dynamic_slice_in_dim(pairs, i * BLOCK, BLOCK)
+        own = terms_of_pairs(mixture, some)
+        return jax.tree.map(lambda every, x: every.at[some].set(x), terms, own)
+
+    shapes = (C, e), (C, e, e), (C,)
+    nothing = PairTerms(*(jnp.zeros(shape, mixture.mu.dtype) for shape in shapes))
+    # So few at a time that their matrices fit the cache.
+    return jax.lax.fori_loop(0, (count + BLOCK - 1) // BLOCK, fill, nothing)
+
+
+def terms_in_use(
+    mixture: GaussianMixture, pairs: Sequence[Int[Array | np.ndarray, "..."]]
+) -> PairTerms:
+    """The terms of all pairs that occur."""
+    C = len(mixture.mu) * len(mixture.views)
+    used = np.unique(np.concatenate([np.ravel(some) for some in pairs]))
+    length = -(-C // BLOCK) * BLOCK
+    return terms_at(mixture, jnp.asarray(np.resize(used, length)), len(used))
+
+
 @functools.partial(jax.jit, static_argnames=("gaps", "kept"))
-def likeliest_pairs(
-    terms: PairTerms, group: Group, *, gaps: int, kept: int = _KEPT
+def likeliest(
+    terms: PairTerms,
+    group: Group,
+    pairs: Int[Array, "t b c"] | None = None,
+    *,
+    gaps: int,
+    kept: int,
 ) -> Int[Array, "t b k"]:
-    """The pairs that explain each sample best."""
-    # The sums over all pairs would be too slow, and few of them explain a sample: the
-    # likeliest are chosen anew every few steps, and the others are left out in between.
+    """The pairs, of all or of the given ones, that explain each sample best."""
 
     def one(sample):
-        log_joint = condition(terms, *sample, gaps=gaps).log_joint
-        return jax.lax.top_k(log_joint, min(kept, len(log_joint)))[1]
+        w, labelled, own = sample
+        some = terms if own is None else jax.tree.map(lambda x: x[own], terms)
+        log_joint = condition(some, w, labelled, gaps=gaps).log_joint
+        best = jax.lax.top_k(log_joint, min(kept, len(log_joint)))[1]
+        return best if own is None else own[best]
 
-    samples = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), group[:2])
-    return jax.lax.map(one, samples).reshape(*group.weight.shape, -1)
-
-
-def no_sums(terms: PairTerms) -> PairSums:
-    """Of no samples."""
-    first, second, N = (jnp.zeros_like(x) for x in terms)
-    return PairSums(N, first, second, N[0])
+    rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (*group[:2], pairs))
+    return jax.lax.map(one, rows).reshape(*group.weight.shape, -1)
 
 
-@functools.partial(jax.jit, static_argnames="gaps")
+def pairs_of_views(
+    views: Int[Array, "*n v"], *, components: int, count: int
+) -> Int[Array, "*n c"]:
+    """The pairs of these views out of ``count`` with every component."""
+    of_each = [views + k * count for k in range(components)]
+    return jnp.concatenate(of_each, axis=-1)
+
+
+def no_sums(mixture: GaussianMixture) -> tuple[ShapeSums, Float[Array, " c"]]:
+    """Of no samples; and sum_i r_ic."""
+    K, d = mixture.mu.shape
+    shapes = (K,), (K, d), (K, d, d), ()
+    sums = ShapeSums(*(jnp.zeros(shape, mixture.mu.dtype) for shape in shapes))
+    return sums, jnp.zeros(K * len(mixture.views), mixture.mu.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="gaps", donate_argnums=0)
 def add_sums(
-    sums: PairSums,
+    sums: tuple[ShapeSums, Float[Array, " c"]],
+    mixture: GaussianMixture,
     terms: PairTerms,
     group: Group,
     pairs: Int[Array, "t b k"],
     *,
     gaps: int,
-) -> PairSums:
-    """The sums with those of a group added, over the given pairs of each sample."""
+) -> tuple[ShapeSums, Float[Array, " c"]]:
+    """The sums with those of a group added, over the given pairs of each sample.
+
+    The precision of the labelled coordinates is C^-1 - C^-1_.m Q_mm^-1 C^-1_m.; the
+    part with C^-1 is left to :func:`all_sums`, which has it once for all samples.
+    """
+    K, G = len(mixture.mu), len(mixture.views)
 
     def of_sample(w, labelled, pairs):
         own = jax.tree.map(lambda x: x[pairs], terms)
         given = condition(own, w, labelled, gaps=gaps)
         log_p = jax.nn.logsumexp(given.log_joint)
-        second = given.error[:, :, None] * given.error[:, None, :]
-        a, b = given.index[:, None], given.index[None, :]
-        second = second.at[:, a, b].add(given.spread)
-        return jnp.exp(given.log_joint - log_p), given.error, second, log_p
+        M = mixture.views[pairs % G][:, :, :2]
+        y = einsum("cab,cb->ca", own.precision, given.error)
+        side = own.precision[:, :, given.index]
+        back = jnp.concatenate([y[..., None], side], axis=-1)
+        back = back.reshape(len(pairs), -1, 2, back.shape[-1])
+        back = einsum("cpim,cai->cpam", back, M).reshape(
+            len(pairs), -1, side.shape[-1] + 1
+        )
+        spread = einsum("cdm,cml->cdl", back[..., 1:], given.spread)
+        both = jnp.concatenate([back[..., :1], spread], axis=-1)
+        return jnp.exp(given.log_joint - log_p), back, both, log_p
 
-    def add_chunk(sums, chunk):
-        (w, labelled, weight), pairs = chunk
-        r, first, second, log_p = jax.vmap(of_sample)(w, labelled, pairs)
+    def add_chunk(carry, chunk):
+        (sums, N), ((w, labelled, weight), pairs) = carry, chunk
+        r, back, both, log_p = jax.vmap(of_sample)(w, labelled, pairs)
         r = r * weight[:, None]
-        # Scattered per sample: a product over the chunk would need all pairs.
-        new = PairSums(
-            sums.N.at[pairs].add(r),
-            sums.first.at[pairs].add(r[..., None] * first),
-            sums.second.at[pairs].add(r[..., None, None] * second),
+        share = jax.nn.one_hot(pairs // G, K, axis=0) * r[None]
+        scaled = share[..., None, None] * both[None]
+        new = ShapeSums(
+            sums.N + jnp.sum(share, (1, 2)),
+            sums.first + jnp.sum(scaled[..., 0], (1, 2)),
+            sums.second + einsum("kbcdm,bcem->kde", scaled, back),
             sums.log_p + jnp.dot(weight, log_p),
         )
-        return new, None
+        return (new, N.at[pairs].add(r)), None
 
     return jax.lax.scan(add_chunk, sums, (group, pairs))[0]
+
+
+@jax.jit
+def all_sums(
+    sums: tuple[ShapeSums, Float[Array, " c"]],
+    mixture: GaussianMixture,
+    terms: PairTerms,
+) -> ShapeSums:
+    """The sums of all groups, complete."""
+    K, G, e = len(mixture.mu), len(mixture.views), terms.mean.shape[1]
+    done, N = sums
+
+    def of_component(own):
+        H = -own[1][:, None, None] * own[0]
+        return turned_back(mixture.views, jnp.zeros((G, e), H.dtype), H)[1]
+
+    rest = jax.lax.map(
+        of_component, (terms.precision.reshape(K, G, e, e), N.reshape(K, G))
+    )
+    return done._replace(second=done.second + rest)

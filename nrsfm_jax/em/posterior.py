@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from nrsfm_jax.em.gaussians import (
     HIGHEST,
@@ -30,9 +30,10 @@ from nrsfm_jax.em.gaussians import (
     einsum,
     features_of,
     log_joints,
+    one_gaussian,
     pair_terms,
 )
-from nrsfm_jax.em.missing import condition
+from nrsfm_jax.em.missing import VIEWS, condition, pairs_of_views
 from nrsfm_jax.em.samples import check_landmarks, equal_gaps
 
 # The likeliest pairs of component and view of each sample; the others are left out.
@@ -64,6 +65,21 @@ class DepthTerms(NamedTuple):
     covariance: Float[Array, "c p p"]  # V
 
 
+class Tables(NamedTuple):
+    """Of all pairs of a mixture; and of one Gaussian of its mean and covariance."""
+
+    terms: PairTerms
+    depths: DepthTerms
+    single: PairTerms
+
+
+@jax.jit
+def _tables(mixture: GaussianMixture) -> Tables:
+    terms = pair_terms(mixture)
+    single = pair_terms(one_gaussian(mixture))
+    return Tables(terms, depth_terms(mixture, terms), single)
+
+
 def posterior_of(
     mixture: GaussianMixture,
     W: Float[Array | np.ndarray, "n p 2"],
@@ -90,11 +106,14 @@ def posterior_of(
     n, P, _ = landmarks.shape
     shapes = (n, P, 3), (n, P, P), (n,), (n,)
     out = Posterior(*(np.empty(shape, np.float32) for shape in shapes))
+    tables = None if mask.all() else _tables(mixture)
     for rows, gaps in equal_gaps(mask, chunk=chunk):
         w = landmarks[rows].reshape(-1, 2 * P)
-        for array, part in zip(
-            out, _rows(mixture, w, mask[rows], gaps=gaps), strict=True
-        ):
+        if tables is None:
+            parts = _complete_rows(mixture, w, mask[rows])
+        else:
+            parts = _incomplete_rows(tables, w, mask[rows], gaps=gaps)
+        for array, part in zip(out, parts, strict=True):
             array[rows] = part
     return out
 
@@ -111,6 +130,39 @@ def expected_pose(
     return np.asarray(found.pose), np.asarray(found.log_p)
 
 
+def log_evidence(
+    mixture: GaussianMixture,
+    W: Float[Array | np.ndarray, "n p 2"],
+    labelled: Bool[Array | np.ndarray, "n p"],
+) -> Float[np.ndarray, " n"]:
+    """log p(w) of :func:`posterior_of` alone; a program that compiles sooner."""
+    landmarks, mask = check_landmarks(W, labelled)
+    if mask.all():
+        return np.asarray(posterior_of(mixture, landmarks).log_p)
+    terms, found = _terms(mixture), np.empty(len(mask), np.float32)
+    for rows, gaps in equal_gaps(mask, chunk=len(mask)):
+        w = landmarks[rows].reshape(len(rows), -1)
+        found[rows] = _evidence_rows(terms, w, mask[rows], gaps=gaps)
+    return found
+
+
+_terms = jax.jit(pair_terms)
+
+
+@functools.partial(jax.jit, static_argnames="gaps")
+def _evidence_rows(
+    terms: PairTerms,
+    w: Float[Array | np.ndarray, "n e"],
+    labelled: Bool[Array | np.ndarray, "n p"],
+    *,
+    gaps: int,
+) -> Float[Array, " n"]:
+    def one(sample):
+        return jax.nn.logsumexp(condition(terms, *sample, gaps=gaps).log_joint)
+
+    return jax.lax.map(one, (jnp.asarray(w), jnp.asarray(labelled)))
+
+
 def pose_or_flat(
     shapes: GaussianMixture | None,
     W: Float[np.ndarray, "n p 2"],
@@ -122,37 +174,57 @@ def pose_or_flat(
     return expected_pose(shapes, W, labelled)[0]
 
 
-@functools.partial(jax.jit, static_argnames="gaps")
-def _rows(
+@jax.jit
+def _complete_rows(
     mixture: GaussianMixture,
+    w: Float[Array | np.ndarray, "n e"],
+    labelled: Bool[Array | np.ndarray, "n p"],
+) -> Posterior:
+    """:func:`posterior_of` of complete samples."""
+    terms = pair_terms(mixture)
+    depths = depth_terms(mixture, terms)
+    w, labelled = jnp.asarray(w), jnp.asarray(labelled)
+    # One product finds the pairs of all samples. It is good enough to rank them;
+    # `condition` then says the likeliest without its rounding.
+    centre = jnp.mean(w, axis=0)
+    about = terms._replace(mean=terms.mean - centre[None])
+    ranked = log_joints(features_of(w - centre[None]), about)
+
+    def one(i):
+        return posterior_of_sample(terms, depths, w[i], labelled[i], ranked[i], gaps=0)
+
+    # One after the other: the matrices of 32 pairs fit the cache, those of a batch
+    # would not.
+    return jax.lax.map(one, jnp.arange(len(w)))
+
+
+@functools.partial(jax.jit, static_argnames="gaps")
+def _incomplete_rows(
+    tables: Tables,
     w: Float[Array | np.ndarray, "n e"],
     labelled: Bool[Array | np.ndarray, "n p"],
     *,
     gaps: int,
 ) -> Posterior:
     """:func:`posterior_of` of samples with at most ``gaps`` missing joints."""
-    terms = pair_terms(mixture)
-    depths = depth_terms(mixture, terms)
-    w, labelled = jnp.asarray(w), jnp.asarray(labelled)
+    terms, depths, single = tables
+    G = len(single.constant)
+    K = len(terms.constant) // G
 
-    if gaps == 0:
-        # One product finds the pairs of all samples. It is good enough to rank them;
-        # `condition` then says the likeliest without its rounding.
-        centre = jnp.mean(w, axis=0)
-        about = terms._replace(mean=terms.mean - centre[None])
-        ranked = log_joints(features_of(w - centre[None]), about)
+    def one(sample):
+        # No product ranks the pairs of all samples here. The views that one broad
+        # Gaussian finds likely are tried with every component.
+        by_view = condition(single, *sample, gaps=gaps).log_joint
+        _, views = jax.lax.top_k(by_view, min(G, max(VIEWS, _PAIRS // K)))
+        pairs = pairs_of_views(views, components=K, count=G)
+        some = jax.tree.map(lambda x: x[pairs], terms)
+        log_joint = condition(some, *sample, gaps=gaps).log_joint
+        w, labelled = sample
+        return posterior_of_sample(
+            terms, depths, w, labelled, log_joint, pairs, gaps=gaps
+        )
 
-    def one(i):
-        own = w[i], labelled[i]
-        if gaps == 0:
-            log_joint = ranked[i]
-        else:
-            log_joint = condition(terms, *own, gaps=gaps).log_joint
-        return posterior_of_sample(terms, depths, *own, log_joint, gaps=gaps)
-
-    # One after the other: the matrices of 32 pairs fit the cache, those of a batch
-    # would not.
-    return jax.lax.map(one, jnp.arange(len(w)))
+    return jax.lax.map(one, (jnp.asarray(w), jnp.asarray(labelled)))
 
 
 def posterior_of_sample(
@@ -161,14 +233,17 @@ def posterior_of_sample(
     w: Float[Array, " e"],
     labelled: Bool[Array, " p"],
     log_joint: Float[Array, " c"],
+    pairs: Int[Array, " c"] | None = None,
     *,
     gaps: int,
 ) -> Posterior:
     """:func:`posterior_of` of one sample with at most ``gaps`` missing joints.
 
-    ``log_joint``, log p(w, c) of all pairs, only has to find the likeliest.
+    ``log_joint``, log p(w, c) of all pairs or of the given ones, only has to find the
+    likeliest.
     """
     top, c = jax.lax.top_k(log_joint, min(_PAIRS, len(log_joint)))
+    c = c if pairs is None else pairs[c]
     own, depth = jax.tree.map(lambda x: x[c], (terms, depths))
     given = condition(own, w, labelled, gaps=gaps)
     log_p = jax.nn.logsumexp(given.log_joint)

@@ -9,6 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+# Incomplete samples are handled so many at a time.
+_FEW = 256
+
 
 class Samples(NamedTuple):
     """Samples of a fit."""
@@ -103,8 +106,7 @@ def beside_mirrored(samples: Samples, mirror: Int[np.ndarray, " p"] | None) -> S
 
 def gap_steps(P: int) -> list[int]:
     """Numbers of missing joints that programs are compiled for: few, up to P."""
-    halves = (2**k // 2 * j // 2 for k in range(P.bit_length() + 1) for j in (2, 3))
-    return sorted({0, P, *(min(size, P) for size in halves)})
+    return sorted({0, P, *(min(3 << k, P) for k in range(P.bit_length()))})
 
 
 def most_gaps(labelled: Bool[Array | np.ndarray, "n p"]) -> int:
@@ -121,9 +123,13 @@ def equal_gaps(
     # few programs are compiled; repeated rows only write the same result again.
     steps = gap_steps(labelled.shape[1])
     level = np.searchsorted(steps, (~labelled).sum(1))
+    if level.any():  # the complete ones then need no program of their own
+        level = np.maximum(level, 1)
     for i, gaps in enumerate(steps):
         rows = np.flatnonzero(level == i)
         # A power of two: sets cut in pieces would compile a program for each.
         size = min(chunk, 1 << max(len(rows) - 1, 0).bit_length())
+        if gaps:
+            size = min(chunk, _FEW)
         for start in range(0, len(rows), size):
             yield np.resize(rows[start : start + size], size), gaps

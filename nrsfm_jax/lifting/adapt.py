@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nrsfm_jax.em.fit import POOLING, is_finite, posterior_shapes, run_em
-from nrsfm_jax.em.gaussians import GaussianMixture, einsum, single_gaussian
+from nrsfm_jax.em.gaussians import GaussianMixture, one_gaussian
 from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.em.samples import Samples, choose_samples
 
@@ -83,13 +83,3 @@ def with_components(mixture: GaussianMixture, samples: Samples) -> GaussianMixtu
         Sigma=jnp.concatenate([mixture.Sigma, wide]),
         log_weight=jnp.concatenate([old, added]),
     )
-
-
-def one_gaussian(mixture: GaussianMixture) -> GaussianMixture:
-    """The single Gaussian of the mean and the covariance of a mixture."""
-    weight = jnp.exp(mixture.log_weight)
-    mu = einsum("k,kd->d", weight, mixture.mu)
-    apart = mixture.mu - mu[None]
-    Sigma = einsum("k,kab->ab", weight, mixture.Sigma)
-    Sigma = Sigma + einsum("k,ka,kb->ab", weight, apart, apart)
-    return single_gaussian(mu, Sigma, float(mixture.sigma), mixture.views)
