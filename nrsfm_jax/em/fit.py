@@ -47,10 +47,9 @@ _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
 _FIRST_SPREAD = 0.5
 # Samples of the average covariance that each gets, see `gaussians.maximise`.
 POOLING = 100.0
-# Where landmarks are missing: the steps at which each sample's likeliest pairs of
+# Where landmarks are missing: after how many steps each sample's likeliest pairs of
 # component and view are looked for again, and how many are kept.
-_REFRESH = (0, 3, 8, 15, 25, 35)
-_KEPT = 4
+_REFRESH, _KEPT = 4, 6
 # Also there: how many times as many samples, where there are so many; and from how many
 # random starts so many steps are made on so many samples before the likeliest goes on.
 _MORE_INCOMPLETE = 2
@@ -210,7 +209,7 @@ def run_exact(
     size = {"components": len(mixture.mu), "count": len(mixture.views)}
     pairs: list[Array] = []
     for step in range(steps):
-        if step in _REFRESH:
+        if step % _REFRESH == 0:
             # The sums over all pairs would be too slow, and few of them explain a
             # sample: the others are left out until the next look.
             near = [missing.pairs_of_views(each.views, **size) for each in samples]
