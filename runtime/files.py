@@ -386,6 +386,8 @@ def own_outputs(
     temporary = place / "new"
     try:
         with locked(place, unfinished=(temporary.name,)):
+            for stale in folder.glob(TEMPORARY.removesuffix("*") + about):
+                remove(stale)
             try:
                 temporary.mkdir()
                 yield temporary

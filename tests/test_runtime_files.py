@@ -198,6 +198,7 @@ def test_a_kill_while_files_are_put_in_place_leaves_nothing_foreign(
 
 def test_what_a_killed_call_left_goes_and_another_one_is_refused(tmp_path):
     files.write_text(tmp_path / ".writing" / "new" / "out.txt", "half")
+    (tmp_path / ".tmp-7-about.json").touch()
     with (
         files.locked(tmp_path / ".writing"),
         pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on"),
