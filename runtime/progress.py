@@ -15,9 +15,10 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from runtime.doing import said
+
 BAR = 10  # columns
 QUIET = 30.0  # seconds after which work without steps says that it goes on
-_said: dict[str, Any] = {"what": "", "steps": 0}  # of the work that is shown
 
 
 @contextlib.contextmanager
@@ -44,11 +45,11 @@ def working(
     def repeat() -> None:
         while not over.wait(QUIET if every is None else every):
             now = f"{text}: {_clock(time.monotonic() - began)}"
-            now += f", {_said['what']}" * bool(_said["what"])
-            now += f", step {_said['steps']}" * bool(_said["steps"])
+            now += f", {said['what']}" * bool(said["what"])
+            now += f", step {said['steps']}" * bool(said["steps"])
             print(now, file=file, flush=True)
 
-    _said.update(what="", steps=0)
+    said.update(what="", steps=0)
     if not shown:
         yield
         return
@@ -61,16 +62,6 @@ def working(
     finally:
         over.set()
         thread.join()
-
-
-def doing(what: str) -> None:
-    """What the work of :func:`working` is at, for its next line."""
-    _said["what"] = what
-
-
-def done(steps: int) -> None:
-    """That the work of :func:`working` has so many more steps behind it."""
-    _said["steps"] += steps
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 import runtime.progress
-from runtime.progress import doing, done, progress, working, wrapped
+from runtime.doing import doing, done
+from runtime.progress import progress, working, wrapped
 
 
 @pytest.fixture(autouse=True)

@@ -44,8 +44,8 @@ from nrsfm_jax.em.posterior import expected_pose, log_evidence
 from nrsfm_jax.em.samples import Samples, check_landmarks, choose_samples
 from nrsfm_jax.em.views import ABOVE, FREE, LEVEL, RAISED, ViewPrior, upright_views
 from nrsfm_jax.handedness import Handedness, synchronise_signs
+from runtime.doing import doing
 from runtime.files import kept, read_arrays, read_json, write_arrays, write_json
-from runtime.progress import doing
 
 # The name of the trial in which nothing turns.
 ONE_VIEW = "one view"

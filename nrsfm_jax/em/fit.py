@@ -39,7 +39,7 @@ from nrsfm_jax.em.samples import (
     most_gaps,
 )
 from nrsfm_jax.em.views import LEVEL, ViewPrior, upright_views
-from runtime.progress import done
+from runtime.doing import done
 
 # Noise of the landmarks at the start and on the first depths, patch units.
 _FIRST_SIGMA, _DEPTH_NOISE = 0.15, 0.05
