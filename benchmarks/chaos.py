@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -121,7 +122,7 @@ def disturbed(
         if how == "full" and now >= number and grows:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(about[0]))
 
-    import main  # its flags are those of one process
+    main = importlib.import_module("main")  # its flags are those of one process
 
     # Compiling is most of what tiny runs do.
     jax.config.update("jax_disable_most_optimizations", True)
