@@ -12,7 +12,7 @@ from tiny_tracks import FRAMES, JOINTS, SIZE, two_animals
 
 from configs import tracks as tracks_config
 from input_pipeline.dataset import open_dataset
-from input_pipeline.formats.tracks.linking import linked, segments
+from input_pipeline.formats.tracks.linking import linked, segments, strays
 from input_pipeline.formats.tracks.read import find_files, read_tracks
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.tracks import nearest_joints
@@ -202,6 +202,39 @@ def test_pieces_end_at_gaps_jumps_and_exchanges(tmp_path):
     short[0, 50:60] = np.nan
     short[1, 70, 2] += 500  # one joint of a detector jumps, not the animal
     assert segments(as_tracks(tmp_path, short))[0].max() == 1
+
+
+def test_joints_that_stray_for_a_moment_are_found(tmp_path):
+    rng = np.random.default_rng(2)
+    xy = many(noise=0.5)
+    gone = rng.random(xy.shape[:3]) < 0.03
+    angle = rng.uniform(0, 2 * np.pi, gone.sum())
+    xy[gone] += 60 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    tracks = as_tracks(tmp_path, xy)
+    found = strays(tracks, 0.6)
+    gone = gone.reshape(-1, 4)
+    assert found[gone].mean() > 0.85  # but where several stray at once
+    assert found[~gone].mean() < 0.01
+    less = tracks.without(found)
+    assert less.strays == found.sum()
+    assert np.isnan(less.xy[found]).all()
+    assert not less.score[found].any()
+    # Where neighbours are not believed, or far in time, there is nothing to judge by.
+    unsure = np.full_like(tracks.score, 0.3)
+    assert not strays(dataclasses.replace(tracks, score=unsure), 0.6).any()
+    seldom = dataclasses.replace(tracks, frame=10 * tracks.frame)
+    assert not strays(seldom, 0.6).any()
+    at_hand = {"name": "tracks", "annotations": str(tmp_path / "t.npz"), "num_train": 0}
+    marks = open_dataset(at_hand).landmarks("train")
+    assert not (marks.labelled & found[marks.sample_ids]).any()
+    assert marks.labelled.mean() > 0.95
+
+
+def test_neither_a_body_that_jumps_nor_a_joint_that_is_always_fast_strays(tmp_path):
+    xy = many()
+    xy[0, 100:] += 300
+    xy[:, :, 2, 0] += 40 * np.sin(2.0 * np.arange(200))
+    assert not strays(as_tracks(tmp_path, xy), 0.6).any()
 
 
 # --- samples --------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class Tracked:
         scores: joint -> median score where it was detected.
         missing: joint -> share of the detections without it, or below ``min_score``.
         min_score: of the config.
+        strays: joints that left their places for a moment, which are among the missing.
     """
 
     skeleton: Skeleton
@@ -39,6 +40,7 @@ class Tracked:
     scores: dict[str, float]
     missing: dict[str, float]
     min_score: float
+    strays: int
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -59,6 +61,8 @@ class Tracked:
             f"{self.min_score:g}; pictures {sizes}; frames a second "
             f"{rates or 'not told'}"
         )
+        if self.strays:
+            yield f"  {self.strays} joints stray for a moment and do not train"
 
 
 def _some(counts: dict[str, int]) -> str:
@@ -85,6 +89,7 @@ def survey_tracks(tracks: Tracks, min_score: float) -> Tracked:
         scores=dict(zip(joints, medians, strict=True)),
         missing=dict(zip(joints, below, strict=True)),
         min_score=min_score,
+        strays=tracks.strays,
     )
 
 

@@ -1,8 +1,9 @@
 """Landmarks of a tracker's files, without pictures (``config.data.name = "tracks"``).
 
 A sample is an individual in a frame with enough detected joints. Frames that hardly
-differ from the one before are left out; validation has blocks of time of its own,
-because neighbouring frames would make its errors too low.
+differ from the one before are left out, and joints that stray for a moment count as not
+detected: the EM would explain them by odd views. Validation has blocks of time of its
+own, because neighbouring frames would make its errors too low.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from input_pipeline.crops import landmark_boxes
+from input_pipeline.formats.tracks.linking import strays
 from input_pipeline.formats.tracks.read import read_tracks
 from input_pipeline.formats.tracks.record import Tracks
 from input_pipeline.landmarks import Landmarks, make_landmarks
@@ -52,6 +54,7 @@ class TrackedLandmarks:
             joint_names=dict(self.settings.joint_names),
             picture_size=self.settings.picture_size,
         )
+        found = found.without(strays(found, self.settings.min_score))
         skeleton = well_known(found.skeleton)
         if isinstance(given, Mapping):
             skeleton = skeleton.changed(given)

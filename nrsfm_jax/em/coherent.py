@@ -218,17 +218,7 @@ def trials(
         Mean log-likelihood by name, also of ``ONE_VIEW``; and the likeliest prior, or
         the level one where that is within ``MARGIN``.
     """
-    some = choose_samples(W, labelled, key=key, num_samples=2 * _TRIAL_SAMPLES)
-    joints = far_joints(*map(np.asarray, some))
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), len(some.W)))
-    # Few samples are repeated, so that data sets share the compiled programs.
-    size = _TRIAL_SAMPLES
-    while size >= max(len(order), 1):
-        size //= 2
-    seen, unseen = (
-        recentred(*(np.asarray(x)[np.resize(half, size)][:, joints] for x in some))
-        for half in np.array_split(order, 2)
-    )
+    seen, unseen = _halves(W, labelled, key)
     short = dataclasses.replace(FREE, count=_TRIAL_ROTATIONS)
     tried = {prior.name: prior for prior in (LEVEL, RAISED, ABOVE, short)}
     if given is not None and given.elevations_deg is not None:
@@ -237,7 +227,7 @@ def trials(
         fit_gaussian,
         *seen,
         key=key,
-        num_samples=size,
+        num_samples=len(seen.W),
         level_steps=_LEVEL_STEPS,
         grid_steps=_GRID_STEPS,
         last_sigma=last_sigma,
@@ -253,6 +243,26 @@ def trials(
         best = LEVEL.name
     nats[ONE_VIEW] = _evidence(_one_view(seen, last_sigma), unseen)
     return nats, FREE if best == FREE.name else tried[best]
+
+
+def _halves(
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+    key: Key[Array, ""],
+) -> tuple[Samples, Samples]:
+    """Samples to fit and to judge by, of few joints."""
+    some = choose_samples(W, labelled, key=key, num_samples=2 * _TRIAL_SAMPLES)
+    joints = far_joints(*map(np.asarray, some))
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 1), len(some.W)))
+    # Few samples are repeated, so that data sets share the compiled programs.
+    size = _TRIAL_SAMPLES
+    while size >= max(len(order), 1):
+        size //= 2
+    seen, unseen = (
+        recentred(*(np.asarray(x)[np.resize(half, size)][:, joints] for x in some))
+        for half in np.array_split(order, 2)
+    )
+    return seen, unseen
 
 
 def _evidence(fitted: GaussianMixture, unseen: Samples) -> float:

@@ -294,14 +294,12 @@ def add_sums(
         own = jax.tree.map(lambda x: x[pairs], terms)
         given = condition(own, w, labelled, gaps=gaps)
         log_p = jax.nn.logsumexp(given.log_joint)
-        M = mixture.views[pairs % G][:, :, :2]
-        y = einsum("cab,cb->ca", own.precision, given.error)
+        M, y = mixture.views[pairs % G][:, :, :2], own.precision @ given.error[..., None]
         side = own.precision[:, :, given.index]
-        back = jnp.concatenate([y[..., None], side], axis=-1)
-        back = back.reshape(len(pairs), -1, 2, back.shape[-1])
-        back = einsum("cpim,cai->cpam", back, M).reshape(
-            len(pairs), -1, side.shape[-1] + 1
-        )
+        back = jnp.concatenate([y, side], axis=-1)
+        count, wide = len(pairs), back.shape[-1]
+        back = einsum("cpim,cai->cpam", back.reshape(count, -1, 2, wide), M)
+        back = back.reshape(count, -1, wide)
         spread = einsum("cdm,cml->cdl", back[..., 1:], given.spread)
         both = jnp.concatenate([back[..., :1], spread], axis=-1)
         return jnp.exp(given.log_joint - log_p), back, both, log_p

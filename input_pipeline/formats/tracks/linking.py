@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -10,6 +12,9 @@ from input_pipeline.formats.tracks.record import Tracks, check_crowd
 # A body is followed over so many frames without a detection, and no farther from one
 # frame to the next than this part of its own size.
 LOST_FRAMES, JUMP = 15, 0.5
+# A joint strays where it is farther from its places in the frames around than this part
+# of the body's extent, and than so many times what is usual for it.
+AROUND_FRAMES, FAR, UNUSUAL = 2, 0.75, 8.0
 
 
 def linked(frame: np.ndarray, xy: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -75,6 +80,46 @@ def segments(tracks: Tracks) -> tuple[np.ndarray, list[int]]:
     ends[exchanged] = True
     broken = sorted({*suspect.tolist(), *exchanged.tolist()})
     return (np.cumsum(ends) - 1).astype(np.int32), broken
+
+
+def strays(tracks: Tracks, min_score: float) -> np.ndarray:
+    """Joints that a detector put somewhere else for a moment.
+
+    Compared with the median of the places in the two frames before and the two after,
+    of which two must be known, with ``min_score``. Else a joint is not judged: tracks
+    of single pictures have no strays. Where most of a body jumps, no joint strays.
+
+    Returns:
+        (T, P) bool.
+    """
+    T = len(tracks)
+    xy = np.where((tracks.score >= min_score)[..., None], tracks.xy, np.nan)
+    around = []
+    for step in (-2, -1, 1, 2):
+        other = np.arange(T) + step
+        inside = (other >= 0) & (other < T)
+        other = np.where(inside, other, 0)
+        near = np.abs(tracks.frame[other] - tracks.frame) <= AROUND_FRAMES
+        same = tracks.file[other] == tracks.file
+        same &= tracks.individual[other] == tracks.individual
+        around.append(
+            np.where((inside & near & same)[:, None, None], xy[other], np.nan)
+        )
+    judged = np.isfinite(around).all(-1).sum(0) >= 2
+    away = np.linalg.norm(xy - _median(np.stack(around), 0), axis=-1)
+    away = np.where(judged, away, np.nan)
+    # Half of the joints are this near to the middle one, however far a stray is.
+    extent = _median(np.linalg.norm(xy - _median(xy, 1)[:, None], axis=-1), 1)
+    least = np.maximum(FAR * _median(extent, 0), UNUSUAL * _median(away, 0))
+    found = away > least
+    return found & (found.mean(1, keepdims=True) < 0.5)
+
+
+def _median(x: np.ndarray, axis: int) -> np.ndarray:
+    """Of what is known; NaN where nothing is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.nanmedian(x, axis)
 
 
 def _exchanges(tracks: Tracks, rows: np.ndarray, size: np.ndarray) -> np.ndarray:

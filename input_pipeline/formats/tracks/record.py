@@ -34,6 +34,7 @@ class Tracks:
         sizes: (width, height) of the pictures of each file; None: not told.
         rates: frames of each file in a second; 0: not told.
         pictures: name of the picture of each detection; empty for videos.
+        strays: joints that were detected, far from their places just before and after.
     """
 
     skeleton: Skeleton
@@ -47,6 +48,7 @@ class Tracks:
     sizes: tuple[Size, ...]
     rates: tuple[float, ...]
     pictures: Sequence[str] = ()
+    strays: int = 0
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -63,6 +65,15 @@ class Tracks:
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
         pictures = tuple(self.pictures[i] for i in rows) if self.pictures else ()
         return dataclasses.replace(self, pictures=pictures, **arrays)
+
+    def without(self, joints: np.ndarray) -> Tracks:
+        """The same with these (T, P) not detected, and their number in ``strays``."""
+        return dataclasses.replace(
+            self,
+            xy=np.where(joints[..., None], np.float32(np.nan), self.xy),
+            score=np.where(joints, np.float32(0), self.score),
+            strays=int(joints.sum()),
+        )
 
     def brought_to(self, skeleton: Skeleton, names: Mapping[str, str]) -> Tracks:
         """The same in the joints of ``skeleton``, by name.
