@@ -237,6 +237,41 @@ def test_neither_a_body_that_jumps_nor_a_joint_that_is_always_fast_strays(tmp_pa
     assert not strays(as_tracks(tmp_path, xy), 0.6).any()
 
 
+def test_strays_are_judged_within_one_animal_of_one_file(tmp_path):
+    """Of two that are far apart, and of two videos, neither is the other's past."""
+    xy = many(frames=2)
+    xy[1] += 500
+    tracks = as_tracks(tmp_path, xy)
+    assert not strays(tracks, 0.6).any()
+    long = as_tracks(tmp_path, many(frames=12))
+    halves = dataclasses.replace(
+        long,
+        file=(long.frame >= 6).astype(np.int32),
+        files=("a", "b"),
+        xy=long.xy + 500 * (long.frame >= 6)[:, None, None],
+    )
+    assert not strays(halves, 0.6).any()
+    # A single one is found at the ends of a track, too.
+    for row in (0, 11, 12, 23):
+        moved = long.xy.copy()
+        moved[row, 1] += 300
+        found = strays(dataclasses.replace(long, xy=moved), 0.6)
+        assert np.argwhere(found).tolist() == [[row, 1]]
+
+
+def test_joints_that_are_taken_away_stay_so_in_another_order(tmp_path):
+    tracks = as_tracks(tmp_path, many(frames=5))
+    first = np.zeros((10, 4), bool)
+    first[3, 2] = True
+    less = tracks.without(first)
+    names = less.skeleton.joints
+    turned = Skeleton("turned", names[::-1], ())
+    again = less.brought_to(turned, {})
+    assert np.argwhere(again.score == 0).tolist() == [[3, 1]]
+    assert again.strays == 1
+    np.testing.assert_array_equal(tracks.xy, as_tracks(tmp_path, many(frames=5)).xy)
+
+
 # --- samples --------------------------------------------------------------------------
 
 
@@ -360,6 +395,14 @@ def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):
     record = json.loads((tmp_path / "run" / "check" / "check.json").read_text())
     assert record["tracks"]["missing"]["tail"] == 0.2
     assert record["splits"]["train"]["joints"]["tail"] < record["samples"]["train"]
+    assert "stray" not in said
+    assert record["tracks"]["strays"] == 0
+    xy[20, 0] += 200
+    np.savez(path, xy=xy, score=score, joints=names)
+    assert check_stage.run(config, tmp_path / "again")
+    said = capsys.readouterr().out
+    assert "places that stray for a moment and do not train: 1" in said
+    assert "5% of the joints missing" in said
     score[:, 3] = 0
     np.savez(path, xy=xy, score=score, joints=names)
     assert not check_stage.run(config, tmp_path / "never")

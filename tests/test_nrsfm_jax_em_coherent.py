@@ -55,6 +55,20 @@ def test_views_of_an_upright_body_are_found(upright):
     assert nats["level"] > nats["one view"] + 1
 
 
+@pytest.mark.parametrize(
+    ("given", "each"), [(3000, 1000), (2000, 1000), (1999, 1000), (600, 500), (96, 62)]
+)
+def test_few_samples_are_repeated_no_more_than_needed(given, each):
+    """Half of them fits, the other half judges; sizes come from a short list."""
+    marks = np.arange(2.0 * given).reshape(given, 1, 2).astype(np.float32)
+    W = np.concatenate([marks, -marks, 0 * marks], axis=1)
+    halves = coherent._halves(W, np.ones((given, 3), bool), jax.random.key(0))
+    seen, unseen = ({*half.W[:, 0, 0].tolist()} for half in halves)
+    assert [len(half.W) for half in halves] == [each, each]
+    assert not seen & unseen
+    assert len(seen | unseen) == min(given, 2000)
+
+
 def test_views_from_above_are_found():
     assert (
         trial(seen_from(upright_views(np.arange(60.0, 91, 5).tolist(), 90)))[1].name

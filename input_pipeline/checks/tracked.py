@@ -62,7 +62,7 @@ class Tracked:
             f"{rates or 'not told'}"
         )
         if self.strays:
-            yield f"  {self.strays} joints stray for a moment and do not train"
+            yield f"  places that stray for a moment and do not train: {self.strays}"
 
 
 def _some(counts: dict[str, int]) -> str:
