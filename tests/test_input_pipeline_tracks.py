@@ -402,7 +402,7 @@ def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):
     assert check_stage.run(config, tmp_path / "again")
     said = capsys.readouterr().out
     assert "places that stray for a moment and do not train: 1" in said
-    assert "5% of the joints missing" in said
+    assert "6% of the joints missing" in said
     score[:, 3] = 0
     np.savez(path, xy=xy, score=score, joints=names)
     assert not check_stage.run(config, tmp_path / "never")

@@ -294,9 +294,9 @@ def add_sums(
         own = jax.tree.map(lambda x: x[pairs], terms)
         given = condition(own, w, labelled, gaps=gaps)
         log_p = jax.nn.logsumexp(given.log_joint)
-        M, y = mixture.views[pairs % G][:, :, :2], own.precision @ given.error[..., None]
-        side = own.precision[:, :, given.index]
-        back = jnp.concatenate([y, side], axis=-1)
+        M = mixture.views[pairs % G][:, :, :2]
+        y = own.precision @ given.error[..., None]
+        back = jnp.concatenate([y, own.precision[:, :, given.index]], axis=-1)
         count, wide = len(pairs), back.shape[-1]
         back = einsum("cpim,cai->cpam", back.reshape(count, -1, 2, wide), M)
         back = back.reshape(count, -1, wide)
