@@ -44,7 +44,7 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
         write_json(temporary / "results.json", results)
         write_report(
             temporary / "report.html",
-            title="3D pose from pictures and 2D landmarks",
+            title="3D poses without 3D labels",
             description=_description(config, data, len(rows)),
             skeleton=data.skeleton,
             results=results,
@@ -148,10 +148,12 @@ def _pixels(patch: np.ndarray) -> np.ndarray:
 
 def _description(config: Any, data: Dataset, shown: int) -> str:
     count = len(data.landmarks("val"))
+    few = f"shown are {shown} of " if data.has_pictures else ""
     return (
         f"Data: {config.data.name}, {data.skeleton.num_joints} landmarks; "
-        f"shown are {shown} of {count} validation samples. Trained on "
-        "pictures and 2D landmarks; 3D was opened only to compute these tables"
+        f"{few}{count} validation samples. Trained on "
+        f"{'pictures and ' * data.has_pictures}2D landmarks; 3D was opened only to "
+        "compute these tables"
         + (
             " and, plainly marked, to train the supervised reference."
             if "supervised" in config.student.modes

@@ -183,6 +183,7 @@ def test_the_data_are_read_where_that_is_said(parse, monkeypatch, tmp_path):
 
     monkeypatch.setattr(main, "working", working)
     monkeypatch.setattr(main, "open_dataset", lambda _: Data())
-    parse("--config=quickstart", f"--workdir={tmp_path / 'w'}")
+    devices = "--config.cpu_devices=4"  # as many as the tests have
+    parse("--config=quickstart", f"--workdir={tmp_path / 'w'}", devices)
     with pytest.raises(SystemExit, match=r"refused while \['reading the data'\]"):
         main.main([])

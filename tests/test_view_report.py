@@ -298,6 +298,7 @@ def test_the_verdict_stands_at_the_top(tmp_path):
         title="A",
         skeleton=H36M_17,
         results=RESULTS | {"teacher": teacher},
+        curves=CURVES,
         made={"command": "python main.py --config=a.py --workdir='my run' --stage=all"},
     )
     page = path.read_text("utf-8")
@@ -308,3 +309,26 @@ def test_the_verdict_stands_at_the_top(tmp_path):
     )
     assert f"<code>{command} --config.predict.images=FOLDER</code>" in page
     assert page.index("NOT TRUSTED") < page.index("PA-MPJPE")
+
+
+def test_of_tracks_alone_the_next_step_is_to_lift_others(tmp_path):
+    path = tmp_path / "a.html"
+    write_report(
+        path,
+        title="A",
+        skeleton=H36M_17,
+        results={"teacher": {"val": {"message": "no 3D", "reprojection": 0.1}}}
+        | {"teacher": {"verdict": {"trusted": True, "text": "Depth: coherent. So."}}},
+        curves=[line for line in CURVES if line["stage"] == "teacher"],
+        made={"command": "python main.py --config=tracks"},
+    )
+    page = path.read_text("utf-8")
+    assert "--config=tracks --stage=lift --config.lift.tracks=FILE</code>" in page
+    assert "stage=predict" not in page
+    assert "pictures below" not in page
+
+
+def test_the_last_number_under_a_chart_is_not_cut():
+    section = report.curves_section(CURVES)
+    assert "text-anchor='end'>300<" in section
+    assert "text-anchor='middle'>200<" in section

@@ -38,12 +38,11 @@ def line_chart(series: Mapping[str, Points], *, x_title: str, y_title: str) -> s
     xs, ys = zip(*(p for points in kept.values() for p in points), strict=True)
     log = min(ys) > 0
     to_y = math.log10 if log else float
-    x_ticks = _ticks(min(xs), max(xs))
     y_ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(min(ys), max(ys))
     x_at = _scale(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
     low, high = to_y(min(*ys, *y_ticks)), to_y(max(*ys, *y_ticks))
     y_at = _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = [_tick(x_at(x), _HEIGHT - _BOTTOM + 16, x, "middle") for x in x_ticks]
+    parts = [_x_tick(x_at(x), x) for x in _ticks(min(xs), max(xs))]
     for y in y_ticks:
         at = y_at(to_y(y))
         parts.append(f"<path class='rule' d='M{_LEFT} {at:.1f}H{_WIDTH - _RIGHT}'/>")
@@ -95,6 +94,11 @@ def _log_ticks(low: float, high: float) -> list[float]:
 def _tick(x: float, y: float, value: float, anchor: str) -> str:
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}'>{text}</text>"
+
+
+def _x_tick(x: float, value: float) -> str:
+    anchor = "middle" if x < _WIDTH - _RIGHT - 20 else "end"  # not cut at the edge
+    return _tick(x, _HEIGHT - _BOTTOM + 16, value, anchor)
 
 
 def _title(x: float, y: float, text: str, more: str = "") -> str:

@@ -192,10 +192,14 @@ def _verdict(
     )
     if "command" in made:
         words = [w for w in shlex.split(made["command"]) if not w.startswith("--stage")]
-        predict = [*words, "--stage=predict", "--config.predict.images=FOLDER"]
+        more = ["--stage=lift", "--config.lift.tracks=FILE"]
+        what = "lifts other 2D tracks"
+        if any(stage.startswith("student") for stage in curves):
+            more = ["--stage=predict", "--config.predict.images=FOLDER"]
+            what = "predicts the pictures of a folder"
         items += (
-            f"<li><b>Next:</b> <code>{html.escape(shlex.join(predict))}</code> "
-            "predicts the pictures of a folder.</li>"
+            f"<li><b>Next:</b> <code>{html.escape(shlex.join([*words, *more]))}</code> "
+            f"{what}.</li>"
         )
     return f"<div class='card verdict'><h3>What came out</h3><ul>{items}</ul></div>"
 
@@ -344,8 +348,8 @@ def results_section(results: Mapping[str, Any]) -> str:
     if not shown:
         return (
             "<h2>Results</h2><div class='card soft'>This data set has no 3D ground "
-            "truth: there is nothing to compare with, the pictures below are all the "
-            f"evidence.{_fit_without_truth(results)}</div>"
+            "truth: there is nothing to compare with, but what the eye can tell."
+            f"{_fit_without_truth(results)}</div>"
         )
     definitions = _definitions(_DEFINITIONS | _conventions(rows))
     return (
