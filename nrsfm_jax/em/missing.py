@@ -209,7 +209,7 @@ def terms_at(
 ) -> PairTerms:
     """The terms of the first ``count`` of the given pairs, each at its place; 0 else.
 
-    The number of pairs is a multiple of ``BLOCK``, see :func:`blocks`.
+    The number of pairs is a multiple of ``BLOCK``.
     """
     e = mixture.mu.shape[1] // 3 * 2
     C = len(mixture.mu) * len(mixture.views)
@@ -295,7 +295,7 @@ def add_sums(
         given = condition(own, w, labelled, gaps=gaps)
         log_p = jax.nn.logsumexp(given.log_joint)
         M = mixture.views[pairs % G][:, :, :2]
-        y = own.precision @ given.error[..., None]
+        y = einsum("cab,cb->ca", own.precision, given.error)[..., None]
         back = jnp.concatenate([y, own.precision[:, :, given.index]], axis=-1)
         count, wide = len(pairs), back.shape[-1]
         back = einsum("cpim,cai->cpam", back.reshape(count, -1, 2, wide), M)
