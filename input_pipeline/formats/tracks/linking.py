@@ -86,8 +86,9 @@ def strays(tracks: Tracks, min_score: float) -> np.ndarray:
     """Joints that a detector put somewhere else for a moment.
 
     Compared with the median of the places in the two frames before and the two after,
-    of which two must be known, with ``min_score``. Else a joint is not judged: tracks
-    of single pictures have no strays. Where most of a body jumps, no joint strays.
+    of which two must be known, with ``min_score``. Else a joint is not judged. In
+    pictures that do not follow each other all are far from there, and so none is
+    unusual. Where most of a body jumps, no joint strays.
 
     Returns:
         (T, P) bool.
