@@ -257,11 +257,18 @@ def _leaf_like(value: np.ndarray | None, like: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax's progress messages, meant for its authors, off the terminal."""
+    """Keeps Orbax's messages, meant for its authors, off the terminal."""
     logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    level, hook = logger.level, sys.unraisablehook
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda seen: _is_late(seen.exc_value) or hook(seen)
     try:
         yield
+        # Not after an error: other writes end later, whose event loop is closed by then.
+        sys.unraisablehook = hook
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
+
+
+def _is_late(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and "Event loop is closed" in str(error)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -232,3 +233,18 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path):
         (tmp_path / "ck").mkdir()
     assert "\n" not in str(error.value)
     assert "the same command goes on" in str(error.value)
+
+
+def test_a_full_disk_prints_nothing_beside_that_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    state = {f"a{i}": np.random.default_rng(i).random((100, 100)) for i in range(60)}
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, unlimited[1]))
+        try:
+            with pytest.raises(ValueError, match="step 1 cannot be written"):
+                checkpoints.save(1, state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    time.sleep(0.2)  # for the writes that were under way
+    assert capfd.readouterr().err == ""
