@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import select
 import signal
 import sys
 import threading
@@ -16,8 +16,9 @@ from runtime.progress import wrapped
 
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 END = bytes(1)
+PATIENCE = 10.0  # seconds for what does not hear, as a compilation does not
 _asked: int = 0  # the signal that came
-_deferred = False
+_loop = _deferred = False
 
 
 class Stopped(SystemExit):
@@ -25,22 +26,22 @@ class Stopped(SystemExit):
 
     def __init__(self, saved: str = "what is finished is kept") -> None:
         super().__init__(128 + (_asked or signal.SIGINT))
-        self.saved = saved
+        self.text = f"stopped: {saved}; the same command goes on from there"
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
     """Raises :class:`Stopped` in the body at a signal, and says so in two lines.
 
-    A second signal ends the process at once, whatever it is doing.
+    A second signal ends the process at once, whatever it is doing, and so does what
+    goes on for ``PATIENCE`` seconds after the first without hearing of it.
     """
     global _asked, _deferred
     try:
         with _heard():
             yield
     except Stopped as stopped:
-        text = f"stopped: {stopped.saved}; the same command goes on from there"
-        print(wrapped(text), file=sys.stderr, flush=True)
+        _say(wrapped(stopped.text))
         raise
     finally:
         _asked, _deferred = 0, False
@@ -73,22 +74,25 @@ def _heard() -> Iterator[None]:
 def deferred() -> Iterator[None]:
     """A loop that asks :func:`asked` after each step; signals raise nothing in it.
 
-    Of several processes, which save together, each hears its signal at another step:
+    In its first step, which compiles, they raise: there is nothing yet to save. Of
+    several processes, which save together, each hears its signal at another step:
     there they raise at once.
     """
-    global _deferred
-    _deferred = jax.process_count() == 1
+    global _loop, _deferred
+    _loop = jax.process_count() == 1
     try:
         yield
     finally:
         # Not before the thread has said that the step is saved.
-        _deferred = _deferred and bool(_asked)
+        _loop, _deferred = False, _deferred and bool(_asked)
     if _asked:
         raise Stopped
 
 
 def asked() -> bool:
     """Whether a signal came."""
+    global _deferred
+    _deferred = _loop
     return bool(_asked)
 
 
@@ -101,12 +105,22 @@ def _note(number: int, _: object) -> None:
 
 def _announce(reader: int) -> None:
     """Says what was heard, in a thread: one byte comes with every signal."""
-    heard = itertools.count()
-    while (byte := os.read(reader, 1)) != END:
-        name = SIGNALS.get(signal.Signals(byte[0]))
-        if name and next(heard):
+    heard, patience = 0, None
+    while True:
+        ready, _, _ = select.select([reader], [], [], patience)
+        byte = os.read(reader, 1) if ready else bytes([heard])
+        if byte == END:
+            return
+        if byte[0] not in SIGNALS:
+            continue
+        if heard:
+            # A progress bar has hidden it.
+            _say("\x1b[?25h" * sys.stderr.isatty() + wrapped(Stopped().text))
             os._exit(128 + byte[0])
-        if name:
-            end = "after this step, which is saved" if _deferred else "now"
-            text = f"\n{name}: ends {end}; once more: at once"
-            print(text, file=sys.stderr, flush=True)
+        heard, patience = byte[0], None if _deferred else PATIENCE
+        end = "after this step, which is saved" if _deferred else "now"
+        _say(f"\n{SIGNALS[signal.Signals(heard)]}: ends {end}; once more: at once")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -12,12 +12,13 @@ PROGRAM = """
 import hashlib, sys, time
 from runtime import stopping
 kind = sys.argv[1]
+stopping.PATIENCE = 0.5
 with stopping.on_signals():
-    if kind == "loop":
+    if kind in ("loop", "first"):
         with stopping.deferred():
             for step in range(1000):
                 print(step, flush=True)
-                time.sleep(0.05)
+                time.sleep(60 if kind == "first" else 0.05)
                 if stopping.asked():
                     raise stopping.Stopped(f"step {step} of 1000")
     try:
@@ -68,16 +69,21 @@ def test_a_loop_ends_after_its_step(number, name, code):
     assert found == code
 
 
-def test_elsewhere_it_ends_at_once_and_cleans_up():
-    out, err, code = _signalled("sleep", signal.SIGTERM)
-    assert "cleaned" in out
+@pytest.mark.parametrize("kind", ["sleep", "first"])
+def test_elsewhere_it_ends_at_once_and_cleans_up(kind):
+    """Also in the first step of a loop, which compiles."""
+    out, err, code = _signalled(kind, signal.SIGTERM)
+    assert ("cleaned" in out) == (kind == "sleep")
     assert "Traceback" not in err
     assert "stopped: what is finished is kept" in err
     assert code == 143
 
 
-def test_in_a_long_call_the_line_comes_at_once_and_a_second_signal_ends_it():
-    """As in a compilation, which gives Python no turn."""
-    _, err, code = _signalled("busy", signal.SIGINT, times=2)
-    assert "Ctrl-C: ends now" in err
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_long_call_ends_after_a_while_or_at_a_second_signal(times):
+    """As a compilation, which gives Python no turn."""
+    _, err, code = _signalled("busy", signal.SIGINT, times)
+    heard, stopped = err.split("\n")[1:-1]
+    assert heard == "Ctrl-C: ends now; once more: at once"
+    assert stopped.startswith("stopped: what is finished is kept")
     assert code == 130
