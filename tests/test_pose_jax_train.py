@@ -263,7 +263,7 @@ def test_a_resumed_run_repeats_itself_to_the_last_bit(table, tmp_path):
     with stopping.on_signals(), pytest.raises(stopping.Stopped) as stopped:
         once(tmp_path / "cut", 3, signal.SIGTERM)
     assert stopped.value.code == 143
-    assert stopped.value.saved == "student step 5 of 8"
+    assert stopped.value.text.startswith("stopped: student step 5 of 8; ")
     resumed = once(tmp_path / "cut", None)
     np.testing.assert_array_equal(tiny.flat(whole), tiny.flat(resumed))
 
