@@ -264,7 +264,7 @@ def _quiet() -> Iterator[None]:
     sys.unraisablehook = lambda seen: _is_late(seen.exc_value) or hook(seen)
     try:
         yield
-        # Not after an error: other writes end later, whose event loop is closed by then.
+        # Not after an error: other writes end later, when their event loop is closed.
         sys.unraisablehook = hook
     finally:
         logger.setLevel(level)
