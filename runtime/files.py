@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import sys
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -306,7 +307,12 @@ def read_npz(
     """
     try:
         # Opened here: numpy leaves a file open that is no zip after all.
-        with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(open_file(path))
+            if not zipfile.is_zipfile(opened):  # numpy would advise to unpickle it
+                raise ValueError("it is no zip archive")
+            opened.seek(0)
+            file = stack.enter_context(np.load(opened, allow_pickle=False))
             wanted = [key for key in file.files if names is None or key in names]
             members = {m.filename.removesuffix(".npy"): m for m in file.zip.infolist()}
             size = sum(members[key].file_size for key in wanted)

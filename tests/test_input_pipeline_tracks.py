@@ -11,6 +11,7 @@ import tiny_tracks
 from tiny_tracks import FRAMES, JOINTS, SIZE, two_animals
 
 from configs import tracks as tracks_config
+from input_pipeline.checks.validate import validate
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.tracks.linking import linked, segments, strays
 from input_pipeline.formats.tracks.read import find_files, read_tracks
@@ -331,6 +332,8 @@ def test_one_frame_and_one_joint_are_too_little_to_learn_from(tmp_path):
     data = open_dataset({"name": "tracks", "annotations": str(path)})
     with pytest.raises(ValueError, match=r"one\.csv: none of 2 detections"):
         data.landmarks("train")
+    (said,) = validate(data).problems  # once, though it is so of both splits
+    assert "none of 2" in said.value
 
 
 def test_bones_are_the_nearest_joints():

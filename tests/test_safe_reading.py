@@ -183,6 +183,14 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path):
         reading.read_bytes(tmp_path / "x", most=4)
 
 
+def test_a_pickle_in_place_of_an_npz_is_refused_without_advice(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"\x80\x04}.")
+    with pytest.raises(ValueError, match=r"x\.npz: .*no zip archive") as error:
+        files.read_npz(path)
+    assert "unsafe" not in str(error.value)  # as NumPy's message says how to
+
+
 def test_only_the_named_arrays_of_an_npz_are_read(tmp_path):
     """4 GB of zeros in 4 MB: refused where they are wanted, else not looked at."""
     path = tmp_path / "x.npz"

@@ -152,7 +152,8 @@ def validate(data: Dataset) -> Report:
             if not found.samples.get(split):
                 report(no_samples(data.settings, split))
         _check_extra(data, found, report)
-    return dataclasses.replace(found, problems=tuple(problems))
+    # Both splits of the same tracks tell of the same fault.
+    return dataclasses.replace(found, problems=tuple(dict.fromkeys(problems)))
 
 
 def _attempt(

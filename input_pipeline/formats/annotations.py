@@ -186,7 +186,8 @@ def index_labels(source: Source, labels: Labels) -> Labels | None:
         persons[person.sample_id] = person
     if not persons:
         remedy = "label the landmarks of at least one person"
-        source.problem("no labelled person", "annotations", skipped, remedy)
+        value = ", ".join(f"{n} {why}" for why, n in skipped.items()) or "0 persons"
+        source.problem("no labelled person", "annotations", value, remedy)
         return None
     centre = labels.pixel_centre if source.pixel_centre is None else source.pixel_centre
     return Labels(skeleton, tuple(persons.values()), skipped, centre)

@@ -40,8 +40,12 @@ def _read_npz(source: Source) -> Labels | None:
         # Not S, which is 3D and may be large.
         arrays = read_npz(source.path, ("imgname", "part", "center", "scale"))
     except ValueError as error:
-        remedy = "set --config.data.annotations to the .npz or the challenge's folder"
-        source.problem("not an .npz file", "", error, remedy)
+        remedy = (
+            "set --config.data.annotations to the .npz or the challenge's folder; "
+            "how a pickle is converted: docs/own_data.md"
+        )
+        value = str(error).removeprefix(f"{source.path}: ")
+        source.problem("not an .npz file", "", value, remedy)
         return None
     names, part = arrays.get("imgname"), arrays.get("part")
     if names is None or part is None:
