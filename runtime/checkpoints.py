@@ -38,7 +38,7 @@ class Checkpoints:
     def __init__(self, directory: str | Path, *, max_to_keep: int = 2) -> None:
         self.directory = Path(os.path.abspath(directory))
         self._sound: set[int] = set()  # read whole, or saved by this process
-        self._damaged: dict[int, str] = {}
+        self._damaged: set[int] = set()
         with _quiet():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -77,8 +77,9 @@ class Checkpoints:
         self._sound.add(step)
 
     def _save(self, step: int, state: PyTree, extra: dict[str, Any]) -> None:
-        for damaged in self._damaged.keys() & set(self._manager.all_steps()):
+        for damaged in self._damaged & set(self._manager.all_steps()):
             self._manager.delete(damaged)
+        self._damaged.clear()
         if step in self._manager.all_steps():
             return
         arrays = _to_numpy(state)
@@ -110,7 +111,8 @@ class Checkpoints:
                     _compare(self.directory / str(step))
                     self._sound.add(step)
                 except ValueError as error:
-                    self._damaged[step] = passed_over[step] = str(error)
+                    self._damaged.add(step)
+                    passed_over[step] = str(error)
             if step in self._sound:
                 break
         else:

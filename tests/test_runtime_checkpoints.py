@@ -216,9 +216,12 @@ def test_an_empty_or_half_folder_is_passed_over_and_written_anew(
         checkpoints.save(2, _state(seed=9))
         assert checkpoints.latest_step() == 2
         assert capsys.readouterr().err == ""
-    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(3, _state())
+    shutil.rmtree(folder / "3")
+    with Checkpoints(folder) as checkpoints:  # what was written anew was kept
         restored = checkpoints.restore_latest(_state())
     assert restored is not None
+    assert restored[0] == 2
     assert _bits(restored[1]) == _bits(_state(seed=9))
 
 
