@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import resource
 import sys
 import time
@@ -57,10 +58,10 @@ TABLE = (
         "--outliers=.05",
         "--perspective=2",
         "--any-rotation",
-        "--tracks",
-        "--tracks --noise=.02",
+        "--tracks --samples=1920",
+        "--tracks --samples=1920 --noise=.02",
     ),
-    ("", "--adapt", "--tracks"),
+    ("", "--adapt", "--tracks --samples=1920"),
 )
 BINS = (0.02, 0.2, 0.5)
 SCALE, MIDDLE = 0.4, 500.0  # pixels a mm; where the body is in the picture
@@ -114,8 +115,12 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[argparse.Namespace, bool]]
     add_flags(parser)
     for file, rows in zip((args.train, hard), TABLE, strict=True):
         for flags in rows:
-            given = [f"--train={args.train}", f"--test={file}", *flags.split()]
-            case = parser.parse_args([*given, f"--samples={args.samples}"])
+            given = (
+                f"--train={args.train}",
+                f"--test={file}",
+                f"--samples={args.samples}",
+            )
+            case = parser.parse_args([*given, *flags.split()])
             yield case, not name_of(case)
 
 
@@ -181,9 +186,9 @@ def read_poses(args: argparse.Namespace) -> Poses:
         rows = np.sort(frame_order(motion, "val", 0))
     rng = np.random.default_rng(11)
     if args.tracks:
-        tracks = list(cut_tracks(args.test, motion.positions, rows))
-        count = max(1, (args.samples or 10**9) // int(RATE * SECONDS))
-        tracks = [tracks[i] for i in rng.permutation(len(tracks))[:count]]
+        trials = cut_tracks(args.test, motion.positions, rows)
+        tracks = one_of_each(list(trials), rng)
+        tracks = tracks[: max(1, (args.samples or 10**9) // int(RATE * SECONDS))]
         world = np.concatenate(tracks)
         track = np.repeat(np.arange(len(tracks)), [len(x) for x in tracks])
     else:
@@ -205,8 +210,10 @@ def read_poses(args: argparse.Namespace) -> Poses:
     return Poses(truth, track)
 
 
-def cut_tracks(path: Path, positions: np.ndarray, rows: np.ndarray) -> Any:
-    """Pieces of the trials at an even rate; frames that were left out are pauses."""
+def cut_tracks(
+    path: Path, positions: np.ndarray, rows: np.ndarray
+) -> Iterator[list[np.ndarray]]:
+    """Pieces of each trial at an even rate; frames that were left out are pauses."""
     with np.load(path) as file:
         trial, frame, fps = file["trial"], file["frame"], float(file["fps"])
     longest = int(RATE * SECONDS)
@@ -218,9 +225,18 @@ def cut_tracks(path: Path, positions: np.ndarray, rows: np.ndarray) -> Any:
         flat = positions[own].reshape(len(own), -1)
         even = np.stack([np.interp(times, at, x) for x in flat.T], 1)
         even = even.reshape(len(times), *positions.shape[1:])
-        for start in range(0, len(even), longest):
-            if len(piece := even[start : start + longest]) >= RATE:
-                yield piece
+        pieces = [
+            even[start : start + longest] for start in range(0, len(even), longest)
+        ]
+        yield [piece for piece in pieces if len(piece) >= RATE]
+
+
+def one_of_each(trials: list[list[Any]], rng: np.random.Generator) -> list[Any]:
+    """All tracks in random order, a second one of a trial only after one of each."""
+    trials = [[trial[i] for i in rng.permutation(len(trial))] for trial in trials]
+    order = rng.permutation(len(trials))
+    rounds = itertools.zip_longest(*(trials[i] for i in order))
+    return [track for each in rounds for track in each if track is not None]
 
 
 def landmarks(

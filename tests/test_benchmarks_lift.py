@@ -53,9 +53,17 @@ def test_tracks_have_an_even_rate(tmp_path):
     positions = np.tile(frame[:, None, None] / 120.0, (1, 17, 3))
     path = tmp_path / "motion.npz"
     np.savez(path, trial=np.full(len(frame), "a"), frame=frame, fps=120.0)
-    (first, second) = lift.cut_tracks(path, positions, np.arange(len(frame)))
+    ((first, second),) = lift.cut_tracks(path, positions, np.arange(len(frame)))
     assert (len(first), len(second)) == (60, 30)
     np.testing.assert_allclose(np.diff(first[:, 0, 0]), 1 / lift.RATE)
+
+
+def test_every_recording_gives_a_track_before_one_gives_two():
+    trials = [["a1", "a2", "a3"], ["b1"], [], ["c1", "c2"]]
+    found = lift.one_of_each(trials, np.random.default_rng(0))
+    assert sorted(name[0] for name in found[:3]) == ["a", "b", "c"]
+    assert sorted(name[0] for name in found[3:5]) == ["a", "c"]
+    assert sorted(found) == ["a1", "a2", "a3", "b1", "c1", "c2"]
 
 
 def test_a_case_is_named_by_what_it_adds():

@@ -12,7 +12,17 @@ from scipy.stats import multivariate_normal
 
 from nrsfm_jax import PoseLifter, model, teacher
 from nrsfm_jax.em.gaussians import SHIFT_VARIANCE
-from nrsfm_jax.lifting import adapt, bones, cameras, hidden, looser, patches, posterior
+from nrsfm_jax.lifting import (
+    adapt,
+    bones,
+    cameras,
+    chain,
+    frames,
+    hidden,
+    looser,
+    patches,
+    posterior,
+)
 
 EDGES = ((0, 1), (1, 2), (0, 3), (3, 4), (0, 5))
 PAIRS = ((1, 3), (2, 4))
@@ -226,18 +236,61 @@ def walker(frames=48):
     pose -= pose.mean(1, keepdims=True)
     rough = pose[..., 2] + 0.08 * rng.normal(size=pose.shape[:2])
     C = np.tile(0.08**2 * np.eye(bodies.P), (frames, 1, 1))
-    return pose, length, bones.Track(pose[..., :2], rough, C)
+    xy = pose[..., :2]
+    return pose, length, chain.Track(xy, rough, C, chain.motion_rate(xy), 0.01)
 
 
 def test_the_bones_of_a_track_are_found_and_give_its_depth():
     pose, length, track = walker()
     groups = bones.same_bones(EDGES, PAIRS)
     assert groups.tolist() == [0, 1, 0, 1, 2]
-    L = bones.bone_lengths(track, 0.01, edges=EDGES, groups=groups)
-    np.testing.assert_allclose(L, length, rtol=0.06)
-    z = bones.track_depth(track, 0.01, 1.0, L, edges=EDGES)
+    likely = chain.Lengths(2 * length * (1, 1.1, 1, 1.1, 0.9))
+    z, L = chain.fit_track(track, likely, edges=EDGES, groups=groups)
+    np.testing.assert_allclose(L, length, rtol=0.03)
     before = np.abs(track.m - pose[..., 2]).mean()
-    assert np.abs(z - pose[..., 2]).mean() < 0.7 * before
+    assert np.abs(z - pose[..., 2]).mean() < 0.4 * before
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_other_depth_of_a_track_is_likelier_nearby(known):
+    """The cost written once more, and the frames of a track that is hardly one."""
+    _, length, track = walker(6)
+    groups = bones.same_bones(EDGES, PAIRS)
+    lengths = chain.Lengths(1.1 * length, known)
+    z, L = chain.fit_track(track, lengths, edges=EDGES, groups=groups)
+
+    def cost(z, L):
+        bone = np.linalg.norm(
+            [[(track.xy[t, b] - track.xy[t, a]).tolist() + [z[t, b] - z[t, a]]
+              for a, b in EDGES] for t in range(6)], axis=-1)  # fmt: skip
+        turn = (z[2:] - 2 * z[1:-1] + z[:-2]) ** 2
+        one = L[:1].tolist() + L[1:2].tolist() + L[4:].tolist()
+        ell = lengths.ell[[0, 1, 4]]
+        scale = (L * lengths.ell).sum() / (lengths.ell**2).sum()
+        odd = 0 if known else 6 * (((one / (scale * ell) - 1) / 0.4) ** 2).sum()
+        noise = 1e-4 * 0.08**2 + 0.01 * track.tau**2
+        own = ((z - track.m) ** 2).sum() / ((1.5 * 0.08) ** 2 + noise)
+        bones = ((bone - L) ** 2).sum() / track.tau**2
+        return own + bones + (track.rate[:4, None] * turn).sum() + odd
+
+    least, rng = cost(z, L), np.random.default_rng(0)
+    for size in (0.001, 0.01):
+        step = size * rng.normal(size=z.shape)
+        assert cost(z + step - step.mean(1, keepdims=True), L) > least
+    if not known:
+        assert cost(z, L * 1.001) > least
+        assert cost(z, L * 0.999) > least
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_few_frames_are_a_track_when_the_lengths_are_known(frames):
+    _, length, track = walker()
+    few = chain.Track(*(x[:frames] for x in track[:3]), np.zeros(frames), track.tau)
+    few = few._replace(rate=chain.motion_rate(few.xy))
+    groups = bones.same_bones(EDGES, PAIRS)
+    z, L = chain.fit_track(few, chain.Lengths(length, True), edges=EDGES, groups=groups)
+    assert z.shape == (frames, bodies.P)
+    np.testing.assert_allclose(L, length)
 
 
 def test_proportions_sharpen_a_single_frame_at_any_scale():
@@ -342,6 +395,32 @@ def test_a_track_is_lifted_with_its_bones(lifter, pixels):
     track = np.repeat([7, 9], 12)
     found = lifter(pixels, track=track, noise=0.02, focal=np.inf)
     assert np.isfinite(found.keypoints_3d).all()
+
+
+def test_a_noisy_track_is_smoothed(lifter, pixels):
+    """Of a body that stands still the noise alone is left, and less of it."""
+    rng = np.random.default_rng(0)
+    xy = np.tile(pixels[:1], (40, 1, 1)) + 4 * rng.normal(size=(40, *pixels.shape[1:]))
+    track = np.zeros(40, int)
+    level = 0.04  # of the longer side of the box
+    alone, joined = (
+        lifter(xy, track=t, noise=level, focal=np.inf) for t in (None, track)
+    )
+    for name in ("keypoints", "keypoints_3d"):
+        spread = [getattr(found, name).std(axis=0).mean() for found in (alone, joined)]
+        assert spread[1] < 0.7 * spread[0], name
+
+
+def test_the_network_has_no_say_on_what_lies(lifter, pixels):
+    """It has seen views around upright bodies only."""
+    patch = patches.patches_of(pixels, np.ones(pixels.shape[:2], bool), padding=1.25)
+    nobody, doubt = np.zeros(patch.labelled.shape, bool), np.ones(patch.labelled.shape)
+    posed = frames.posed(lifter, patch, nobody, doubt, 0.02)
+    free, shapes = posed.given.free, posed.given.pose[..., 2]
+    other = frames.network_depth(lifter, posed.image, patch.labelled)
+    share = ((posed.m - shapes) * (other - shapes)).sum(1)
+    share = share / np.square(other - shapes).sum(1)
+    np.testing.assert_allclose(share, (1 - free) / 2, atol=1e-3)
 
 
 def test_a_score_says_which_landmark_to_believe(lifter, pixels):

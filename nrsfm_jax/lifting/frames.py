@@ -28,7 +28,7 @@ class Frames(NamedTuple):
     outlier: Bool[np.ndarray, "n p"]
     given: PoseGiven
     image: Float[np.ndarray, "n p 2"]  # in the frame of W
-    m: Float[np.ndarray, "n p"]  # depth, half of it the network's
+    m: Float[np.ndarray, "n p"]  # depth, up to half of it the network's
     C: Float[np.ndarray, "n p p"]  # covariance of the depth
     apart: Float[np.ndarray, " n"]  # mean square of what network and shapes differ by
     factor: Float[np.ndarray, "n p"]  # by which a near camera was corrected for
@@ -62,8 +62,11 @@ def posed(
     image = np.where(exact[..., None], patches.W, given.image)
     m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
     if not prior.adapted:  # the network has not seen what the shapes have
-        other = network_depth(prior, image, patches.labelled)
-        m, apart = (m + other) / 2, np.mean(np.square((m - other) / 2), axis=1)
+        other = network_depth(prior, image, patches.labelled) - m
+        # Nor any view but those around an upright body.
+        share = (1 - np.asarray(given.free)) / 2
+        m = m + share[:, None] * other
+        apart = share * (1 - share) * np.mean(np.square(other), axis=1)
     C = np.asarray(given.covariance).reshape(n, P, 3, P, 3)[:, :, 2, :, 2]
     return Frames(patches, outlier, given, image, m, C, apart, np.ones((n, P)))
 

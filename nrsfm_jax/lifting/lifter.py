@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from nrsfm_jax.em import read_fit
 from nrsfm_jax.em.samples import Samples
-from nrsfm_jax.lifting import bones
+from nrsfm_jax.lifting import bones, chain
 from nrsfm_jax.lifting.adapt import refit
 from nrsfm_jax.lifting.batches import TOGETHER
 from nrsfm_jax.lifting.frames import Frames, frames_of, given_by, outliers_of, posed
@@ -26,7 +26,7 @@ from nrsfm_jax.lifting.patches import Patches, extent, patches_of
 from nrsfm_jax.lifting.prior import COMPARED, EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Lifted, Setting, take
 from nrsfm_jax.lifting.setting import choose_setting
-from nrsfm_jax.lifting.tracks import SHORTEST, lengths_of, single_depth, track_depth
+from nrsfm_jax.lifting.tracks import SHORTEST, single_depth, track_depth
 from nrsfm_jax.teacher import load as load_teacher
 from nrsfm_jax.teacher import load_reconstruction
 
@@ -176,18 +176,21 @@ class PoseLifter(Prior):
         for number in np.unique(track):
             rows = np.flatnonzero(track == number)
             windows = np.array_split(rows, -(-len(rows) // TOGETHER))
-            first = L = None
-            if number >= 0:
+            done = frames = None
+            if number >= 0 and self.edges:
+                # A short track is all there is; of a long one some frames tell the
+                # lengths of the bones.
                 spread = np.linspace(0, len(rows) - 1, len(windows[0])).astype(int)
-                first = frames_of(self, take(landmarks, rows[spread]), setting)
-                L = lengths_of(self, first, setting.level)
+                frames = frames_of(self, take(landmarks, rows[spread]), setting)
+                likely, short = chain.Lengths(self._proportions), len(windows) == 1
+                done = track_depth(self, frames, setting.level, likely, following=short)
             for window in windows:
-                # A short track is all there is: its frames are at hand.
-                frames = first if len(windows) == 1 else None
-                if frames is None:
+                if frames is None or len(windows) > 1:
                     frames = frames_of(self, take(landmarks, window), setting)
-                if L is not None:
-                    frames, depth = track_depth(self, frames, L, setting.level)
+                    if done:
+                        done = track_depth(self, frames, setting.level, done[2])
+                if done:
+                    frames, depth, _ = done
                 elif self.edges:
                     depth = single_depth(frames, self._proportions, self.edges)
                 else:
