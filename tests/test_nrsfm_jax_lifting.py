@@ -81,29 +81,37 @@ def given(fitted, W, labelled, variance=NOISE**2, gaps=0):
 # --- the posterior ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("near", [False, True])
 @pytest.mark.parametrize("missing", [(), (2,), (0, 4)])
-def test_the_posterior_of_one_pair_is_that_of_a_gaussian(mixture, drawn, missing):
-    w = drawn[0][0]
-    labelled = ~np.isin(np.arange(bodies.P), missing)
-    variance = np.linspace(0.01, 0.06, bodies.P, dtype=np.float32) ** 2
+def test_the_posterior_of_one_pair_is_that_of_a_gaussian(mixture, drawn, missing, near):
+    w, P = drawn[0][0], bodies.P
+    labelled = ~np.isin(np.arange(P), missing)
+    variance = np.linspace(0.01, 0.06, P, dtype=np.float32) ** 2
+    slope = near * np.linspace(-0.4, 0.5, 2 * P, dtype=np.float32).reshape(P, 2)
     pairs = looser.as_fitted(mixture)
     mean, S = posterior.shapes_of(pairs, jnp.array([5]))
     own = jnp.asarray(w), jnp.asarray(labelled), jnp.asarray(variance)
-    found = posterior.given_pairs(mean, S, pairs.log_prior[5:6], *own)
+    camera = jnp.asarray(slope) if near else None
+    found = posterior.given_pairs(mean, S, pairs.log_prior[5:6], *own, camera)
     pair = list(bodies.pairs(mixture))[5]
-    turn = np.kron(np.eye(bodies.P), pair.R.T)  # S_cam = S R
+    turn = np.kron(np.eye(P), pair.R.T)  # S_cam = S R
     m, V = turn @ pair.mu, turn @ pair.Sigma @ turn.T
-    xy = [3 * p + i for p in range(bodies.P) if labelled[p] for i in (0, 1)]
+    A = np.zeros((P, 2, P, 3))
+    for p in range(P):
+        A[p, :, p, :2] = np.eye(2)
+        A[p, :, :, 2] = slope[p, :, None] / P
+        A[p, :, p, 2] -= slope[p]
+    A = A[labelled].reshape(-1, 3 * P)
     noise = np.diag(np.repeat(variance[labelled], 2))
     shift = SHIFT_VARIANCE * np.tile(np.eye(2), (labelled.sum(), labelled.sum()))
-    C = V[np.ix_(xy, xy)] + noise + shift
-    gain = V[:, xy] @ np.linalg.inv(C)
+    C = A @ V @ A.T + noise + shift
+    gain = V @ A.T @ np.linalg.inv(C)
     image = w[labelled].ravel()
     np.testing.assert_allclose(
-        found.pose[0].ravel(), m + gain @ (image - m[xy]), atol=2e-5
+        found.pose[0].ravel(), m + gain @ (image - A @ m), atol=2e-5
     )
-    np.testing.assert_allclose(found.covariance[0], V - gain @ V[xy], atol=2e-6)
-    log_p = pair.log_prior + multivariate_normal.logpdf(image, m[xy], C)
+    np.testing.assert_allclose(found.covariance[0], V - gain @ A @ V, atol=2e-6)
+    log_p = pair.log_prior + multivariate_normal.logpdf(image, A @ m, C)
     assert float(found.log_joint[0]) == pytest.approx(log_p, abs=1e-3)
 
 
@@ -318,6 +326,33 @@ def test_the_correction_is_exact_where_the_depth_is_known():
     xy = centre + focal * at[..., :2] / at[..., 2:]
     moved, _ = cameras.as_weak_perspective(xy, scale * pose[..., 2], focal, centre)
     np.testing.assert_allclose(moved, centre + scale * at[..., :2], rtol=1e-9)
+
+
+def test_a_near_camera_tells_more_of_the_depth(fitted, drawn):
+    W, depth = drawn
+    every, noise = np.ones(W.shape[:2], bool), jnp.full(W.shape[:2], NOISE**2)
+    depth = depth - depth.mean(1, keepdims=True)
+    w = W / (1 + depth[..., None] / 1.5)
+    camera = patches.Near(jnp.asarray(w), jnp.asarray(w / 1.5))
+    own = jnp.asarray(W), jnp.asarray(every), noise.astype(jnp.float32)
+    near = posterior.poses_given(*fitted, *own, camera, gaps=0)
+    error = {
+        name: np.abs(found.pose[..., 2] - depth).mean()
+        for name, found in {
+            "near": near,
+            "far": given(fitted, W, every),
+            "not told": given(fitted, w - w.mean(1, keepdims=True), every),
+        }.items()
+    }
+    assert error["near"] < error["far"] < error["not told"]
+
+
+def test_the_landmarks_of_a_near_camera_come_back(lifter, pixels):
+    found = lifter(pixels, focal=300.0, principal=(320.0, 240.0), noise=0.005)
+    assert (~found.outlier).any()
+    np.testing.assert_allclose(
+        found.keypoints[~found.outlier], pixels[~found.outlier], atol=0.1
+    )
 
 
 # --- the lifter ---------------------------------------------------------------------

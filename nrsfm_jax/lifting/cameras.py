@@ -6,10 +6,12 @@ appears 1 / (1 + z / F) as large as at the middle. So
     x_wp = c + (x - c) (1 + z / F)
 
 is what weak perspective shows, F the focal length in pixels, c the principal point. The
-distance and the size of the body are not needed.
+distance and the size of the body are not needed. For one x it is linear in the pose, so
+that the posterior under a near camera is exact once the pairs are ranked; it knows more
+of the depth than one under weak perspective.
 """
 
-# Paper: weak perspective throughout; here: one correction at lifting time.
+# Paper: weak perspective throughout; here: a near camera at lifting time.
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from nrsfm_jax.lifting import cameras, hidden
 from nrsfm_jax.lifting.batches import groups_of, repeated
-from nrsfm_jax.lifting.patches import Patches, far_joints, patches_of
+from nrsfm_jax.lifting.patches import Near, Patches, far_joints, patches_of
 from nrsfm_jax.lifting.posterior import PoseGiven, poses_given
 from nrsfm_jax.lifting.prior import EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Setting, take
@@ -42,9 +42,9 @@ def frames_of(prior: Prior, landmarks: Landmarks, setting: Setting) -> Frames:
     frames = posed(prior, patches, outlier, doubt, setting.level)
     if setting.focal is None:
         return frames
-    moved, factor = corrected(prior, frames, setting.focal, setting.principal)
-    patches = patches_of(moved, patches.labelled, padding=prior.padding)
+    patches, _ = corrected(prior, frames, setting.focal, setting.principal)
     again = posed(prior, patches, outlier, doubt, setting.level)
+    _, factor = corrected(prior, again, setting.focal, setting.principal)
     return again._replace(factor=factor)
 
 
@@ -63,10 +63,14 @@ def posed(
     m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
     if not prior.adapted:  # the network has not seen what the shapes have
         other = network_depth(prior, image, patches.labelled) - m
-        # Nor any view but those around an upright body.
-        share = (1 - np.asarray(given.free)) / 2
+        # Nor any view but those around an upright body, or a camera that is near.
+        most = 0.5 if patches.near is None else 0.25
+        share = most * (1 - np.asarray(given.free))
         m = m + share[:, None] * other
         apart = share * (1 - share) * np.mean(np.square(other), axis=1)
+    if patches.near is not None:
+        own = patches.near.w + patches.near.slope * m[..., None]
+        image = np.where(exact[..., None], own, image)
     C = np.asarray(given.covariance).reshape(n, P, 3, P, 3)[:, :, 2, :, 2]
     return Frames(patches, outlier, given, image, m, C, apart, np.ones((n, P)))
 
@@ -76,13 +80,19 @@ def corrected(
     frames: Frames,
     focal: float,
     principal: Float[np.ndarray, " 2"],
-) -> tuple[Float[np.ndarray, "n p 2"], Float[np.ndarray, "n p"]]:
-    """The landmarks without perspective, see `cameras`."""
-    patches = frames.patches
+) -> tuple[Patches, Float[np.ndarray, "n p"]]:
+    """Patches without perspective, see `cameras`, and what the landmarks moved by."""
+    patches, sign = frames.patches, prior.teacher.depth_sign
     scale = patches.half_side[:, None]
-    xy = patches.W * scale[..., None] + patches.mean[:, None]
-    z = prior.teacher.depth_sign * frames.m * scale
-    return cameras.as_weak_perspective(xy, z, focal, principal)
+    seen = patches.W if patches.near is None else patches.near.w
+    xy = seen * scale[..., None] + patches.mean[:, None]
+    z = sign * frames.m * scale
+    moved, factor = cameras.as_weak_perspective(xy, z, focal, principal)
+    again = patches_of(moved, patches.labelled, padding=prior.padding)
+    w = (xy - again.mean[:, None]) / again.half_side[:, None, None]
+    slope = sign * (xy - principal) / focal
+    near = Near(w.astype(np.float32), slope.astype(np.float32))
+    return again._replace(near=near), factor
 
 
 def outliers_of(
@@ -130,8 +140,8 @@ def given_by(
     while len(every):
         for part, gaps in groups_of(patches.labelled[every]):
             rows = every[part]
-            own = (patches.W, patches.labelled, variance)
-            own = (jnp.asarray(x[rows]) for x in own)
+            own = (patches.W, patches.labelled, variance, patches.near)
+            own = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), own)
             found = poses_given(prior.pairs, terms, *own, gaps=gaps, turned=turned)
             for array, values in zip(out, jax.device_get(found), strict=True):
                 array[rows] = values

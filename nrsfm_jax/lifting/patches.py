@@ -8,6 +8,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 
+class Near(NamedTuple):
+    """What a near camera sees of a pose of x, y, z: x - slope_x z, y - slope_y z.
+
+    Attributes:
+        w: (N, P, 2) the landmarks as seen, in the frame of ``Patches.W``.
+        slope: (N, P, 2) from the optical axis, over the focal length.
+    """
+
+    w: Float[np.ndarray, "n p 2"]
+    slope: Float[np.ndarray, "n p 2"]
+
+
 class Patches(NamedTuple):
     """N sets of landmarks in patch units, see ``input_pipeline.crops``.
 
@@ -16,12 +28,14 @@ class Patches(NamedTuple):
         labelled: (N, P) which are known; none where a frame cannot be scaled.
         mean: (N, 2) pixels, what was taken off.
         half_side: (N,) pixels per patch unit; 1 where a frame cannot be scaled.
+        near: where W is about what weak perspective would show, what is seen.
     """
 
     W: Float[np.ndarray, "n p 2"]
     labelled: Bool[np.ndarray, "n p"]
     mean: Float[np.ndarray, "n 2"]
     half_side: Float[np.ndarray, " n"]
+    near: Near | None = None
 
 
 def patches_of(

@@ -6,7 +6,8 @@ For a pair c with mean m = mu R and covariance S = f^2 R^T Sigma R in the camera
     pose_c = m + G (w - A m),   V_c = S - G A S,
 
 and over the pairs the mean and the covariance of the mixture. Landmarks that are
-missing have no row in C.
+missing have no row in C. A takes x and y, or what a near camera sees, which is linear
+in the pose as well.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from nrsfm_jax.em.gaussians import (
 )
 from nrsfm_jax.em.missing import condition
 from nrsfm_jax.lifting.looser import Looser, Terms
+from nrsfm_jax.lifting.patches import Near
 
 # The likeliest pairs of each sample; the others are left out.
 KEPT = 32
@@ -79,6 +81,7 @@ def given_pairs(
     w: Float[Array, "p 2"],
     labelled: Bool[Array, " p"],
     variance: Float[Array, " p"],
+    slope: Float[Array, "p 2"] | None = None,
 ) -> PairPoses:
     """The posterior of the pose under each pair.
 
@@ -89,20 +92,21 @@ def given_pairs(
         w: landmarks, centred over the labelled ones; ignored where missing.
         labelled: which are known.
         variance: of the noise of each landmark's coordinates.
+        slope: of a near camera, see ``patches.Near``.
     """
     k, P, _ = mean.shape
     dtype = w.dtype
-    rows = (3 * np.arange(P)[:, None] + np.arange(2)).reshape(-1)
     known = jnp.repeat(labelled.astype(dtype), 2)
-    S_w = S[:, :, rows]
+    S_w = _seen(S, slope).mT
     C = (
-        S_w[:, rows]
+        _seen(S_w, slope)
         + (jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE)[None]
     )
     C = C + jnp.diag(jnp.repeat(variance, 2))[None]
     # A missing landmark becomes an independent unit coordinate without an error.
     C = C * (known[:, None] * known[None, :])[None] + jnp.diag(1 - known)[None]
-    error = (w[None] - mean[..., :2]).reshape(k, 2 * P) * known[None]
+    image = _seen(mean.reshape(k, 3 * P, 1), slope)[..., 0]
+    error = (w.reshape(-1)[None] - image) * known[None]
     S_w = S_w * known[None, None]
     inverse, log_det = sweep(jnp.moveaxis(C, 0, -1), pivots=2 * P)
     inverse = jnp.moveaxis(inverse, -1, 0)
@@ -118,6 +122,19 @@ def given_pairs(
         pose[..., :2] + shift[:, None],
         S - jnp.matmul(gain, S_w.mT, precision=HIGHEST),
     )
+
+
+def _seen(
+    poses: Float[Array, "k d e"], slope: Float[Array, "p 2"] | None
+) -> Float[Array, "k i e"]:
+    """A times the columns."""
+    k, d, e = poses.shape
+    poses = poses.reshape(k, d // 3, 3, e)
+    xy, z = poses[:, :, :2], poses[:, :, 2:]
+    if slope is not None:
+        # The size is that at the middle of the body.
+        xy = xy - slope[None, ..., None] * (z - jnp.mean(z, axis=1, keepdims=True))
+    return xy.reshape(k, -1, e)
 
 
 def shapes_of(
@@ -165,6 +182,7 @@ def pose_given(
     w: Float[Array, "p 2"],
     labelled: Bool[Array, " p"],
     variance: Float[Array, " p"],
+    slope: Float[Array, "p 2"] | None = None,
 ) -> PoseGiven:
     """The posterior of one sample.
 
@@ -173,7 +191,8 @@ def pose_given(
     """
     top, chosen = jax.lax.top_k(ranked, min(KEPT, len(ranked)))
     shapes = shapes_of(pairs, chosen)
-    given = given_pairs(*shapes, pairs.log_prior[chosen], w, labelled, variance)
+    log_prior = pairs.log_prior[chosen]
+    given = given_pairs(*shapes, log_prior, w, labelled, variance, slope)
     found = mixed(given, pairs.free[chosen])
     left_out = jax.nn.logsumexp(ranked) - jax.nn.logsumexp(top)
     return found._replace(log_p=found.log_p + left_out)
@@ -185,6 +204,7 @@ def turned_given(
     w: Float[Array, "p 2"],
     labelled: Bool[Array, " p"],
     variance: Float[Array, " p"],
+    slope: Float[Array, "p 2"] | None = None,
 ) -> PoseGiven:
     """:func:`pose_given` from views around those of the few likeliest pairs.
 
@@ -198,7 +218,7 @@ def turned_given(
     S = einsum("kpaqb,lac->klpcqb", S.reshape(-1, P, 3, P, 3), T)
     S = einsum("klpcqb,lbd->klpcqd", S, T).reshape(-1, 3 * P, 3 * P)
     log_prior = jnp.repeat(pairs.log_prior[chosen] - float(np.log(count)), count)
-    given = given_pairs(mean, S, log_prior, w, labelled, variance)
+    given = given_pairs(mean, S, log_prior, w, labelled, variance, slope)
     return mixed(given, jnp.repeat(pairs.free[chosen], count))
 
 
@@ -239,16 +259,20 @@ def poses_given(
     W: Float[Array, "n p 2"],
     labelled: Bool[Array, "n p"],
     variance: Float[Array, "n p"],
+    near: Near | None = None,
     *,
     gaps: int,
     turned: bool = False,
 ) -> PoseGiven:
     """:func:`pose_given` of samples with at most ``gaps`` missing joints.
 
-    With ``turned`` by :func:`turned_given`.
+    With ``turned`` by :func:`turned_given`. ``near`` as in ``patches.Patches``: W ranks
+    the pairs only.
     """
     ranked = rank(pairs, terms, W, labelled, gaps=gaps)
     # One after the other: the matrices of 32 pairs fit the cache, those of a batch
     # would not.
     one = turned_given if turned else pose_given
-    return jax.lax.map(lambda own: one(pairs, *own), (ranked, W, labelled, variance))
+    w, slope = (W, None) if near is None else near
+    own = ranked, w, labelled, variance, slope
+    return jax.lax.map(lambda own: one(pairs, *own), own)

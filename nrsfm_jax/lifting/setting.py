@@ -124,12 +124,9 @@ def likeliest_focal(
     box = np.median(few.patches.half_side) * 2 / prior.padding
     nats = {}
     for focal in (np.inf, *(ratio * box for ratio in cameras.RATIOS)):
-        moved, factor = corrected(prior, few, focal, principal)
-        patches = patches_of(moved, labelled, padding=prior.padding)
+        patches, factor = corrected(prior, few, focal, principal)
         found = given_by(prior, patches, doubt, level)
-        log_p = found.log_p + cameras.log_jacobian(
-            factor, patches.half_side, patches.labelled
-        )
+        log_p = found.log_p + cameras.log_jacobian(factor, patches.half_side, labelled)
         nats[focal] = float(np.mean(log_p))
     best = max(nats, key=lambda focal: nats[focal])
     return best if nats[best] > nats[np.inf] + cameras.MARGIN else np.inf
