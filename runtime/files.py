@@ -94,7 +94,7 @@ def locked(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    with contextlib.ExitStack() as stack:
+    with _full_at(folder), contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(path.open("a+"))
             try:
@@ -117,6 +117,17 @@ def locked(
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _full_at(folder: Path) -> Iterator[None]:
+    """Names the folder where a full disk does not say what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(folder)
+        raise
 
 
 def remove(path: Path) -> None:
@@ -391,7 +402,7 @@ def own_outputs(
     place, new = folder / ".writing", not folder.exists()
     temporary = place / "new"
     try:
-        with locked(place, unfinished=(temporary.name,)):
+        with locked(place, unfinished=(temporary.name,)), _full_at(folder):
             for stale in folder.glob(TEMPORARY.removesuffix("*") + about):
                 remove(stale)
             try:

@@ -300,6 +300,24 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("number", "named"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)],
+)
+def test_a_full_disk_that_does_not_say_where_is_that_of_the_outputs(
+    tmp_path, number, named
+):
+    with (
+        pytest.raises(OSError, match=r".") as error,
+        files.own_outputs(tmp_path, NAMES),
+    ):
+        raise OSError(number, os.strerror(number))  # as file.write() does
+    assert error.value.filename == (str(tmp_path) if named else None)
+    with pytest.raises(OSError, match=r".") as error, files.locked(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    assert error.value.filename == (str(tmp_path / "x") if named else None)
+
+
+@pytest.mark.parametrize(
     ("number", "remedy"),
     [
         (errno.ENOSPC, "make room"),
