@@ -84,13 +84,13 @@ def chosen(
     error, text = _errors(np.stack([said[name][i] for i in ids]), data)
     order = [int(row) for row in np.argsort(error) if np.isfinite(error[row])]
     third, middle = SHOWN // 3, len(order) // 2 - SHOWN // 6
-    groups = {"all": order}
+    groups = {"": order}
     if len(order) >= SHOWN:
-        groups = {"best": order[:third], "median": order[middle:][:third]}
-        groups["worst"] = order[-third:]
+        groups = {"best of ": order[:third], "median of ": order[middle:][:third]}
+        groups["worst of "] = order[-third:]
     label = LABELS.get(name, name)
     return {
-        row: f"{group} of {label}, {text.format(error[row])}"
+        row: f"{group}{label}, {text.format(error[row])}"
         for group, rows in groups.items()
         for row in rows
     }
@@ -152,8 +152,8 @@ def _description(config: Any, data: Dataset, shown: int) -> str:
     return (
         f"Data: {config.data.name}, {data.skeleton.num_joints} landmarks; "
         f"{few}{count} validation samples. Trained on "
-        f"{'pictures and ' * data.has_pictures}2D landmarks; 3D was opened only to "
-        "compute these tables"
+        f"{'pictures and ' * data.has_pictures}2D landmarks; 3D, if any was given, was "
+        "opened only to compute these tables"
         + (
             " and, plainly marked, to train the supervised reference."
             if "supervised" in config.student.modes

@@ -40,9 +40,15 @@ def test_a_student_that_has_learned_nothing_says_so():
     assert "of the way" not in text
 
 
-def test_without_3d_nothing_is_claimed():
-    rows = {"distill": {"val": {"xy_error": 0.1}}, "teacher": {"val": {}}}
-    assert findings(rows, {}, LABELS) == []
+def test_without_3d_the_landmarks_are_judged_and_no_depth():
+    student = {"val": {"xy_error": 0.1}, "train": {"xy_error": 0.05}}
+    rows = {"distill": student, "teacher": {"val": {}}}
+    (text,) = findings(rows, {"distill": FLAT}, LABELS)
+    assert "0.100 half sides of the crop from the landmarks" in text
+    assert "its depth is not judged" in text
+    assert "has converged" in text
+    assert "error is 0.050 half sides, much less: more pictures" in text
+    assert findings({"distill": {"val": {}}}, {}, LABELS) == []
 
 
 def test_a_loss_that_rose_and_one_too_short():

@@ -317,8 +317,11 @@ def test_of_tracks_alone_the_next_step_is_to_lift_others(tmp_path):
         path,
         title="A",
         skeleton=H36M_17,
-        results={"teacher": {"val": {"message": "no 3D", "reprojection": 0.1}}}
-        | {"teacher": {"verdict": {"trusted": True, "text": "Depth: coherent. So."}}},
+        results={
+            "teacher": {"verdict": {"trusted": True, "text": "Depth: coherent. So."}},
+            "distill": {"val": {"message": "no 3D", "xy_error": 0.1}},  # of another run
+            "seconds": {"teacher": 1.0},
+        },
         curves=[line for line in CURVES if line["stage"] == "teacher"],
         made={"command": "python main.py --config=tracks"},
     )
@@ -326,6 +329,7 @@ def test_of_tracks_alone_the_next_step_is_to_lift_others(tmp_path):
     assert "--config=tracks --stage=lift --config.lift.tracks=FILE</code>" in page
     assert "stage=predict" not in page
     assert "pictures below" not in page
+    assert "<b>Distilled:</b> on the validation set its joints are 0.100" in page
 
 
 def test_the_last_number_under_a_chart_is_not_cut():

@@ -31,9 +31,12 @@ def findings(
 
 
 def _error(
-    rows: Mapping[str, Mapping[str, Any]], name: str, split: str
+    rows: Mapping[str, Mapping[str, Any]],
+    name: str,
+    split: str,
+    key: str = "pa_mpjpe_mm",
 ) -> float | None:
-    return rows.get(name, {}).get(split, {}).get("pa_mpjpe_mm")
+    return rows.get(name, {}).get(split, {}).get(key)
 
 
 def _student(
@@ -43,9 +46,16 @@ def _student(
     labels: Mapping[str, str],
 ) -> str:
     own, train = (_error(rows, name, split) for split in ("val", "train"))
-    if own is None:
-        return ""
     label = labels.get(name, name)
+    if own is None:
+        own, train = (_error(rows, name, n, "xy_error") for n in ("val", "train"))
+        if own is None:
+            return ""
+        return (
+            f"{label}: on the validation set its joints are {own:.3f} half sides of "
+            "the crop from the landmarks; without 3D its depth is not judged. "
+            + _next(own, train, loss, "{:.3f} half sides")
+        )
     text = f"{label}: PA-MPJPE {own:.1f} mm on the validation set"
     mean, teacher = (_error(rows, n, "val") for n in ("mean_pose", "teacher"))
     if mean is not None and own >= mean:
@@ -62,7 +72,12 @@ def _student(
     return f"{text}. {_next(own, train, loss)}"
 
 
-def _next(own: float, train: float | None, loss: Sequence[tuple[float, float]]) -> str:
+def _next(
+    own: float,
+    train: float | None,
+    loss: Sequence[tuple[float, float]],
+    unit: str = "{:.1f} mm",
+) -> str:
     """Converged or not, and what would help."""
     text, fall = "", last_fall(loss)
     if fall is not None:
@@ -75,7 +90,7 @@ def _next(own: float, train: float | None, loss: Sequence[tuple[float, float]]) 
     if train is None or train <= 0:
         return text
     gap = own / train - 1
-    text += f"Its training error is {train:.1f} mm"
+    text += f"Its training error is {unit.format(train)}"
     steps = int(loss[-1][0]) if loss else 0
     longer = f" (config.student.steps={4 * steps})" if steps else ""
     if gap < _ALIKE:

@@ -180,7 +180,8 @@ def _verdict(
         if "loss" in metrics
     }
     told = [verdict["text"]] if verdict else []
-    told += findings(methods(results), losses, LABELS)
+    records = {n: r for n, r in results.items() if isinstance(r, Mapping)}
+    told += findings(methods(results) or records, losses, LABELS)
     if not told:
         return ""
     parts = (
