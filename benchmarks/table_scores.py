@@ -88,9 +88,9 @@ def predicted(folder: Path, name: str) -> np.ndarray:
         return file["pose"]
 
 
-def em_pose(teacher: Path, name: str, split: Split) -> np.ndarray:
-    """Landmarks as given, and the depth that the EM expects."""
-    depth = teacher_file.read(teacher).posterior(name)["depth"]  # at its sign
+def lifted_pose(teacher: Path, name: str, split: Split) -> np.ndarray:
+    """Landmarks as given, and the depth that students learn from."""
+    depth = teacher_file.read(teacher).labels(name)["depth"]  # at its sign
     return np.concatenate([split.landmarks.patch, depth[..., None]], axis=-1)
 
 

@@ -46,19 +46,17 @@ from runtime.files import write_json
 ROWS = {
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
-    "weaksup_em": "the EM's depth as label",
-    "weaksup_em_weighted": "the EM's depth, joints weighted by certainty (ours)",
+    "weaksup_certainty": "Weaksup-bs, joints weighted by certainty (ours)",
     "distill": "distilled (Eq. 14)",
     "distill_exact": "distilled, exact (Eq. 10)",
-    "posterior": "EM posterior (ours)",
-    "posterior_teacher": "EM covariance about the teacher (ours)",
+    "posterior": "Mahalanobis distance (ours)",
     "supervised": "supervised (reads 3D)",
 }
 # Not students: what they learn from, and the mean of both depths.
 NOT_TRAINED = {
     "teacher": "teacher",
-    "em": "EM Gaussians, annotated xy",
-    "em_and_posterior": "mean depth of EM and its student, annotated xy",
+    "lifted": "lifted landmarks: the students' labels, annotated xy",
+    "lifted_and_posterior": "mean depth of label and its student, annotated xy",
 }
 EXTRA = {f"{name}+extra": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
@@ -255,7 +253,7 @@ def table(args: argparse.Namespace) -> list[str]:
     )
     lines += markdown(("", *columns), rows)
     pairs = [(n, to) for n in found for to in ("teacher", "weaksup_bs") if n != to]
-    pairs = [p for p in pairs if p[1] in found and p[0] not in ("teacher", "em")]
+    pairs = [p for p in pairs if p[1] in found and p[0] not in ("teacher", "lifted")]
     for title, compare in (
         ("Ratios", scores.ratio),
         ("Mean differences of the samples (mm)", scores.difference),
@@ -286,10 +284,10 @@ def errors_of(
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Row -> seed -> errors of every sample; rows without any student are left out."""
     teacher = folder / "teacher"
-    em = scores.em_pose(teacher, name, split)
+    lifted = scores.lifted_pose(teacher, name, split)
     found = {
         "teacher": {0: scores.errors(scores.predicted(teacher, name), split)},
-        "em": {0: scores.errors(em, split)},
+        "lifted": {0: scores.errors(lifted, split)},
     }
     for row in rows:
         for seed in range(seeds):
@@ -300,8 +298,8 @@ def errors_of(
                 )
     for seed in found.get("posterior", {}):
         own = scores.predicted(student_folder(folder, "posterior", seed), name)
-        both = scores.errors(scores.mean_depth(em, own), split)
-        found.setdefault("em_and_posterior", {})[seed] = both
+        both = scores.errors(scores.mean_depth(lifted, own), split)
+        found.setdefault("lifted_and_posterior", {})[seed] = both
     return found
 
 

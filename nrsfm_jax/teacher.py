@@ -157,7 +157,7 @@ def save(
     folder: str | Path,
     teacher: Teacher,
     splits: Mapping[str, Reconstruction | int],
-    posteriors: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    labels: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> None:
     """Writes the teacher's folder; see :mod:`runtime.teacher_file`.
 
@@ -166,14 +166,14 @@ def save(
         teacher: the record.
         splits: name -> reconstruction by ``teacher``, or the number of samples whose
             arrays have been written as trained, to their place.
-        posteriors: name -> the EM's ``depth`` and ``covariance``, as trained.
+        labels: name -> those for students, as trained.
     """
     as_trained = teacher if teacher.depth_sign == 1 else teacher.mirrored()
     arrays: dict[str, Any] = {}
     for name, split in splits.items():
         if isinstance(split, Reconstruction):
             split = vars(split if teacher.depth_sign == 1 else split.mirrored())
-            split = split | dict((posteriors or {}).get(name, {}))
+            split = split | dict((labels or {}).get(name, {}))
         arrays[name] = split
     teacher_file.save(
         folder,

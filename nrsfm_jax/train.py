@@ -30,11 +30,11 @@ from nrsfm_jax.em import (
     expected_pose,
     mirror_of,
     pose_or_flat,
-    posterior_of,
     read_fit,
     read_or_fit,
 )
 from nrsfm_jax.handedness import synchronise_signs
+from nrsfm_jax.lifting import PoseLifter, labels_of
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.verdict import judge
 from runtime import processes, stopping, teacher_file
@@ -109,8 +109,9 @@ def train_and_evaluate(
                 after_chunk=after_chunk,
                 num_devices=_num_devices(),
             )
-        with working("teacher: writes its files", shown=processes.is_first()):
-            _save(folder, state, settings, shapes, pose, marks)
+        with working("teacher: labels for students", shown=processes.is_first()):
+            students = shapes if data.has_pictures else None
+            _save(folder, state, settings, students, pose, marks)
         seconds = {"seconds": round(time.monotonic() - began, 1)}
     if processes.is_first():
         mark_finished(workdir, "teacher", **seconds)
@@ -268,7 +269,7 @@ def _save(
     pose: Poses,
     marks: Mapping[str, Landmarks],
 ) -> None:
-    """The teacher and what it, and the EM, say of every sample."""
+    """The teacher, what it says of every sample and, by ``shapes``, the labels."""
     teacher = teachers.Teacher(
         params=jax.tree.map(np.asarray, state.params),
         skeleton=marks["train"].skeleton.to_dict(),
@@ -276,18 +277,20 @@ def _save(
     )
 
     def write() -> None:
-        splits: dict[str, teachers.Reconstruction | int] = {}
-        posteriors = {}
+        said: dict[str, teachers.Reconstruction] = {}
+        mapped, labels = {}, {}
         for split, each in marks.items():
-            W, depth = pose[split]
+            W, _ = pose[split]
             if is_mapped(each):
-                splits[split] = _save_by_parts(folder, split, teacher, W, each)
-                continue
-            splits[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
-            if shapes is not None:
-                covariance = posterior_of(shapes, *_centred(each)).covariance
-                posteriors[split] = {"depth": depth, "covariance": covariance}
-        teachers.save(folder, teacher, splits, posteriors)
+                mapped[split] = _save_by_parts(folder, split, teacher, W, each)
+            else:
+                said[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
+        if shapes is not None:
+            lifter = PoseLifter.of(shapes, teacher, said["train"])
+            for split, own in said.items():
+                xy, half_side = marks[split].keypoints, marks[split].half_side
+                labels[split] = labels_of(lifter, xy, half_side, own)
+        teachers.save(folder, teacher, mapped | said, labels)
         shutil.rmtree(folder / "em_pose", ignore_errors=True)
 
     processes.on_first(write, "teacher")

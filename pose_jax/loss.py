@@ -66,13 +66,13 @@ class Mode(NamedTuple):
     """What a student is trained on.
 
     Attributes:
-        label: whose depth: the ``"teacher"``'s, that of the ``"em"`` before it, or the
-            ``"truth"``, for the upper reference alone.
+        label: whose depth: the ``"teacher"``'s, which is that of the lifted landmarks
+            where it has lifted them; or the ``"truth"``, for the upper reference alone.
         loss: of a depth given the label: ``"l1"`` (Weaksup-bs), ``"eq14"``, ``"eq10"``
             (solved anew for every sample of a batch), or ``"mahalanobis"``, under the
-            covariance that the EM gives the depth.
+            covariance of the lifted depth.
         weighting: of samples by the teacher's ``"residual"``, of joints by the
-            ``"certainty"`` of the EM, or ``""``.
+            ``"certainty"`` of their depth, or ``""``.
     """
 
     label: str
@@ -80,9 +80,9 @@ class Mode(NamedTuple):
     weighting: str = ""
 
     @property
-    def needs_posterior(self) -> bool:
-        """Whether the EM's mean or covariance of the depth is used."""
-        return self.label == "em" or self.loss == "mahalanobis"
+    def needs_covariance(self) -> bool:
+        """Whether that of the lifted depth is used."""
+        return self.loss == "mahalanobis" or self.weighting == "certainty"
 
 
 MODES = {
@@ -91,11 +91,9 @@ MODES = {
     "weaksup_residual": Mode("teacher", "l1", "residual"),
     "distill": Mode("teacher", "eq14"),
     "distill_exact": Mode("teacher", "eq10"),
-    # Ours, from the EM.
-    "weaksup_em": Mode("em", "l1"),
-    "weaksup_em_weighted": Mode("em", "l1", "certainty"),
-    "posterior": Mode("em", "mahalanobis"),
-    "posterior_teacher": Mode("teacher", "mahalanobis"),
+    # Ours.
+    "weaksup_certainty": Mode("teacher", "l1", "certainty"),
+    "posterior": Mode("teacher", "mahalanobis"),
 }
 
 

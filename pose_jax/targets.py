@@ -59,7 +59,7 @@ def teacher_targets(
         softening: c of the weight ``1 / (residual + c)``, in the unit of the landmarks.
 
     Raises:
-        ValueError: the teacher saw other samples or joints, or has no posterior of
+        ValueError: the teacher saw other samples or joints, or has no covariance of
             the depth and the mode needs one.
     """
     skeleton = landmarks["train"].skeleton
@@ -99,18 +99,23 @@ def _table(
 ) -> DepthTarget:
     """What the mode needs of each sample of a split, as NumPy arrays."""
     chosen, said = MODES[mode], teacher.split(split, sample_ids)
+    code, lifted = said["code"], {}
+    if chosen.needs_covariance or teacher.has_labels(split):
+        lifted = teacher.labels(split, sample_ids)
+        code = lifted["lifted_code"]
     # B_z phi as (D phi) . (m1 x m2): no dictionary is rotated.
-    camera, shape = said["camera"], said["code"] @ teacher.dictionary.T
+    camera, shape = said["camera"], code @ teacher.dictionary.T
     axis = np.cross(camera[..., 0], camera[..., 1])
     depth = np.einsum("npc,nc->np", shape.reshape(len(shape), -1, 3), axis)
-    table = _counting(depth, said["labelled"])
-    if chosen.needs_posterior or teacher.has_posterior(split):
-        posterior = teacher.posterior(split, sample_ids)
-        covariance: Any = posterior["covariance"]
+    if chosen.loss in ("eq14", "eq10"):
+        table = _counting(depth, said["labelled"])
+        table = table._replace(M=camera, phi=code, W=said["W"])
+    else:
+        table = _counting(lifted.get("depth", depth), said["labelled"])
+    if lifted:
+        covariance: Any = lifted["covariance"]
         variance: Any = centred_variance(covariance, said["labelled"])
-        table = table._replace(expected=posterior["depth"], variance=variance)
-        if chosen.label == "em":
-            table = table._replace(depth=posterior["depth"])
+        table = table._replace(expected=lifted["depth"], variance=variance)
         if chosen.weighting == "certainty":
             deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
             certainty = 1 / (deviation + losses.POSTERIOR_NOISE)
@@ -119,8 +124,6 @@ def _table(
             prepare = jax.jit(jax.vmap(losses.prepare_posterior))
             record = prepare(table.depth, covariance, table.labelled)
             table = table._replace(whitener=np.asarray(record.whitener))
-    if chosen.loss in ("eq14", "eq10"):
-        table = table._replace(M=said["camera"], phi=said["code"], W=said["W"])
     return table
 
 

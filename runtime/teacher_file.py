@@ -9,8 +9,9 @@
 
 Arrays of a split: ``sample_ids`` (N,), ``camera`` (N, 3, 2), ``code`` (N, K) in the
 gauge of unit dictionary columns, ``residual`` (N,), ``W`` (N, P, 2) centred landmarks,
-0 where not ``labelled`` (N, P); of a teacher that the EM guides also ``depth`` (N, P)
-and ``covariance`` (N, P, P), the EM's posterior. Lengths are in patch units.
+0 where not ``labelled`` (N, P). For students, of a teacher that the EM guides and data
+with pictures: ``depth`` (N, P), ``covariance`` (N, P, P) and ``lifted_code`` (N, K) of
+`nrsfm_jax.lifting.labels_of`. Lengths are in patch units.
 
 The arrays are as trained. 2D does not determine one bit, the sign of all depths. Only
 ``teacher.json`` contains it, and the reader applies it: with ``F = diag(1, 1, -1)``,
@@ -38,7 +39,7 @@ from runtime.files import (
 FORMAT = 3
 SOURCES = ("given", "cue")
 SPLIT_ARRAYS = ("sample_ids", "camera", "code", "residual", "W", "labelled")
-POSTERIOR_ARRAYS = ("depth", "covariance")
+LABEL_ARRAYS = ("depth", "covariance", "lifted_code")
 _REMEDY = "run --stage=teacher first"
 _AGAIN = "run --stage=teacher again"
 
@@ -98,27 +99,26 @@ class TeacherFile:
         camera = arrays["camera"]
         return arrays | {"camera": camera if self.depth_sign == 1 else flip * camera}
 
-    def has_posterior(self, name: str) -> bool:
-        """Whether :meth:`posterior` gives one."""
+    def has_labels(self, name: str) -> bool:
+        """Whether :meth:`labels` gives some."""
         return (self.folder / name / "depth.npy").exists()
 
-    def posterior(
+    def labels(
         self, name: str, sample_ids: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """The EM's mean ``depth`` (N, P) and its ``covariance`` (N, P, P).
+        """The arrays ``LABEL_ARRAYS`` of a split.
 
         Raises:
             ValueError: the teacher has none, or of other samples.
         """
-        if not self.has_posterior(name):
+        if not self.has_labels(name):
             raise ValueError(
-                f"{self.folder / name} holds no posterior of the depth: only a teacher "
-                "that the EM guides (config.teacher.em.guide_fraction > 0), trained in "
-                "memory, has one"
+                f"{self.folder / name} holds no covariance of the depth: only a "
+                "teacher that the EM guides (config.teacher.em.guide_fraction > 0), "
+                "trained in memory on data with pictures, has one"
             )
-        arrays = self._read(name, ("sample_ids", *POSTERIOR_ARRAYS), sample_ids)
-        depth = np.float32(self.depth_sign) * arrays["depth"]
-        return {"depth": depth, "covariance": arrays["covariance"]}
+        arrays = self._read(name, ("sample_ids", *LABEL_ARRAYS), sample_ids)
+        return arrays | {"depth": np.float32(self.depth_sign) * arrays["depth"]}
 
     def _read(
         self, name: str, wanted: tuple[str, ...], sample_ids: np.ndarray | None

@@ -73,8 +73,8 @@ def test_an_unlabelled_joint_has_no_share(split):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_depth_of_the_em_has_the_sign_of_the_teacher(split, tmp_path, sign):
-    """A turned teacher's EM is right where the EM as it was fitted is mirrored."""
+def test_the_depth_of_the_labels_has_the_sign_of_the_teacher(split, tmp_path, sign):
+    """A turned teacher's labels are right where those as lifted are mirrored."""
     pose = split.truth_mm / 500
     count = len(pose)
     arrays = {
@@ -86,6 +86,7 @@ def test_the_depth_of_the_em_has_the_sign_of_the_teacher(split, tmp_path, sign):
         "labelled": np.ones((count, P), bool),
         "depth": sign * pose[..., 2],  # as fitted
         "covariance": np.zeros((count, P, P), np.float32),
+        "lifted_code": np.zeros((count, 4), np.float32),
     }
     teacher_file.save(
         tmp_path,
@@ -96,7 +97,7 @@ def test_the_depth_of_the_em_has_the_sign_of_the_teacher(split, tmp_path, sign):
         splits={"train": arrays},
     )
     teacher_file.set_depth_sign(tmp_path, sign, "cue", {})
-    found = scores.errors(scores.em_pose(tmp_path, "train", split), split)
+    found = scores.errors(scores.lifted_pose(tmp_path, "train", split), split)
     np.testing.assert_allclose(found["own xy: depth"], 0, atol=1e-2)
 
 

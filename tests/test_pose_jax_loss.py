@@ -341,7 +341,5 @@ def test_a_mode_is_a_label_a_loss_and_a_weighting():
     assert [n for n, mode in MODES.items() if mode.label == "truth"] == ["supervised"]
     assert (MODES["weaksup_bs"].loss, MODES["distill"].loss) == ("l1", "eq14")
     assert MODES["distill_exact"].loss == "eq10"
-    needing = {name for name, mode in MODES.items() if mode.needs_posterior}
-    assert needing == {
-        *("weaksup_em", "weaksup_em_weighted", "posterior", "posterior_teacher"),
-    }
+    needing = {name for name, mode in MODES.items() if mode.needs_covariance}
+    assert needing == {"weaksup_certainty", "posterior"}

@@ -24,6 +24,7 @@ def _arrays(count=6, P=5, K=4):
         "labelled": rng.random((count, P)) < 0.5,
         "depth": rng.normal(size=(count, P)).astype(np.float32),
         "covariance": rng.normal(size=(count, P, P)).astype(np.float32),
+        "lifted_code": rng.normal(size=(count, K)).astype(np.float32),
     }
 
 
@@ -58,7 +59,7 @@ def test_what_is_written_is_read(folder):
     arrays = _arrays()
     read = found.split("train", arrays["sample_ids"])
     assert tuple(read) == teacher_file.SPLIT_ARRAYS
-    for name, values in (read | found.posterior("train")).items():
+    for name, values in (read | found.labels("train")).items():
         np.testing.assert_array_equal(values, arrays[name])
 
 
@@ -84,7 +85,7 @@ def test_the_sign_of_depth_is_one_field_and_turns_every_depth(folder):
     np.testing.assert_allclose(
         poses(after), poses(before) * [1, 1, -1], rtol=1e-4, atol=1e-5
     )
-    depth = [found.posterior("train")["depth"] for found in (before, after)]
+    depth = [found.labels("train")["depth"] for found in (before, after)]
     np.testing.assert_array_equal(depth[0], -depth[1])
     assert "depth sign -1 of the teacher" in after.sign_text
     assert stamps == {p: p.stat().st_mtime_ns for p in folder.rglob("*.npy")}
@@ -136,7 +137,7 @@ def test_wrong_samples_are_refused(folder):
     with pytest.raises(ValueError, match=r"train holds 6 samples \(100, 101"):
         found.split("train", np.arange(6))
     with pytest.raises(ValueError, match="train the teacher again on this data"):
-        found.posterior("train", np.arange(5))
+        found.labels("train", np.arange(5))
     _edit(folder, splits={"train": 4})
     with pytest.raises(ValueError, match=r"says 4 samples.*'residual': 6"):
         teacher_file.read(folder).split("train")
@@ -144,7 +145,7 @@ def test_wrong_samples_are_refused(folder):
         found.split("val")
     (folder / "train" / "depth.npy").unlink()
     with pytest.raises(ValueError, match="that the EM guides"):
-        found.posterior("train")
+        found.labels("train")
 
 
 def _flip(path):

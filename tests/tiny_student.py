@@ -225,13 +225,15 @@ def new_state():
     return jax.tree.map(np.copy, start())
 
 
-def posterior_arrays(joints, ids, seed):
-    """The EM's depth and covariance of a split, made up."""
+def labels(D, ids, seed):
+    """Depth, covariance and code of lifted landmarks, made up."""
+    joints = D.shape[0] // 3
     rng = np.random.default_rng(100 + seed)
     A = 0.1 * rng.normal(size=(len(ids), joints, joints))
     return {
         "depth": (0.2 * rng.normal(size=(len(ids), joints))).astype(np.float32),
         "covariance": (A @ A.swapaxes(1, 2)).astype(np.float32),
+        "lifted_code": teacher_arrays(D, len(ids), 200 + seed)["code"],
     }
 
 
@@ -242,7 +244,7 @@ def write_teacher(folder, skeleton, splits, *, source="given", sign=1):
     for seed, (name, (ids, W, labelled)) in enumerate(splits.items()):
         said[name] = teacher_arrays(D, len(ids), seed, ids)
         said[name] |= {"W": W, "labelled": labelled}
-        said[name] |= posterior_arrays(skeleton.num_joints, ids, seed)
+        said[name] |= labels(D, ids, seed)
     teacher_file.save(
         folder,
         dictionary=D,

@@ -1,6 +1,7 @@
 """New landmarks to 3D: the EM's posterior made looser, the teacher, bones, cameras."""
 
+from nrsfm_jax.lifting.labels import labels_of
 from nrsfm_jax.lifting.lifter import PoseLifter
 from nrsfm_jax.lifting.records import Lifted
 
-__all__ = ["Lifted", "PoseLifter"]
+__all__ = ["Lifted", "PoseLifter", "labels_of"]
