@@ -30,11 +30,13 @@ from nrsfm_jax.em import (
     expected_pose,
     mirror_of,
     pose_or_flat,
+    posterior_of,
     read_fit,
     read_or_fit,
 )
 from nrsfm_jax.handedness import synchronise_signs
-from nrsfm_jax.lifting import PoseLifter, labels_of
+from nrsfm_jax.lifting import bones
+from nrsfm_jax.lifting.labels import labels_of, mean_depth
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.verdict import judge
 from runtime import processes, stopping, teacher_file
@@ -109,7 +111,7 @@ def train_and_evaluate(
                 after_chunk=after_chunk,
                 num_devices=_num_devices(),
             )
-        with working("teacher: labels for students", shown=processes.is_first()):
+        with working("teacher: writes its files", shown=processes.is_first()):
             students = shapes if data.has_pictures else None
             _save(folder, state, settings, students, pose, marks)
         seconds = {"seconds": round(time.monotonic() - began, 1)}
@@ -278,22 +280,39 @@ def _save(
 
     def write() -> None:
         said: dict[str, teachers.Reconstruction] = {}
-        mapped, labels = {}, {}
+        mapped = {}
         for split, each in marks.items():
             W, _ = pose[split]
             if is_mapped(each):
                 mapped[split] = _save_by_parts(folder, split, teacher, W, each)
             else:
                 said[split] = teacher.reconstruct(W, each.labelled, each.sample_ids)
-        if shapes is not None:
-            lifter = PoseLifter.of(shapes, teacher, said["train"])
-            for split, own in said.items():
-                xy, half_side = marks[split].keypoints, marks[split].half_side
-                labels[split] = labels_of(lifter, xy, half_side, own)
+        labels = {} if shapes is None else _labels(shapes, teacher, said, pose, marks)
         teachers.save(folder, teacher, mapped | said, labels)
         shutil.rmtree(folder / "em_pose", ignore_errors=True)
 
     processes.on_first(write, "teacher")
+
+
+def _labels(
+    shapes: GaussianMixture,
+    teacher: teachers.Teacher,
+    said: Mapping[str, teachers.Reconstruction],
+    pose: Poses,
+    marks: Mapping[str, Landmarks],
+) -> dict[str, dict[str, np.ndarray]]:
+    """What students learn from, of every split."""
+    skeleton, D = marks["train"].skeleton, teacher.dictionary
+    edges, ell, labels = skeleton.edges, np.zeros(0, np.float32), {}
+    for split, own in said.items():  # the first is "train"
+        W, depth = pose[split]
+        z = mean_depth(depth, own, D)
+        poses = np.concatenate([W, z[..., None]], axis=-1)
+        if edges and split == "train":
+            ell = bones.proportions(poses, edges, skeleton.left_right)
+        C = np.asarray(posterior_of(shapes, *_centred(marks[split])).covariance)
+        labels[split] = labels_of(poses, C, own, D, ell, edges=edges)
+    return labels
 
 
 def _save_by_parts(

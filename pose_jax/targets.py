@@ -102,7 +102,7 @@ def _table(
     code, lifted = said["code"], {}
     if chosen.needs_covariance or teacher.has_labels(split):
         lifted = teacher.labels(split, sample_ids)
-        code = lifted["lifted_code"]
+        code = lifted["code_of_depth"]
     # B_z phi as (D phi) . (m1 x m2): no dictionary is rotated.
     camera, shape = said["camera"], code @ teacher.dictionary.T
     axis = np.cross(camera[..., 0], camera[..., 1])

@@ -10,8 +10,8 @@
 Arrays of a split: ``sample_ids`` (N,), ``camera`` (N, 3, 2), ``code`` (N, K) in the
 gauge of unit dictionary columns, ``residual`` (N,), ``W`` (N, P, 2) centred landmarks,
 0 where not ``labelled`` (N, P). For students, of a teacher that the EM guides and data
-with pictures: ``depth`` (N, P), ``covariance`` (N, P, P) and ``lifted_code`` (N, K) of
-`nrsfm_jax.lifting.labels_of`. Lengths are in patch units.
+with pictures: ``depth`` (N, P), ``covariance`` (N, P, P) and ``code_of_depth`` (N, K),
+see `nrsfm_jax.lifting.labels`. Lengths are in patch units.
 
 The arrays are as trained. 2D does not determine one bit, the sign of all depths. Only
 ``teacher.json`` contains it, and the reader applies it: with ``F = diag(1, 1, -1)``,
@@ -39,7 +39,7 @@ from runtime.files import (
 FORMAT = 3
 SOURCES = ("given", "cue")
 SPLIT_ARRAYS = ("sample_ids", "camera", "code", "residual", "W", "labelled")
-LABEL_ARRAYS = ("depth", "covariance", "lifted_code")
+LABEL_ARRAYS = ("depth", "covariance", "code_of_depth")
 _REMEDY = "run --stage=teacher first"
 _AGAIN = "run --stage=teacher again"
 

@@ -86,7 +86,7 @@ def test_the_depth_of_the_labels_has_the_sign_of_the_teacher(split, tmp_path, si
         "labelled": np.ones((count, P), bool),
         "depth": sign * pose[..., 2],  # as fitted
         "covariance": np.zeros((count, P, P), np.float32),
-        "lifted_code": np.zeros((count, 4), np.float32),
+        "code_of_depth": np.zeros((count, 4), np.float32),
     }
     teacher_file.save(
         tmp_path,

@@ -11,9 +11,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from nrsfm_jax import PoseLifter, model, teacher
-from nrsfm_jax.em import expected_pose
 from nrsfm_jax.em.gaussians import SHIFT_VARIANCE
-<<<<<<< HEAD
 from nrsfm_jax.lifting import (
     adapt,
     bones,
@@ -25,10 +23,6 @@ from nrsfm_jax.lifting import (
     patches,
     posterior,
 )
-=======
-from nrsfm_jax.lifting import adapt, bones, cameras, hidden, looser, patches, posterior
-from nrsfm_jax.lifting.labels import code_of, labels_of
->>>>>>> e9cf2b4 (wip: labels)
 
 EDGES = ((0, 1), (1, 2), (0, 3), (3, 4), (0, 5))
 PAIRS = ((1, 3), (2, 4))
@@ -487,82 +481,6 @@ def test_arrays_that_do_not_fit_are_refused(lifter, pixels):
 def test_no_teacher_no_lifter(tmp_path: Path):
     with pytest.raises(ValueError, match="teacher"):
         PoseLifter.load(tmp_path)
-
-
-# --- labels for students ------------------------------------------------------------
-
-
-def reconstruction(W, labelled, depth):
-    """Of a network that knows the sign of every depth, and no more."""
-
-    class Signs(teacher.Reconstruction):
-        def poses(self, dictionary):
-            return np.concatenate([self.W, np.sign(depth)[..., None]], axis=-1)
-
-    n = len(W)
-    return Signs(
-        sample_ids=np.arange(n),
-        camera=np.tile(np.eye(3, 2, dtype=np.float32), (n, 1, 1)),
-        code=np.zeros((n, 8), np.float32),
-        residual=np.zeros(n, np.float32),
-        W=W,
-        labelled=labelled,
-    )
-
-
-def test_labels_of_detections_are_nearer_than_what_the_em_expects(
-    mixture, lifter, drawn
-):
-    """Noise, missing joints and outliers, as a detector leaves them; no bones, whose
-    lengths vary in these draws.
-    """
-    rng = np.random.default_rng(5)
-    W, depth = (x[:128] for x in drawn)
-    clean = reconstruction(W, np.ones(W.shape[:2], bool), depth)
-    skeleton = lifter.teacher.skeleton | {"edges": ()}
-    network = dataclasses.replace(lifter.teacher, skeleton=skeleton)
-    own = dataclasses.replace(PoseLifter.of(mixture, network, clean), adapted=True)
-    labelled = rng.random(W.shape[:2]) < 0.85
-    labelled[:, :2] = True
-    labelled[0] = False
-    wrong = labelled & (rng.random(W.shape[:2]) < 0.08)
-    seen = W + 0.03 * rng.normal(size=W.shape) + 0.7 * wrong[..., None]
-    seen = np.where(labelled[..., None], seen, 0).astype(np.float32)
-    said = reconstruction(seen, labelled, depth)
-    half_side = np.full(len(W), 100.0)
-    xy = 100 * seen.astype(float) + 320
-    found = labels_of(own, xy, half_side, said)
-    crop = patches.patches_of(xy, labelled, padding=own.padding)
-    em = expected_pose(mixture, crop.W, crop.labelled)[0][..., 2]
-    em = em * (crop.half_side / half_side)[:, None]
-    error = {
-        name: np.abs(z - z.mean(1, keepdims=True) - depth)[1:].mean()
-        for name, z in (("labels", found["depth"]), ("em", em))
-    }
-    assert error["labels"] < 0.9 * error["em"]
-    assert all(np.isfinite(x).all() for x in found.values())  # of the empty one as well
-    np.testing.assert_allclose(found["depth"][1:].mean(1), 0, atol=1e-5)
-    variance = np.diagonal(found["covariance"], axis1=1, axis2=2)
-    assert (variance > 0).all()
-
-
-def test_a_code_of_the_lifted_pose_is_sparse_and_has_its_depth():
-    rng = np.random.default_rng(0)
-    P, K = 7, 60
-    D = rng.normal(size=(3 * P, K)).astype(np.float32)
-    D /= np.linalg.norm(D, axis=0)
-    R = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    R[:, 2] = np.cross(R[:, 0], R[:, 1])
-    own = np.maximum(rng.normal(size=K) - 1, 0).astype(np.float32)
-    moved = own + 0.2 * (rng.random(K) < 0.1)
-    pose = ((D @ moved).reshape(P, 3) @ R).astype(np.float32)
-    M = np.ascontiguousarray(R[:, :2], np.float32)
-    code = np.asarray(code_of(*map(jnp.asarray, (own, pose, M, D))))
-    again = (D @ code).reshape(P, 3) @ R
-    before = (D @ own).reshape(P, 3) @ R
-    assert np.abs(again - pose).max() < 0.2 * np.abs(before - pose).max()
-    assert (code >= 0).all()
-    assert (code > 1e-4).sum() < K / 2
 
 
 def test_shapes_fitted_again_explain_new_poses_in_the_same_frame(mixture):

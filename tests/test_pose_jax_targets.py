@@ -65,7 +65,7 @@ def test_labels_and_weights_of_every_mode(tables, teacher, landmarks):
     _, B_z = jax.vmap(losses.split_dictionary, (None, 0))(
         D, jnp.asarray(said["camera"])
     )
-    of_code = np.einsum("npk,nk->np", B_z, lifted["lifted_code"])
+    of_code = np.einsum("npk,nk->np", B_z, lifted["code_of_depth"])
     for mode, targets in tables.items():
         table, by_code = targets.samples, MODES[mode].loss in ("eq14", "eq10")
         label = of_code if by_code else lifted["depth"]

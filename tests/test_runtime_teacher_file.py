@@ -24,7 +24,7 @@ def _arrays(count=6, P=5, K=4):
         "labelled": rng.random((count, P)) < 0.5,
         "depth": rng.normal(size=(count, P)).astype(np.float32),
         "covariance": rng.normal(size=(count, P, P)).astype(np.float32),
-        "lifted_code": rng.normal(size=(count, K)).astype(np.float32),
+        "code_of_depth": rng.normal(size=(count, K)).astype(np.float32),
     }
 
 

@@ -233,7 +233,7 @@ def labels(D, ids, seed):
     return {
         "depth": (0.2 * rng.normal(size=(len(ids), joints))).astype(np.float32),
         "covariance": (A @ A.swapaxes(1, 2)).astype(np.float32),
-        "lifted_code": teacher_arrays(D, len(ids), 200 + seed)["code"],
+        "code_of_depth": teacher_arrays(D, len(ids), 200 + seed)["code"],
     }
 
 

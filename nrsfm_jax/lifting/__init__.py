@@ -1,7 +1,6 @@
 """New landmarks to 3D: the EM's posterior made looser, the teacher, bones, cameras."""
 
-from nrsfm_jax.lifting.labels import labels_of
 from nrsfm_jax.lifting.lifter import PoseLifter
 from nrsfm_jax.lifting.records import Lifted
 
-__all__ = ["Lifted", "PoseLifter", "labels_of"]
+__all__ = ["Lifted", "PoseLifter"]

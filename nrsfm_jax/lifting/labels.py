@@ -1,15 +1,15 @@
-"""What a student learns from: the best depth of its training landmarks.
+"""What a student learns from: the best that is known of its training landmarks.
 
-The mean of what the EM expects and of what the network says, made sharper by the bones:
-those of one kind of body have about the same proportions, which neither of the two
-knows. Nearer to the truth than either, on the training landmarks by a fifth; for
-others see `PoseLifter`, whose looser shapes are worse where the shapes were fitted.
+The mean of the depths by the EM and by the network, and then the bones: those of one
+kind of body have about the same proportions, which neither of the two knows. Other
+landmarks are lifted by `PoseLifter`, whose looser shapes are worse for these.
 """
+
+# Paper: the network's depth and code; here: both of the same cameras, but sharper.
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,44 +22,92 @@ from nrsfm_jax.lifting import bones
 from nrsfm_jax.sparse_coding import PRECISION, ista_step
 from nrsfm_jax.teacher import Reconstruction
 
-# The EM is too sure of its depth: factor of its standard deviations beside the bones.
+# The EM is too sure: factor of its standard deviations beside the bones.
 _LOOSER = 3.0
-# Of the codes, see `code_of`: about as few atoms as the network's have.
+# Of the codes: about as few atoms as the network's.
 _SPARSITY, _STEPS = 0.02, 100
 
 
+def mean_depth(
+    em_depth: Float[np.ndarray, "n p"],
+    said: Reconstruction,
+    dictionary: Float[np.ndarray, "d k"],
+) -> Float[np.ndarray, "n p"]:
+    """Of the EM and of the network, patch units, 0 on average over the joints."""
+    m = (em_depth + said.poses(dictionary)[..., 2]) / 2
+    return np.asarray(m - m.mean(axis=1, keepdims=True), np.float32)
+
+
 def labels_of(
-    W: Float[np.ndarray, "n p 2"],
-    depth: Float[np.ndarray, "n p"],
+    pose: Float[np.ndarray, "n p 3"],
     covariance: Float[np.ndarray, "n p p"],
     said: Reconstruction,
     dictionary: Float[np.ndarray, "d k"],
     ell: Float[np.ndarray, " b"],
+    *,
     edges: bones.Edges,
 ) -> dict[str, np.ndarray]:
-    """Depth, its covariance, and a code with that depth, of every sample.
+    """Depth, its covariance and a code of every sample, all in patch units.
 
     Args:
-        W: centred landmarks, patch units; as expected where they are missing.
-        depth: that the EM expects, patch units, with signs that agree.
-        covariance: of it.
+        pose: centred landmarks, as expected where they are missing, and `mean_depth`.
+        covariance: of the EM's depth.
         said: what the network says.
-        dictionary: (3P, K) of the network.
-        ell: proportions of the bones, :func:`proportions_of`.
-        edges: the bones; without any the depth is the mean of both.
+        dictionary: (3P, K) of the network, columns of norm 1.
+        ell: proportions of the bones, see :func:`nrsfm_jax.lifting.bones.proportions`.
+        edges: the bones; without any the mean depth is the label.
 
     Returns:
-        ``depth`` (N, P), 0 on average, ``covariance`` (N, P, P), both in patch units,
-        and ``lifted_code`` (N, K), see :func:`code_of`.
+        ``depth`` (N, P), ``covariance`` (N, P, P) and ``code_of_depth`` (N, K), whose
+        shape has that depth under the network's camera.
     """
-    m, apart = _mean(depth, said, dictionary)
-    z, C = m, covariance
+    z, C = pose[..., 2], covariance
     if edges:
-        z, C = map(np.asarray, _with_bones(W, m, covariance, ell, edges=edges))
-    code = jax.jit(jax.vmap(code_of, (0, 0, 0, None)))(
-        said.code,
-        np.concatenate([W, z[..., None]], axis=-1),
-        said.camera,
-        dictionary,
+        z, C = map(np.asarray, _with_bones(pose, covariance, ell, edges=edges))
+    pose = np.concatenate([pose[..., :2], z[..., None]], axis=-1)
+    code = _codes(said.code, pose, said.camera, dictionary)
+    return {"depth": z, "covariance": C, "code_of_depth": np.asarray(code)}
+
+
+@functools.partial(jax.jit, static_argnames="edges")
+def _with_bones(pose: Any, C: Any, ell: Any, *, edges: bones.Edges) -> Any:
+    fit = functools.partial(
+        bones.fit_depth,
+        ell=jnp.asarray(ell),
+        scale=jnp.float32(0),
+        tau=jnp.full(len(edges), bones.TAU),
+        edges=np.array(edges),
     )
-    return {"depth": z, "covariance": C, "lifted_code": np.asarray(code)}
+    return jax.vmap(fit)(pose[..., :2], pose[..., 2], _LOOSER**2 * C)
+
+
+def code_of(
+    phi: Float[Array, " k"],
+    pose: Float[Array, "p 3"],
+    M: Float[Array, "3 2"],
+    D: Float[Array, " p3 k"],
+) -> Float[Array, " k"]:
+    """A sparse code of a pose, as in Eq. 3 with one layer, by ISTA from ``phi``.
+
+        min over phi >= 0 of  1/2 ||s - D phi||^2 + sparsity ||phi||_1,   S = pose R^T
+
+    Args:
+        phi: (K,) the network's code of the sample.
+        pose: (P, 3) camera frame, patch units.
+        M: (3, 2) the camera.
+        D: (3P, K) dictionary, columns of norm 1.
+    """
+    R = rotation_from_camera(M)
+    s = jnp.dot(pose, R.T, precision=PRECISION).ravel()
+    step = 1 / jnp.linalg.norm(D, 2) ** 2
+    threshold = jnp.full_like(phi, _SPARSITY) * step
+
+    def improved(_: Any, phi: Float[Array, " k"]) -> Float[Array, " k"]:
+        error = s - jnp.dot(D, phi, precision=PRECISION)
+        correlation = jnp.dot(error, D, precision=PRECISION)
+        return ista_step(phi, correlation, threshold, step=step)
+
+    return jax.lax.fori_loop(0, _STEPS, improved, phi)
+
+
+_codes = jax.jit(jax.vmap(code_of, (0, 0, 0, None)))
