@@ -311,7 +311,8 @@ def _labels(
         if edges and split == "train":
             ell = bones.proportions(poses, edges, skeleton.left_right)
         C = np.asarray(posterior_of(shapes, *_centred(marks[split])).covariance)
-        labels[split] = labels_of(poses, C, own, D, ell, edges=edges)
+        label = labels_of(poses, C, own, D, ell, edges=edges)
+        labels[split] = {**label, "covariance": C}
     return labels
 
 

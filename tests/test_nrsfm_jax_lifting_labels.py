@@ -68,10 +68,6 @@ def test_the_label_is_nearer_than_em_network_and_their_mean(
     found = labels_of(pose, *how, edges=EDGES)
     assert distance(found["depth"], bodies) < 0.85 * distance(m, bodies)
     np.testing.assert_allclose(found["depth"].mean(axis=1), 0, atol=1e-6)
-    variance = np.einsum("npp->np", found["covariance"])
-    wide = np.einsum("npp->np", labels_of(pose, *how, edges=())["covariance"]) * 9
-    assert (variance > 0).all()
-    assert variance.mean() < wide.mean()  # bones add to what is known
 
 
 def test_without_bones_the_label_is_the_mean(bodies, given, dictionary):
