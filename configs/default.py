@@ -110,6 +110,9 @@ def _student() -> ConfigDict:
     student = ConfigDict()
     # Rows of the table in pose_jax/loss.py; one student is trained for each.
     student.modes = ("weaksup_bs", "distill")
+    # The depth that they learn from: the 'network''s; or the 'best' known, of network
+    # and EM together, sharpened by the proportions of the bones.
+    student.labels = "network"
     # One network for all modes but 'supervised': the same x and y, a depth for each.
     student.share_backbone = False
     _network(student)

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     student = config.student
     # One small network for both modes that learns in minutes: docs/results.md.
     student.share_backbone = True
+    student.labels = "best"
     student.network = "pyramid"
     student.yaw_classes = 8
     student.optimizer = "muon"

@@ -114,16 +114,18 @@ def _evaluate_split(
     write_npz(
         file.folder / f"predictions_{split}.npz", sample_ids=said.sample_ids, pose=pose
     )
-    return fit | score_poses(
-        pose,
-        marks.patch,
-        marks.labelled,
-        None if truth is None else truth.positions_mm,
-        edges=[(parent, child) for parent, child in file.skeleton["edges"]],
-        root=file.skeleton["root"],
-        sign=file.sign_text,
-        mean_pose=mean_pose,
-    )
+    how = (marks.patch, marks.labelled, None if truth is None else truth.positions_mm)
+    options: Any = {
+        "edges": [(parent, child) for parent, child in file.skeleton["edges"]],
+        "root": file.skeleton["root"],
+        "sign": file.sign_text,
+    }
+    scores = score_poses(pose, *how, **options, mean_pose=mean_pose)
+    if truth is not None and file.has_labels(split):  # what students learn from
+        z = file.labels(split)["depth"]
+        label = np.concatenate([marks.patch, z[..., None]], axis=-1)
+        scores["baselines"]["labels"] = score_poses(label, *how, **options)
+    return fit | scores
 
 
 def _digest(truth: dict[str, GroundTruth | None]) -> str:

@@ -66,11 +66,11 @@ class Mode(NamedTuple):
     """What a student is trained on.
 
     Attributes:
-        label: whose depth: the ``"teacher"``'s, which is that of the lifted landmarks
-            where it has lifted them; or the ``"truth"``, for the upper reference alone.
+        label: whose depth: the ``"teacher"``'s, see ``config.student.labels``; or the
+            ``"truth"``, for the upper reference alone.
         loss: of a depth given the label: ``"l1"`` (Weaksup-bs), ``"eq14"``, ``"eq10"``
             (solved anew for every sample of a batch), or ``"mahalanobis"``, under the
-            covariance of the lifted depth.
+            covariance that the EM gives the depth, of the best label.
         weighting: of samples by the teacher's ``"residual"``, of joints by the
             ``"certainty"`` of their depth, or ``""``.
     """
@@ -81,7 +81,7 @@ class Mode(NamedTuple):
 
     @property
     def needs_covariance(self) -> bool:
-        """Whether that of the lifted depth is used."""
+        """Whether that of the depth is used."""
         return self.loss == "mahalanobis" or self.weighting == "certainty"
 
 

@@ -20,6 +20,7 @@ from pose_jax.loss import MODES, DepthTarget, Dictionary, matching_weight
 from runtime.teacher_file import TeacherFile
 
 SPLITS = ("train", "val")
+LABELS = ("network", "best")
 # Samples on which the gradients of two losses are compared; fewer for Eq. 10, which is
 # solved anew for each edit of each of them.
 MATCHING_SAMPLES, MATCHING_PROBLEMS = 1024, 64
@@ -44,7 +45,12 @@ def of_batch(targets: tuple[Targets, ...], batch: Mapping[str, Any]) -> tuple[An
 
 
 def teacher_targets(
-    mode: str, teacher: TeacherFile, landmarks: Mapping[str, Any], *, softening: float
+    mode: str,
+    teacher: TeacherFile,
+    landmarks: Mapping[str, Any],
+    *,
+    softening: float,
+    labels: str = "network",
 ) -> dict[str, Targets]:
     """The targets of ``"train"`` and ``"val"`` for a mode that learns from the teacher.
 
@@ -57,10 +63,12 @@ def teacher_targets(
         teacher: its files.
         landmarks: the ``Landmarks`` of ``"train"``, ``"val"`` and ``"extra"``.
         softening: c of the weight ``1 / (residual + c)``, in the unit of the landmarks.
+        labels: the depth of the ``"network"``, or the ``"best"`` that the teacher's
+            files have.
 
     Raises:
-        ValueError: the teacher saw other samples or joints, or has no covariance of
-            the depth and the mode needs one.
+        ValueError: unknown ``labels``; the teacher saw other samples or joints, or has
+            no covariance of the depth and the mode needs one.
     """
     skeleton = landmarks["train"].skeleton
     if tuple(teacher.skeleton["joints"]) != skeleton.joints:
@@ -69,9 +77,12 @@ def teacher_targets(
             f"are not those of the data set, {list(skeleton.joints)}; "
             "train the teacher on this data set"
         )
+    if labels not in LABELS:
+        raise ValueError(f"config.student.labels = {labels!r} is not one of {LABELS}")
     extra = landmarks["extra"]
     names = (*SPLITS, "extra") if len(extra) else SPLITS
-    tables = {n: _table(mode, teacher, n, landmarks[n].sample_ids) for n in names}
+    how = (mode, teacher, labels == "best")
+    tables = {n: _table(*how, n, landmarks[n].sample_ids) for n in names}
     if MODES[mode].weighting == "residual":
         if not softening > 0:
             raise ValueError(
@@ -95,27 +106,30 @@ def teacher_targets(
 
 
 def _table(
-    mode: str, teacher: TeacherFile, split: str, sample_ids: np.ndarray
+    mode: str, teacher: TeacherFile, best: bool, split: str, sample_ids: np.ndarray
 ) -> DepthTarget:
     """What the mode needs of each sample of a split, as NumPy arrays."""
     chosen, said = MODES[mode], teacher.split(split, sample_ids)
-    code, lifted = said["code"], {}
+    known, code = {}, said["code"]
     if chosen.needs_covariance or teacher.has_labels(split):
-        lifted = teacher.labels(split, sample_ids)
-        code = lifted["code_of_depth"]
+        known = teacher.labels(split, sample_ids)
+    best = bool(known) and (best or chosen.needs_covariance)
+    if best:
+        code = known["code_of_depth"]
     # B_z phi as (D phi) . (m1 x m2): no dictionary is rotated.
     camera, shape = said["camera"], code @ teacher.dictionary.T
     axis = np.cross(camera[..., 0], camera[..., 1])
     depth = np.einsum("npc,nc->np", shape.reshape(len(shape), -1, 3), axis)
-    if chosen.loss in ("eq14", "eq10"):
-        table = _counting(depth, said["labelled"])
+    by_code = chosen.loss in ("eq14", "eq10")
+    if best and not by_code:
+        depth = known["depth"]
+    table = _counting(depth, said["labelled"])
+    if by_code:
         table = table._replace(M=camera, phi=code, W=said["W"])
-    else:
-        table = _counting(lifted.get("depth", depth), said["labelled"])
-    if lifted:
-        covariance: Any = lifted["covariance"]
+    if known:
+        covariance: Any = known["covariance"]
         variance: Any = centred_variance(covariance, said["labelled"])
-        table = table._replace(expected=lifted["depth"], variance=variance)
+        table = table._replace(expected=known["depth"], variance=variance)
         if chosen.weighting == "certainty":
             deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
             certainty = 1 / (deviation + losses.POSTERIOR_NOISE)

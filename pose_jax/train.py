@@ -382,7 +382,8 @@ def targets_of(
     if MODES[mode].label != "truth":
         teacher = teacher_file.read(Path(workdir) / "teacher")
         c = student.residual_offset
-        targets = teacher_targets(mode, teacher, landmarks, softening=c)
+        how = {"softening": c, "labels": student.labels}
+        targets = teacher_targets(mode, teacher, landmarks, **how)
         return targets, teacher.depth_sign
     truth = data.truth("train")
     if truth is None:

@@ -10,8 +10,9 @@
 Arrays of a split: ``sample_ids`` (N,), ``camera`` (N, 3, 2), ``code`` (N, K) in the
 gauge of unit dictionary columns, ``residual`` (N,), ``W`` (N, P, 2) centred landmarks,
 0 where not ``labelled`` (N, P). For students, of a teacher that the EM guides and data
-with pictures: ``depth`` (N, P), ``covariance`` (N, P, P) and ``code_of_depth`` (N, K),
-see `nrsfm_jax.lifting.labels`. Lengths are in patch units.
+with pictures: ``depth`` (N, P), the best that is known, ``code_of_depth`` (N, K) of it,
+see `nrsfm_jax.lifting.labels`; and the EM's ``covariance`` (N, P, P). Lengths are in
+patch units.
 
 The arrays are as trained. 2D does not determine one bit, the sign of all depths. Only
 ``teacher.json`` contains it, and the reader applies it: with ``F = diag(1, 1, -1)``,

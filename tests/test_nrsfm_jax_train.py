@@ -21,6 +21,7 @@ from input_pipeline.sources import memory_mapped
 from losses import metrics
 from nrsfm_jax import evaluate, loop, train
 from nrsfm_jax import teacher as teachers
+from pose_jax.targets import label_depth
 from runtime import teacher_file
 from runtime.files import read_json
 
@@ -109,6 +110,23 @@ def test_predictions_are_in_the_frame_of_the_patch(finished):
 def test_landmarks_without_pictures_are_not_lifted_for_students(finished):
     _, workdir, _ = finished
     assert not teacher_file.read(workdir / "teacher").has_labels("train")
+
+
+def test_labels_for_students_are_scored_where_there_is_truth(finished, monkeypatch):
+    """By their own numbers: those of a label that is the truth are 0."""
+    config, workdir, _ = finished
+    data = open_dataset(config.data)
+    marks, truth = data.landmarks("val"), data.truth("val")
+    depth = label_depth(
+        truth.positions_mm, marks.keypoints, marks.half_side, marks.labelled
+    )
+    file = teacher_file.read(workdir / "teacher")
+    monkeypatch.setattr(teacher_file.TeacherFile, "has_labels", lambda *_: True)
+    monkeypatch.setattr(teacher_file.TeacherFile, "labels", lambda *_: {"depth": depth})
+    scores = evaluate._evaluate_split(file, "val", marks, truth, None)
+    label = scores["baselines"]["labels"]
+    assert label["depth_error_mm"] < 1
+    assert label["depth_error_mm"] < 0.1 * scores["depth_error_mm"]
 
 
 def test_metrics_have_one_line_for_each_chunk(finished):

@@ -53,43 +53,55 @@ def tables(teacher, landmarks):
     """The training targets of every mode that learns from the teacher."""
     landmarks = landmarks | {"extra": tiny.marks(np.ones((0, tiny.P), bool))}
     return {
-        mode: teacher_targets(mode, teacher, landmarks, softening=0.1)["train"]
+        mode: teacher_targets(mode, teacher, landmarks, softening=0.1, labels="best")[
+            "train"
+        ]
         for mode in MODES
         if MODES[mode].label != "truth"
     }
 
 
 def test_labels_and_weights_of_every_mode(tables, teacher, landmarks):
-    said, lifted = teacher.split("train"), teacher.labels("train")
+    said, known = teacher.split("train"), teacher.labels("train")
     D = jnp.asarray(teacher.dictionary)
     _, B_z = jax.vmap(losses.split_dictionary, (None, 0))(
         D, jnp.asarray(said["camera"])
     )
-    of_code = np.einsum("npk,nk->np", B_z, lifted["code_of_depth"])
+    of_code = np.einsum("npk,nk->np", B_z, known["code_of_depth"])
     for mode, targets in tables.items():
         table, by_code = targets.samples, MODES[mode].loss in ("eq14", "eq10")
-        label = of_code if by_code else lifted["depth"]
+        label = of_code if by_code else known["depth"]
         np.testing.assert_allclose(table.depth, label, atol=1e-5)
         np.testing.assert_array_equal(table.labelled, landmarks["train"].labelled)
-        np.testing.assert_allclose(table.expected, lifted["depth"], rtol=1e-6)
+        np.testing.assert_allclose(table.expected, known["depth"], rtol=1e-6)
         assert (table.variance > 0).all()
         assert table.weight.mean() == pytest.approx(1.0, rel=1e-5)
     trust = 1 / (said["residual"] + 0.1)
     weight = tables["weaksup_residual"].samples.weight
     np.testing.assert_allclose(weight, trust / trust.mean(), rtol=1e-5)
-    deviation = np.sqrt(lifted["covariance"][:, 2, 2])
+    deviation = np.sqrt(known["covariance"][:, 2, 2])
     certainty = tables["weaksup_certainty"].samples.joint_weight[:, 2]
     np.testing.assert_allclose(certainty, 1 / (deviation + 0.05), rtol=1e-5)
 
 
-def test_without_lifted_landmarks_the_label_is_the_depth_of_the_network():
-    """A teacher that no EM guided has nothing to lift with."""
-    (targets,), _ = tiny.made_up_targets(mode="weaksup_bs")
-    arrays = tiny.teacher_arrays(tiny.unit_dictionary(np.random.default_rng(0)), 32, 1)
-    (distill,), _ = tiny.made_up_targets()
-    np.testing.assert_allclose(targets.samples.depth, distill.samples.depth)
-    np.testing.assert_array_equal(distill.samples.phi, arrays["code"])
-    assert targets.samples.expected is None
+def test_the_label_is_the_depth_of_the_network_where_that_is_asked_for(
+    teacher, landmarks
+):
+    """As it is of a teacher without better ones, for one whom no EM guided."""
+    said = teacher.split("train")
+    own = {
+        mode: teacher_targets(mode, teacher, landmarks, softening=0.1)["train"].samples
+        for mode in ("weaksup_bs", "distill", "posterior")
+    }
+    np.testing.assert_allclose(own["weaksup_bs"].depth, own["distill"].depth)
+    np.testing.assert_array_equal(own["distill"].phi[:COUNT], said["code"])
+    best = teacher.labels("train")["depth"]
+    np.testing.assert_allclose(own["posterior"].depth[:COUNT], best, rtol=1e-6)
+    assert np.abs(own["weaksup_bs"].depth[:COUNT] - best).max() > 0.1
+    with pytest.raises(ValueError, match="config.student.labels = 'em' is not one of"):
+        teacher_targets("distill", teacher, landmarks, softening=0.1, labels="em")
+    (bare,), _ = tiny.made_up_targets()
+    assert bare.samples.expected is None
 
 
 def test_the_distance_is_that_of_the_labelled_joints(tables, teacher):

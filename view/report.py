@@ -21,6 +21,7 @@ LABELS = {
     "mean_pose": "Mean pose",
     "z_zero": "z = 0",
     "teacher": "Teacher",
+    "labels": "Depth that students learn from",
     "weaksup_bs": "Weaksup-bs",
     "weaksup_residual": "Weaksup-bs, residual-weighted",
     "weaksup_certainty": "Weaksup-bs, weighted by certainty",
@@ -36,7 +37,7 @@ _WITHOUT_MEANING = {
     "z_zero": ("flip_fraction",),
 }
 # Baselines and the upper reference are never marked as the best of a column.
-_NOT_COMPARED = ("mean_pose", "z_zero", "supervised")
+_NOT_COMPARED = ("mean_pose", "z_zero", "labels", "supervised")
 COLUMNS = {
     "pa_mpjpe_mm": "PA-MPJPE",
     "mpjpe_mm": "MPJPE",
