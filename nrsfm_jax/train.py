@@ -112,8 +112,7 @@ def train_and_evaluate(
                 num_devices=_num_devices(),
             )
         with working("teacher: writes its files", shown=processes.is_first()):
-            students = shapes if data.has_pictures else None
-            _save(folder, state, settings, students, pose, marks)
+            _save(folder, state, settings, shapes, pose, marks)
         seconds = {"seconds": round(time.monotonic() - began, 1)}
     if processes.is_first():
         mark_finished(workdir, "teacher", **seconds)
@@ -189,7 +188,8 @@ def _em_poses(
         pose = {s: _pose(shapes, folder, s, each) for s, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
         pose = _synchronised(pose, train.skeleton.edges)
-    return shapes, pose, marks
+    # Without pictures there are no students, for whom it would be asked again.
+    return shapes if data.has_pictures else None, pose, marks
 
 
 def _shapes(

@@ -77,11 +77,9 @@ def teacher_targets(
             f"are not those of the data set, {list(skeleton.joints)}; "
             "train the teacher on this data set"
         )
-    if labels not in LABELS:
-        raise ValueError(f"config.student.labels = {labels!r} is not one of {LABELS}")
     extra = landmarks["extra"]
     names = (*SPLITS, "extra") if len(extra) else SPLITS
-    how = (mode, teacher, labels == "best")
+    how = (mode, teacher, labels)
     tables = {n: _table(*how, n, landmarks[n].sample_ids) for n in names}
     if MODES[mode].weighting == "residual":
         if not softening > 0:
@@ -106,14 +104,16 @@ def teacher_targets(
 
 
 def _table(
-    mode: str, teacher: TeacherFile, best: bool, split: str, sample_ids: np.ndarray
+    mode: str, teacher: TeacherFile, labels: str, split: str, sample_ids: np.ndarray
 ) -> DepthTarget:
     """What the mode needs of each sample of a split, as NumPy arrays."""
     chosen, said = MODES[mode], teacher.split(split, sample_ids)
+    if labels not in LABELS:
+        raise ValueError(f"config.student.labels = {labels!r} is not one of {LABELS}")
     known, code = {}, said["code"]
     if chosen.needs_covariance or teacher.has_labels(split):
         known = teacher.labels(split, sample_ids)
-    best = bool(known) and (best or chosen.needs_covariance)
+    best = bool(known) and (labels == "best" or chosen.needs_covariance)
     if best:
         code = known["code_of_depth"]
     # B_z phi as (D phi) . (m1 x m2): no dictionary is rotated.
