@@ -188,7 +188,7 @@ def _em_poses(
         pose = {s: _pose(shapes, folder, s, each) for s, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
         pose = _synchronised(pose, train.skeleton.edges)
-    # Without pictures there are no students, for whom it would be asked again.
+    # They are asked again for the students' labels, and without pictures none learn.
     return shapes if data.has_pictures else None, pose, marks
 
 

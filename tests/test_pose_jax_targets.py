@@ -98,7 +98,7 @@ def test_the_label_is_the_depth_of_the_network_where_that_is_asked_for(
     best = teacher.labels("train")["depth"]
     np.testing.assert_allclose(own["posterior"].depth[:COUNT], best, rtol=1e-6)
     assert np.abs(own["weaksup_bs"].depth[:COUNT] - best).max() > 0.1
-    with pytest.raises(ValueError, match="config.student.labels = 'em' is not one of"):
+    with pytest.raises(ValueError, match="labels = 'em' is not one of"):
         teacher_targets("distill", teacher, landmarks, softening=0.1, labels="em")
     (bare,), _ = tiny.made_up_targets()
     assert bare.samples.expected is None
