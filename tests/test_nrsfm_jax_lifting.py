@@ -446,16 +446,21 @@ def test_a_noisy_track_is_smoothed(lifter, pixels):
         assert spread[1] < 0.7 * spread[0], name
 
 
-def test_the_network_has_no_say_on_what_lies(lifter, pixels):
-    """It has seen views around upright bodies only."""
+@pytest.mark.parametrize("most", [0.0, 0.5])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_share_of_the_network_falls_with_free_views(lifter, pixels, most, adapted):
+    """It has seen views around upright bodies only; fitted shapes have no others."""
+    own = dataclasses.replace(lifter, adapted=adapted, share=most)
     patch = patches.patches_of(pixels, np.ones(pixels.shape[:2], bool), padding=1.25)
     nobody, doubt = np.zeros(patch.labelled.shape, bool), np.ones(patch.labelled.shape)
-    posed = frames.posed(lifter, patch, nobody, doubt, 0.02)
+    posed = frames.posed(own, patch, nobody, doubt, 0.02)
     free, shapes = posed.given.free, posed.given.pose[..., 2]
-    other = frames.network_depth(lifter, posed.image, patch.labelled)
-    share = ((posed.m - shapes) * (other - shapes)).sum(1)
-    share = share / np.square(other - shapes).sum(1)
-    np.testing.assert_allclose(share, (1 - free) / 2, atol=1e-3)
+    other = frames.network_depth(own, posed.image, patch.labelled) - shapes
+    share = ((posed.m - shapes) * other).sum(1) / np.square(other).sum(1)
+    np.testing.assert_allclose(share, most * (1 - free), atol=1e-3)
+    assert not (adapted and free.any())
+    apart = share * (1 - share) * np.square(other).mean(1)
+    np.testing.assert_allclose(posed.apart, apart, rtol=0.01, atol=1e-6)
 
 
 def test_a_score_says_which_landmark_to_believe(lifter, pixels):

@@ -61,11 +61,11 @@ def posed(
     exact = patches.labelled & (level <= EXACT)
     image = np.where(exact[..., None], patches.W, given.image)
     m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
-    if not prior.adapted:  # the network has not seen what the shapes have
+    if prior.share:
         other = network_depth(prior, image, patches.labelled) - m
-        # Nor any view but those around an upright body, or a camera that is near.
-        most = 0.5 if patches.near is None else 0.25
-        share = most * (1 - np.asarray(given.free))
+        # It has seen views around an upright body only, and no camera that is near.
+        share = prior.share * (1.0 if patches.near is None else 0.5)
+        share = share * (1 - np.asarray(given.free))
         m = m + share[:, None] * other
         apart = share * (1 - share) * np.mean(np.square(other), axis=1)
     if patches.near is not None:

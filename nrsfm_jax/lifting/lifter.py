@@ -150,7 +150,7 @@ class PoseLifter(Prior):
             np.asarray(log_p) / np.maximum(new.labelled.sum(1), 1),
             sigma=level if level > EXACT else float(self.shapes.sigma),
         )
-        return dataclasses.replace(self, shapes=shapes, adapted=True)
+        return dataclasses.replace(self, shapes=shapes, adapted=True, share=0.0)
 
     def _landmarks(self, xy: np.ndarray, score: np.ndarray | None) -> Landmarks:
         xy, P = np.asarray(xy, np.float64), self.W.shape[1]

@@ -35,6 +35,8 @@ class Prior:
         W: (M, P, 2) training landmarks, centred, patch units.
         labelled: (M, P) which of them are known.
         adapted: whether ``shapes`` were fitted to the landmarks to be lifted as well.
+        share: of the network in the depth, at most; 0 where it has not seen what the
+            shapes have.
     """
 
     shapes: GaussianMixture
@@ -43,6 +45,7 @@ class Prior:
     W: Float[np.ndarray, "m p 2"]
     labelled: Bool[np.ndarray, "m p"]
     adapted: bool = False
+    share: float = 0.5
 
     @property
     def least(self) -> float:
