@@ -7,6 +7,9 @@ at random moments and at random changes of files, and started again until they e
 files must then be those of a run that nothing disturbed, to the last bit, and nothing
 may be left over. ``--full=N`` leaves too little room on the disk N times, ``--damage``
 flips a bit of each array of each file of a finished run, and cuts each file short.
+
+Moments are parts of the time that the undisturbed run took, and a run of ten minutes is
+given up: on a busy machine the late moments are seldom met.
 """
 
 from __future__ import annotations

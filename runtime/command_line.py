@@ -42,8 +42,18 @@ def parse(arguments: list[str], *, config: Any, default: Any) -> list[str]:
         _ = config.value.seed  # raises what the file of the config raised
         return rest
     except _ERRORS as error:
-        text = str(error).replace("\\n", " ").replace("\\", "").strip("\"'")
-        sys.exit("error: in the flags: " + " ".join(text.split()))
+        text = " ".join(_words(error).split())
+        if "other than None" in text:
+            text = "--config=NAME and --workdir=FOLDER are needed; --help lists all"
+        sys.exit(f"error: in the flags: {text}")
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; ml_collections raises errors that hold others."""
+    first = error.args[0] if error.args else ""
+    if isinstance(first, BaseException):
+        return _words(first)
+    return str(first if isinstance(error, KeyError) else error)
 
 
 def completed(arguments: Sequence[str]) -> list[str]:

@@ -229,7 +229,7 @@ def test_landmarks_outside_can_be_dropped(tmp_path, record, sized):
     data = write_coco(tmp_path, record)
     report = validate(open_dataset(data))
     (problem,) = [p for p in report.problems if p.fatal]
-    assert problem.value.startswith("head at [69.0, 20.0], 004.png is")
+    assert problem.value.startswith("head at (69, 20), 004.png is")
     labels = _labels(data | {"outside": "drop"})
     assert labels.persons[4].labelled.tolist() == [True, False, *[True] * 4]
     assert labels.persons[4].keypoints[1].tolist() == [0, 0]

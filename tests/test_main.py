@@ -113,14 +113,14 @@ def test_help_lists_every_field_with_its_value_and_its_comment(parse, capsys):
     ("arguments", "message"),
     [
         ([*QUICKSTART, "--config.studnet.steps=5"], 'Did you mean "student"'),
-        ([*QUICKSTART, "--config.student.stpes=5"], 'Did you mean "steps"'),
+        ([*QUICKSTART, "--config.student.stpes=5"], "flags: 'stpes' Did you mean"),
         ([*QUICKSTART, "--config.student.steps=many"], "--config.student.steps=many"),
         ([*QUICKSTART, "--stage=trian"], "trian"),
         ([*QUICKSTART, "steps=5"], "unexpected argument steps=5"),
         (["--config=configs/none.py", "--workdir=w"], "configs/none.py"),
         (["--config=quikstart", "--workdir=w"], "the nearest is quickstart"),
         ([*QUICKSTART, "--config.student.steps=1.5e0"], "student.steps=1.5e0"),
-        (["--config=configs/quickstart.py"], "workdir"),
+        (["--config=configs/quickstart.py"], "--workdir=FOLDER are needed"),
     ],
 )
 def test_a_mistake_is_one_line(parse, arguments, message):

@@ -306,7 +306,8 @@ def text_outside(
     if not bad.size:
         return ""
     j = int(bad[0])
-    where = f"{skeleton.joints[j]} at {person.keypoints[j].tolist()}"
+    x, y = person.keypoints[j]
+    where = f"{skeleton.joints[j]} at ({x:g}, {y:g})"
     exchanged = dataclasses.replace(person, keypoints=person.keypoints[:, ::-1])
     fits = not joints_outside(exchanged, size).any()
     hint = "; with x and y exchanged all would be inside" if fits else ""
