@@ -165,6 +165,13 @@ def test_the_table_of_modes_has_all_of_them():
     )
 
 
+def test_code_is_followed_by_an_empty_line():
+    """Else what follows is no list: its items are one paragraph."""
+    for page in PAGES:
+        parts = re.split(r"^ *```.*$\n?", page.read_text("utf-8"), flags=re.M)
+        assert [p[:40] for p in parts[2::2] if p and not p.startswith("\n")] == [], page
+
+
 def test_every_picture_is_shown_by_a_page():
     shown = "".join(page.read_text("utf-8") for page in PAGES)
     pictures = [path.name for path in (DOCS / "images").iterdir()]
