@@ -96,11 +96,12 @@ def fit_depths(
     m: Float[Array, "n p"],
     C: Float[Array, "n p p"],
     ell: Float[Array, " b"],
+    tau: Float[Array, ""],
     *,
     edges: Edges,
 ) -> Float[Array, "n p"]:
-    """:func:`fit_depth` of single frames, in proportions."""
-    tau = jnp.full(len(edges), TAU, m.dtype)
+    """:func:`fit_depth` of single frames, in proportions, with one ``tau``."""
+    tau = jnp.full(len(edges), tau, m.dtype)
     fit = functools.partial(
         fit_depth, ell=ell, scale=jnp.float32(0), tau=tau, edges=np.array(edges)
     )

@@ -64,8 +64,8 @@ def posed(
     if prior.share:
         other = network_depth(prior, image, patches.labelled) - m
         # It has seen views around an upright body only, and no camera that is near.
-        share = prior.share * (1.0 if patches.near is None else 0.5)
-        share = share * (1 - np.asarray(given.free))
+        share = prior.share * (1 - np.asarray(given.free) / 2)
+        share = share if patches.near is None else share / 2
         m = m + share[:, None] * other
         apart = share * (1 - share) * np.mean(np.square(other), axis=1)
     if patches.near is not None:

@@ -192,7 +192,8 @@ class PoseLifter(Prior):
                 if done:
                     frames, depth, _ = done
                 elif self.edges:
-                    depth = single_depth(frames, self._proportions, self.edges)
+                    ell, level = self._proportions, setting.level
+                    depth = single_depth(frames, level, ell, self.edges)
                 else:
                     depth = frames.m
                 yield window, self._arrays(frames, depth, setting, covariance)

@@ -20,12 +20,13 @@ _SMOOTH = 2.0
 
 
 def single_depth(
-    frames: Frames, ell: Float[np.ndarray, " b"], edges: bones.Edges
+    frames: Frames, level: float, ell: Float[np.ndarray, " b"], edges: bones.Edges
 ) -> Float[np.ndarray, "n p"]:
     """With bones in the proportions of the training poses."""
     rows = repeated(len(frames.m))
     own = (jnp.asarray(x[rows]) for x in (frames.image, frames.m, frames.C))
-    fitted = bones.fit_depths(*own, jnp.asarray(ell), edges=edges)
+    tau = jnp.float32(_tau(bones.TAU, level if level > EXACT else 0.0))
+    fitted = bones.fit_depths(*own, jnp.asarray(ell), tau, edges=edges)
     return np.asarray(fitted)[: len(frames.m)]
 
 
@@ -85,8 +86,10 @@ def _track(
         xy = ndimage.gaussian_filter1d(xy, _SMOOTH, axis=0, mode="nearest")
         noise *= (2 * np.sqrt(np.pi) * _SMOOTH) ** -0.5
     rate = chain.motion_rate(xy) if following else np.zeros(len(xy))
-    # How far the length of a bone in the picture is from its own.
-    tau = float(np.hypot(chain.TAU, np.sqrt(2) * noise))
-    return chain.Track(
-        xy, frames.m * scale, frames.C * scale[..., None] ** 2, rate, tau
-    )
+    C = frames.C * scale[..., None] ** 2
+    return chain.Track(xy, frames.m * scale, C, rate, _tau(chain.TAU, noise))
+
+
+def _tau(own: float, noise: float) -> float:
+    """How far the length of a bone in the picture is from its own."""
+    return float(np.hypot(own, np.sqrt(2) * noise))
