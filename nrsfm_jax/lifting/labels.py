@@ -62,7 +62,7 @@ def labels_of(
     """
     z = pose[..., 2]
     if edges:
-        own = (pose[..., :2], z, _LOOSER * covariance, ell)
+        own = (pose[..., :2], z, _LOOSER * covariance, ell, np.float32(bones.TAU))
         z = np.asarray(bones.fit_depths(*map(jnp.asarray, own), edges=edges))
     pose = np.concatenate([pose[..., :2], z[..., None]], axis=-1)
     code = _codes(said.code, pose, said.camera, dictionary)
