@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     student.network = "pyramid"
     student.yaw_classes = 8
     student.optimizer = "muon"
-    student.heat_weight = 0.1
+    student.heat_weight = 0.25
     # What --config.student.network=resnet means here.
     student.resnet_layers = 10
     student.width = 0.25
