@@ -50,12 +50,10 @@ POOLING = 100.0
 # Where landmarks are missing: after how many steps each sample's likeliest pairs of
 # component and view are looked for again, and how many are kept.
 _REFRESH, _KEPT = 4, 6
-# Also there: how many times as many samples, where there are so many; and from how many
-# random starts so many steps are made on so many samples before the likeliest goes on.
+# Also there: how many times as many samples, where there are so many.
 _MORE_INCOMPLETE = 2
-_STARTS, _TRIAL_STEPS, _TRIAL_SAMPLES = 6, 10, 2000
-# With more views than these, as under any rotation, half the samples, half the steps
-# and one start; the single Gaussian starts from so many samples.
+# With more views than these, as under any rotation, half the samples and half the
+# steps; the single Gaussian starts from so many samples.
 _MANY_VIEWS, _STARTED = 400, 1000
 
 
@@ -394,18 +392,19 @@ def fit_mixture(
         start = split(single, samples, **options)
         return run_em(start, samples, steps=steps, pooling=POOLING)
     samples = beside_mirrored(samples, mirror)
-    # Where landmarks are missing the outcome depends more on the random first means:
-    # the likeliest of several starts goes on.
-    count = 1 if components == 1 or many else _STARTS
-    keys = [pick, *(jax.random.fold_in(pick, i) for i in range(1, count))]
-    starts = [split(single, samples, key=k, components=components) for k in keys]
+    # By turns on either half: a step on other samples leaves the poor optimum that the
+    # random first means are near, where steps on all samples stay in it.
+    order = np.asarray(jax.random.permutation(choose, len(samples.W)))
+    halves = [
+        incomplete(single, Samples(*(np.asarray(x)[half] for x in samples)))
+        for half in np.array_split(order, 2)
+    ]
     run = functools.partial(run_exact, pooling=POOLING)
-    if count > 1:
-        rows = jax.random.permutation(choose, len(samples.W))[:_TRIAL_SAMPLES]
-        some = incomplete(single, Samples(*(np.asarray(x)[rows] for x in samples)))
-        starts = [run(start, some, steps=_TRIAL_STEPS) for start in starts]
     steps = steps // 2 if many else steps
-    return run(likeliest(starts), incomplete(single, samples), steps=steps)
+    mixture = split(single, samples, **options)
+    for step in range(steps):
+        mixture = run(mixture, halves[step % 2], steps=1)
+    return run(mixture, halves[0] + halves[1], steps=steps // 2)
 
 
 def split(
