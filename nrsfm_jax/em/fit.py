@@ -370,7 +370,7 @@ def fit_mixture(
         key: chooses the samples and the first means.
         components: K.
         num_samples: size of the random subset, twice that where landmarks are missing.
-        steps: of EM.
+        steps: of EM; where landmarks are missing half as many follow.
         mirror: joint p of a mirrored picture was joint ``mirror[p]``. Where landmarks
             are missing, the mirror images of the samples then count as well.
 
