@@ -230,7 +230,9 @@ def _said(path: Path) -> str:
     if path.suffix == ".json":
         return json.dumps(_steady(read_json(path)), sort_keys=True)
     if path.suffix == ".jsonl":
-        return json.dumps(_steady(read_metrics(path)), sort_keys=True)
+        # A teacher that is trained again writes behind its student.
+        lines = sorted(read_metrics(path), key=lambda x: (x["stage"], x["step"]))
+        return json.dumps(_steady(lines), sort_keys=True)
     if ".array_record" in path.name:  # its bytes hold more than the records
         reader = ArrayRecordReader(str(path))
         records = reader.read_all()
