@@ -4,7 +4,7 @@ python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Minutes on two CPU cores, without a download. The students are one network with two
 depths, on 8,000 pictures. Expected on validation, in mm, PA-MPJPE / depth error:
-teacher 63.2 / 71.1, Weaksup-bs 97.8 / 93.6, distilled 99.1 / 95.3 (configs/README.md,
+teacher 63.4 / 70.9, Weaksup-bs 97.7 / 90.5, distilled 98.3 / 92.7 (configs/README.md,
 table 1).
 """
 
