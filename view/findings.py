@@ -10,7 +10,7 @@ from typing import Any
 _ALIKE, _APART = 0.10, 0.25
 # A loss that fell by less in the last fifth of the steps has converged.
 _CONVERGED = 0.02
-BASELINES = ("mean_pose", "z_zero", "teacher")
+BASELINES = ("mean_pose", "z_zero", "teacher", "labels")
 
 
 def findings(
