@@ -50,8 +50,10 @@ POOLING = 100.0
 # Where landmarks are missing: after how many steps each sample's likeliest pairs of
 # component and view are looked for again, and how many are kept.
 _REFRESH, _KEPT = 4, 6
-# Also there: how many times as many samples, where there are so many.
+# Also there: how many times as many samples, where there are so many; and the fewest of
+# which a half is enough for a step.
 _MORE_INCOMPLETE = 2
+_FEWEST_HALVED = 4000
 # With more views than these, as under any rotation, half the samples and half the
 # steps; the single Gaussian starts from so many samples.
 _MANY_VIEWS, _STARTED = 400, 1000
@@ -395,16 +397,17 @@ def fit_mixture(
     # By turns on either half: a step on other samples leaves the poor optimum that the
     # random first means are near, where steps on all samples stay in it.
     order = np.asarray(jax.random.permutation(choose, len(samples.W)))
-    halves = [
-        incomplete(single, Samples(*(np.asarray(x)[half] for x in samples)))
-        for half in np.array_split(order, 2)
+    count = 1 if len(order) < _FEWEST_HALVED else 2
+    parts = [
+        incomplete(single, Samples(*(np.asarray(x)[rows] for x in samples)))
+        for rows in np.array_split(order, count)
     ]
     run = functools.partial(run_exact, pooling=POOLING)
     steps = steps // 2 if many else steps
     mixture = split(single, samples, **options)
     for step in range(steps):
-        mixture = run(mixture, halves[step % 2], steps=1)
-    return run(mixture, halves[0] + halves[1], steps=steps // 2)
+        mixture = run(mixture, parts[step % count], steps=1)
+    return run(mixture, sum(parts, []), steps=steps // 2)
 
 
 def split(
