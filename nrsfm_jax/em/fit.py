@@ -407,7 +407,7 @@ def fit_mixture(
     mixture = split(single, samples, **options)
     for step in range(steps):
         mixture = run(mixture, parts[step % count], steps=1)
-    return run(mixture, sum(parts, []), steps=steps // 2)
+    return run(mixture, [each for part in parts for each in part], steps=steps // 2)
 
 
 def split(
