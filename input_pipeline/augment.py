@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.decoding import (
+    Encoded,
     Upright,
     cut_window,
-    decode_window,
     load_opencv,
     power_below,
 )
@@ -131,7 +131,7 @@ def augment_landmarks(
 
 
 def draw_patch(
-    picture: bytes | np.ndarray | Upright,
+    picture: bytes | np.ndarray | Encoded | Upright,
     centre: np.ndarray,
     half_side: float,
     matrix: np.ndarray,
@@ -143,7 +143,8 @@ def draw_patch(
     """Decodes what the crop needs of a picture, unless it is, and draws the patch.
 
     Args:
-        picture: JPEG or PNG bytes, (H, W, 3) uint8 RGB, or a decoded one.
+        picture: JPEG or PNG bytes, (H, W, 3) uint8 RGB, or one of
+            ``input_pipeline.decoding``.
         centre: (2,) of the crop, pixels.
         half_side: of the crop, pixels.
         matrix: (2, 2) from plain to augmented patch coordinates.
@@ -170,10 +171,9 @@ def draw_patch(
     low, high = (x - reach[0], y - reach[1]), (x + reach[0], y + reach[1])
     if isinstance(picture, np.ndarray):
         window, (left, top) = cut_window(picture, low, high, shrink)
-    elif isinstance(picture, Upright):
-        window, (left, top) = picture.window(low, high, shrink)
     else:
-        window, (left, top) = decode_window(picture, low, high, shrink)
+        picture = Encoded(picture) if isinstance(picture, bytes) else picture
+        window, (left, top) = picture.window(low, high, shrink)
     window = _blur(window, blur)
     if not (gain == 1).all():
         # A product with a diagonal matrix takes a quarter of the time of a table.

@@ -26,6 +26,7 @@ from input_pipeline.tensorflow_setup import load_tensorflow
 # faster. They are equally fast where the crop is about this part of the picture.
 _PART = 1 / 3
 Pair = tuple[float, float]
+Size = tuple[int, int]
 # What Pillow may open, by content: others start programs (EPS) or are rarely tested.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 LIMIT = 2**27  # pixels of a picture in memory; 4 bytes each
@@ -60,39 +61,72 @@ def load_opencv() -> Any:
     return cv2
 
 
-def decode_window(
-    encoded: bytes, low: Pair, high: Pair, shrink: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part of a picture between two corners, shrunk to means of square blocks.
+class Memory:
+    """Bytes of memory that may be taken."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for so many."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+
+class Encoded:
+    """A JPEG or PNG of a file; an orientation noted in it is not applied.
 
     Args:
-        encoded: JPEG or PNG; an orientation noted in it is not applied.
-        low: x, y of a corner in pixels, in or out of the picture.
-        high: x, y of the opposite corner.
-        shrink: side of the blocks in pixels, a power of 2; the blocks of a picture
-            begin at its top left, its border is repeated to fill the last ones.
-
-    Returns:
-        (h, w, 3) uint8 RGB, at least one block, and the x, y of its corner in blocks.
-
-    Raises:
-        DecodeError: the bytes do not decode.
+        encoded: its bytes.
+        memory: for what is decoded of it as a whole, which is kept for the next time.
     """
-    size = _jpeg_size(encoded)
-    decoded = 1 if size is None else min(shrink, 8)
-    if size is not None and decoded == shrink:
-        columns, rows = (-(-side // shrink) for side in size)
-        (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
-        if (right - x) * (bottom - y) < _PART * columns * rows:
-            window = _decode_part(encoded, (y, x, bottom - y, right - x), shrink)
-            return window, (x, y)
-    return cut_window(_decode_whole(encoded, decoded), low, high, shrink, decoded)
+
+    def __init__(self, encoded: bytes, memory: Memory | None = None) -> None:
+        self._encoded, self._memory = encoded, memory
+        self._kept: dict[int, np.ndarray] = {}
+
+    @functools.cached_property
+    def _size(self) -> Size | None:
+        return _jpeg_size(self._encoded)
+
+    def window(self, low: Pair, high: Pair, shrink: int) -> tuple[np.ndarray, Size]:
+        """The part between two corners, shrunk to means of square blocks.
+
+        Args:
+            low: x, y of a corner in pixels, in or out of the picture.
+            high: x, y of the opposite corner.
+            shrink: side of the blocks in pixels, a power of 2; the blocks of a picture
+                begin at its top left, its border is repeated to fill the last ones.
+
+        Returns:
+            (h, w, 3) uint8 RGB, at least one block, and the x, y of its corner in
+            blocks.
+
+        Raises:
+            DecodeError: the bytes do not decode.
+        """
+        size = self._size
+        decoded = 1 if size is None else min(shrink, 8)
+        if size is not None and decoded == shrink:
+            columns, rows = (-(-side // shrink) for side in size)
+            (x, right), (y, bottom) = _cover(low, high, shrink, (columns, rows))
+            if (right - x) * (bottom - y) < _PART * columns * rows:
+                where = y, x, bottom - y, right - x
+                return _decode_part(self._encoded, where, shrink), (x, y)
+        whole = self._kept.get(decoded)
+        if whole is None:
+            whole = _decode_whole(self._encoded, decoded)
+            if self._memory is not None and self._memory.take(whole.nbytes):
+                self._kept[decoded] = whole
+        return cut_window(whole, low, high, shrink, decoded)
 
 
 def cut_window(
     picture: np.ndarray, low: Pair, high: Pair, shrink: int, decoded: int = 1
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """:func:`decode_window` of a picture that is decoded.
+    """:meth:`Encoded.window` of a picture that is decoded.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -165,7 +199,7 @@ class Upright:
     def window(
         self, low: Pair, high: Pair, shrink: int
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """As :func:`decode_window`; blurred where it was decoded at less."""
+        """As :meth:`Encoded.window`; blurred where it was decoded at less."""
         if shrink < self._decoded:
             window, (x, y) = self.window(low, high, self._decoded)
             times = self._decoded // shrink

@@ -17,12 +17,16 @@ from input_pipeline.augment import (
     draw_patch,
     patch_matrix,
 )
-from input_pipeline.decoding import DecodeError
+from input_pipeline.decoding import DecodeError, Encoded, Memory
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.order import Order
 from input_pipeline.tensorflow_setup import load_tensorflow, load_tfds, quiet
 
 Batch = dict[str, np.ndarray]
+# Of the pictures that are drawn again and again, encoded and decoded: decoding takes
+# most of the time of a batch of small ones.
+KEPT_BYTES = 2**29
+Picture = bytes | np.ndarray | Encoded
 _KINDS = {  # the parts of a batch
     "image": np.uint8,
     "keypoints": np.float32,
@@ -55,7 +59,8 @@ def batches(
         start_step: the first batch is that of this step.
         num_threads: that prepare batches.
     """
-    splits = [_Split(folder, split) for folder, split in stored]
+    memory = Memory(KEPT_BYTES if order.train else 0)  # the others are read once
+    splits = [_Split(folder, split, memory) for folder, split in stored]
     drawer = Drawer(splits, landmarks, order, augmentation, image_size)
     failures: list[Exception] = []
     dataset = _dataset(drawer, failures, start_step=start_step, threads=num_threads)
@@ -63,19 +68,20 @@ def batches(
 
 
 class Source(Protocol):
-    """Pictures by their row: encoded, or (H, W, 3) uint8; ``folder`` names them."""
+    """Pictures by their row, as `draw_patch` takes them; ``folder`` names them."""
 
     @property
     def folder(self) -> Path: ...
 
-    def pictures(self, rows: list[int]) -> Sequence[bytes | np.ndarray]: ...
+    def pictures(self, rows: list[int]) -> Sequence[Picture]: ...
 
 
 class _Split:
     """Random access to the pictures of one split that TFDS has prepared."""
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, split: str, memory: Memory) -> None:
+        self.folder, self._memory = folder, memory
+        self._kept: dict[int, Encoded] = {}
         tfds = load_tfds()
         try:
             with quiet():
@@ -88,8 +94,19 @@ class _Split:
             raise damaged(folder, error) from error
         self._parse = load_tensorflow().train.Example.FromString
 
-    def pictures(self, rows: list[int]) -> list[bytes]:
-        """The encoded picture of each row."""
+    def pictures(self, rows: list[int]) -> list[Encoded]:
+        """The picture of each row."""
+        found = {row: self._kept[row] for row in rows if row in self._kept}
+        missing = [row for row in rows if row not in found]
+        read = self._read(missing) if missing else []
+        for row, encoded in zip(missing, read, strict=True):
+            kept = self._memory.take(len(encoded))
+            found[row] = Encoded(encoded, self._memory if kept else None)
+            if kept:
+                self._kept[row] = found[row]
+        return [found[row] for row in rows]
+
+    def _read(self, rows: list[int]) -> list[bytes]:
         try:
             parsed = map(self._parse, self._records.__getitems__(rows))
             features = [example.features.feature for example in parsed]
@@ -159,9 +176,9 @@ class Drawer:
             "weight": weight,
         }
 
-    def _pictures(self, rows: np.ndarray) -> list[tuple[bytes | np.ndarray, Path]]:
+    def _pictures(self, rows: np.ndarray) -> list[tuple[Picture, Path]]:
         """The picture of each row, and the folder that it is from."""
-        found: list[tuple[bytes | np.ndarray, Path]] = [(b"", Path())] * len(rows)
+        found: list[tuple[Picture, Path]] = [(b"", Path())] * len(rows)
         start = 0
         for split, count in zip(self.splits, self.order.counts, strict=True):
             mine = np.flatnonzero((rows >= start) & (rows < start + count))

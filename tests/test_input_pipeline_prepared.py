@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_data import changed, coco_record, write_coco, write_motion
 
-from input_pipeline import pipeline
+from input_pipeline import decoding, pipeline
 from input_pipeline.dataset import Dataset, open_dataset
 from input_pipeline.sources.labelled_pictures import LabelledPictures
 from input_pipeline.sources.mannequin import Mannequin
@@ -194,6 +194,28 @@ def test_what_is_another_data_set(tmp_path, kind):
 def _take(data: Dataset) -> list:
     options = {"batch_size": 2, "image_size": 8, "seed": 0, "train": False}
     return list(data.pictures("train", **options))
+
+
+def test_training_decodes_each_picture_once_while_there_is_memory(drawn, monkeypatch):
+    """Five pictures in eight batches of three; two of them, 3,072 bytes each, fit."""
+    options = {"batch_size": 3, "image_size": 16, "seed": 0, "train": True}
+    times, images, whole = {}, {}, decoding._decode_whole
+    for limit in (0, 10_000, 2**20):
+        decoded = []
+
+        def counted(encoded, shrink, decoded=decoded):
+            decoded.append(shrink)
+            return whole(encoded, shrink)
+
+        monkeypatch.setattr(decoding, "_decode_whole", counted)
+        monkeypatch.setattr(pipeline, "KEPT_BYTES", limit)
+        batches = drawn.pictures("train", num_threads=1, **options)
+        images[limit] = [next(batches)["image"] for _ in range(8)]
+        batches.close()
+        times[limit] = len(decoded)
+    assert times[2**20] <= 5 < times[10_000] < times[0]
+    for limit in (10_000, 2**20):
+        np.testing.assert_array_equal(images[limit], images[0])
 
 
 def test_damaged_store_is_one_clear_error(tmp_path):
