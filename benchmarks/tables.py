@@ -154,7 +154,7 @@ def config_of(args: argparse.Namespace, row: str, seed: int) -> Any:
         # As in the paper, and in the figures of docs/tables.md: a volume, and Adam.
         student.update(network="resnet", optimizer="adam", heat_weight=0.0)
         student.update(yaw_classes=0, share_backbone=False, labels="network")
-        config.predict.mirror = False
+        config.predict.update(mirror=False, shapes=False)
         student.augment.scale = student.augment.rotation_deg = 0.0
         student.augment.colour = 0.0
     set_fields(config, args.overrides)

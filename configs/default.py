@@ -171,6 +171,8 @@ def _predict() -> ConfigDict:
     predict.batch_size = 32
     # Each picture twice, once mirrored: a better pose; read by the evaluation as well.
     predict.mirror = False
+    # The likeliest pose under the teacher's shapes, given the network's; likewise.
+    predict.shapes = False
     predict.every = 1  # n: each n-th frame of a video
     predict.overlays = True  # the skeleton drawn on each picture
     # "Nose-TailBase=120": two joints and their distance in millimetres, of one body or

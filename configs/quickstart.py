@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.render_size = 96
     config.teacher.steps = 4000
     config.predict.mirror = True
+    config.predict.shapes = True
     student = config.student
     # One small network for both modes that learns in minutes: docs/results.md.
     student.share_backbone = True

@@ -22,6 +22,8 @@ from input_pipeline.skeleton import Skeleton
 from pose_jax import weights
 from pose_jax.fold import fold_batch_norms
 from pose_jax.loss import MODES
+from pose_jax.shapes import FILE as SHAPES
+from pose_jax.shapes import Shapes, check_shapes, under_shapes
 from pose_jax.state import (
     CHECKPOINTS,
     StudentRecord,
@@ -32,6 +34,7 @@ from pose_jax.state import (
 )
 from runtime import teacher_file
 from runtime.checkpoints import Checkpoints
+from runtime.files import read_arrays
 
 Picture = str | Path | np.ndarray | jax.Array | Image.Image
 Box = Sequence[float | int] | np.ndarray
@@ -120,6 +123,8 @@ class PoseEstimator:
             network compiles once; give 1 where pictures come one by one.
         mirror: each picture is also seen as in a mirror, for twice the time: the pose
             is the mean of both, and what they differ by widens its spread.
+        shapes: the pose is the likeliest under the teacher's ``variables["shapes"]``,
+            see :mod:`pose_jax.shapes`.
     """
 
     def __init__(
@@ -129,14 +134,17 @@ class PoseEstimator:
         *,
         batch_size: int = 32,
         mirror: bool = False,
+        shapes: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} is not at least 1")
         self.record = record
         self._net, folded = fold_batch_norms(record.make_net(own=True), variables)
+        if shapes:
+            folded["shapes"] = shapes_in(record, variables)
         self.variables = jax.device_put(folded)
         self.batch_size = batch_size
-        self.mirror = mirror
+        self.mirror, self.shapes = mirror, shapes
         self._apply = jax.jit(self.network())
 
     @classmethod
@@ -147,6 +155,7 @@ class PoseEstimator:
         mode: str = "",
         batch_size: int = 32,
         mirror: bool = False,
+        shapes: bool = False,
     ) -> PoseEstimator:
         """A trained student.
 
@@ -156,9 +165,11 @@ class PoseEstimator:
             mode: which student of a workdir; by default "distill", or the only one.
             batch_size: as in :class:`PoseEstimator`.
             mirror: likewise.
+            shapes: likewise.
 
         Raises:
-            ValueError: nothing trained there, or several students and no "distill".
+            ValueError: nothing trained there, several students and no "distill", or
+                ``shapes`` of a teacher that has none.
         """
         path = Path(path)
         if path.is_file() or (path / weights.FILE).is_file():
@@ -167,9 +178,11 @@ class PoseEstimator:
             record, params = _follow_teacher(record, variables["params"], folder)
             variables = variables | {"params": params}
         else:
-            record, state = load_student(find_student(path, mode))
-            variables = state.variables
-        return cls(record, variables, batch_size=batch_size, mirror=mirror)
+            folder = find_student(path, mode)
+            record, state = load_student(folder)
+            variables = state.variables | read_shapes(record, folder)
+        how = {"batch_size": batch_size, "mirror": mirror, "shapes": shapes}
+        return cls(record, variables, **how)
 
     def network(self) -> Any:
         """``(variables, (N, S, S, 3) uint8 patches) -> (pose, spread)``, not jitted.
@@ -182,7 +195,7 @@ class PoseEstimator:
         def apply(variables: Any, patches: Any) -> tuple[Any, Any]:
             return net.apply(variables, patches, train=False, method="pose_and_spread")
 
-        return seen_twice(apply, self.record.skeleton) if self.mirror else apply
+        return improved(apply, self.record, mirror=self.mirror, shapes=self.shapes)
 
     def __call__(
         self,
@@ -316,6 +329,14 @@ class PoseEstimator:
         )
 
 
+def improved(
+    apply: Callable[..., Any], record: StudentRecord, *, mirror: bool, shapes: bool
+) -> Callable[..., Any]:
+    """``apply(variables, patches) -> (pose, spread)`` with what was asked for."""
+    apply = seen_twice(apply, record.skeleton) if mirror else apply
+    return under_shapes(apply, record.depth_sign) if shapes else apply
+
+
 def seen_twice(apply: Callable[..., Any], skeleton: Skeleton) -> Callable[..., Any]:
     """``apply(variables, patches) -> (pose, spread)``, also of the mirrored patches.
 
@@ -400,6 +421,30 @@ def load_student(folder: str | Path) -> tuple[StudentRecord, TrainState]:
     params = record.own_depth(state.params)
     record, params = _follow_teacher(record, params, folder)
     return record, dataclasses.replace(state, params=params)
+
+
+def read_shapes(record: StudentRecord, folder: str | Path) -> dict[str, Shapes]:
+    """``"shapes"`` of the teacher beside a student's folder, if there are some.
+
+    A student of 3D labels has none: its depth need not have the teacher's sign.
+    """
+    file = Path(folder).absolute().parent / "teacher" / SHAPES
+    if MODES[record.mode].label == "truth" or not file.is_file():
+        return {}
+    return {"shapes": check_shapes(file, read_arrays(file)[0])}
+
+
+def shapes_in(record: StudentRecord, variables: Mapping[str, Any]) -> Shapes:
+    """The student's ``"shapes"``; ValueError where it has none of its joints."""
+    found, joints = variables.get("shapes"), record.skeleton.num_joints
+    if found is None or found.mu.shape[1] != 3 * joints:
+        raise ValueError(
+            f"shapes=True needs shapes of {joints} joints, which only a student of a "
+            "teacher that the EM guides (config.teacher.em.guide_fraction > 0) has, "
+            "and one of 3D labels has not; predict without them "
+            "(config.predict.shapes=False)"
+        )
+    return found
 
 
 def _follow_teacher(

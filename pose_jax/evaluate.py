@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from input_pipeline.dataset import Dataset
 from losses.scores import score_error_bars, score_poses
-from pose_jax.estimator import load_student, seen_twice
+from pose_jax.estimator import improved, load_student, read_shapes
 from pose_jax.loss import MODES
 from pose_jax.state import StudentRecord, TrainState
 from pose_jax.targets import SPLITS, label_depth
@@ -38,7 +38,10 @@ from runtime.files import (
 from runtime.progress import progress
 
 SHARED = "one network for the modes {}: the same x and y, a depth for each"
-TWICE = "the mean of those from each picture and from its mirror image"
+POSES = {
+    "mirror": "the mean of those from each picture and from its mirror image",
+    "shapes": "the likeliest under the teacher's shapes, given the network's",
+}
 GATHERED = 65536  # poses that processes exchange at once
 
 
@@ -59,6 +62,9 @@ def evaluate(
     folder = Path(workdir) / f"student_{mode}"
     record, state = load_student(folder)
     about = _about(record, state, data) | {"mirror": config.predict.mirror}
+    shapes = read_shapes(record, folder)
+    about["shapes"] = config.predict.shapes and bool(shapes)
+    variables = state.variables | (shapes if about["shapes"] else {})
     path = folder / "results.json"
     if path.exists() and (folder / FILE).exists():
         done = kept(lambda: _results(folder))
@@ -69,7 +75,8 @@ def evaluate(
         sign = teacher_file.read(Path(workdir) / "teacher").sign_text
     results: dict[str, Any] = {}
     for split in SPLITS:
-        said = predict_split(config, data, record, state, split)
+        how = {"mirror": about["mirror"], "shapes": about["shapes"]}
+        said = predict_split(config, data, record, variables, split, **how)
         if processes.is_first():
             ids = data.landmarks(split).sample_ids
             file = folder / f"predictions_{split}.npz"
@@ -78,14 +85,16 @@ def evaluate(
             results[split] |= score_spread(said[:, 0], said[:, 1], data, split)
             if record.modes[1:]:
                 results[split]["backbone"] = SHARED.format(", ".join(record.modes))
-            if about["mirror"]:
-                results[split]["poses"] = TWICE
+            texts = [t for name, t in POSES.items() if about[name]]
+            if texts:
+                results[split]["poses"] = "; ".join(texts)
     results |= {"student": about}
     if processes.is_first():
         facts = {"data set": data.settings.name, "steps": int(state.step)}
         if data.settings.annotations:
             facts["annotations"] = Path(data.settings.annotations).name
-        save_weights(folder, record, state.variables, data=facts, results=results)
+        variables = state.variables | shapes
+        save_weights(folder, record, variables, data=facts, results=results)
         write_json(path, results, sealed=True)
     processes.barrier("evaluate student")
     return read_json(path)
@@ -120,36 +129,41 @@ def _digest(truth: Any) -> int | None:
 
 
 def predict_split(
-    config: Any, data: Dataset, record: StudentRecord, state: TrainState, split: str
+    config: Any,
+    data: Dataset,
+    record: StudentRecord,
+    variables: Mapping[str, Any],
+    split: str,
+    **how: bool,
 ) -> Float[np.ndarray, "n 2 p 3"]:
     """Poses of a split and their standard deviations, in row order, in the plain patch.
 
-    Each process predicts a part; all of them get all poses.
+    Each process predicts a part; all of them get all poses. ``how``: ``mirror`` and
+    ``shapes`` of :func:`predict`.
     """
     student, shares = config.student, jax.process_count()
     size = max(student.batch_size // shares, 1)
     share: dict[str, Any] = {"shard_index": jax.process_index(), "shard_count": shares}
     share |= {"image_size": record.image_size, "seed": config.seed}
     batches = data.pictures(split, batch_size=size, train=False, **share)
-    where: dict[str, Any] = {"num_devices": student.num_devices}
-    where |= {"mirror": config.predict.mirror}
-    count = len(data.landmarks(split))
-    return predict(record, state, batches, count, batch_size=size, **where)
+    count, where = len(data.landmarks(split)), {"num_devices": student.num_devices}
+    return predict(record, variables, batches, count, batch_size=size, **how, **where)
 
 
 def predict(
     record: StudentRecord,
-    state: TrainState,
+    variables: Mapping[str, Any],
     batches: Iterable[Mapping[str, np.ndarray]],
     count: int,
     *,
     mirror: bool = False,
+    shapes: bool = False,
     **where: Any,
 ) -> Float[np.ndarray, "n 2 p 3"]:
     """Poses of ``count`` samples, and their standard deviations, by their ``row``.
 
     Of several processes those of all parts. A batch has ``image``, ``row`` and
-    ``weight`` (0 fills up a last one); ``mirror`` as in
+    ``weight`` (0 fills up a last one); ``mirror`` and ``shapes`` as in
     :class:`pose_jax.estimator.PoseEstimator`; ``where`` are keywords of
     :class:`runtime.devices.DataParallel`.
 
@@ -159,9 +173,9 @@ def predict(
     net = record.make_net(own=True)
     placed = DataParallel(lambda state, images, _: (state, {}), **where)
     apply: Any = partial(net.apply, train=False, method="pose_and_spread")
-    apply = seen_twice(apply, record.skeleton) if mirror else apply
+    apply = improved(apply, record, mirror=mirror, shapes=shapes)
     run = placed.per_sample(lambda v, images, _: jnp.stack(apply(v, images), axis=1))
-    variables = placed.replicate(state.variables)
+    variables = placed.replicate(variables)
     pose = np.zeros((count, 2, record.skeleton.num_joints, 3), np.float32)
     found = np.zeros(count, bool)
     shown, shares = processes.is_first(), jax.process_count()

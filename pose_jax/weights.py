@@ -17,6 +17,7 @@ import numpy as np
 
 from pose_jax.loss import MODES
 from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
+from pose_jax.shapes import check_shapes
 from pose_jax.state import StudentRecord, state_shapes
 from runtime.files import Damaged, read_arrays, write_arrays, write_text
 
@@ -47,7 +48,8 @@ def save_weights(
         "card": card,
     }
     path = Path(folder) / FILE
-    arrays = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    plain = {k: v._asdict() if k == "shapes" else v for k, v in variables.items()}
+    arrays = flax.traverse_util.flatten_dict(plain, sep="/")
     write_arrays(path, arrays, metadata)
     write_text(Path(folder) / CARD, card)
     return path
@@ -57,7 +59,8 @@ def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
     """Reads what :func:`save_weights` wrote, from the file or its folder.
 
     Returns:
-        The record, and the variables ``PoseNet.apply`` takes, as numpy arrays.
+        The record, and the variables ``PoseNet.apply`` takes, as numpy arrays; with the
+        teacher's ``"shapes"`` where the file has them.
 
     Raises:
         ValueError: no such file, one of another kind, or arrays that do not fit the
@@ -77,13 +80,18 @@ def load_weights(path: str | Path) -> tuple[StudentRecord, dict[str, Any]]:
             raise ValueError(f"format {metadata['format']}")
         _ = MODES[json.loads(metadata["student"])["mode"]]
         record = StudentRecord.from_dict(json.loads(metadata["student"]), path)
-        shapes = state_shapes(record.make_net(own=True), image_size=record.image_size)
+        sizes = state_shapes(record.make_net(own=True), image_size=record.image_size)
     # Of a record that another program wrote, anything.
     except Exception as error:
         raise ValueError(f"{path}: its record is no student's ({error})") from error
-    wanted: Any = flax.traverse_util.flatten_dict(shapes.variables, sep="/")
+    names = [name for name in arrays if name.startswith("shapes/")]
+    of_teacher = {name.removeprefix("shapes/"): arrays.pop(name) for name in names}
+    wanted: Any = flax.traverse_util.flatten_dict(sizes.variables, sep="/")
     check_arrays(path, arrays, {name: leaf.shape for name, leaf in wanted.items()})
-    return record, flax.traverse_util.unflatten_dict(arrays, sep="/")
+    variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    if of_teacher:
+        variables["shapes"] = check_shapes(path, of_teacher)
+    return record, variables
 
 
 def check_arrays(

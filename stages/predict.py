@@ -51,9 +51,8 @@ def predict(config: Any, workdir: str | Path) -> Path:
     """
     options = config.predict
     _check(options)
-    estimator = PoseEstimator.load(
-        workdir, mode=options.mode, batch_size=options.batch_size, mirror=options.mirror
-    )
+    how = {name: options[name] for name in ("mode", "batch_size", "mirror", "shapes")}
+    estimator = PoseEstimator.load(workdir, **how)
     record, length = estimator.record, options.length
     length = parse_length(length, record.skeleton) if length else None
     sources = find_sources(options.images, options.annotations, box=record.box)

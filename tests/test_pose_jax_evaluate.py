@@ -128,19 +128,19 @@ def test_predictions_come_back_in_row_order(tiny_net):
     state = init_state(net, jax.random.key(1), image_size=tiny.SIZE, learning_rate=1e-3)
     made = list(tiny.val_batches(W, batch_size=4))
     pose, spread = evaluate.predict(
-        record, state, reversed(made), 11, num_devices=4
+        record, state.variables, reversed(made), 11, num_devices=4
     ).swapaxes(0, 1)
     images = jax.numpy.asarray(made[1]["image"])
     wanted = net.apply(state.variables, images, train=False)
     np.testing.assert_allclose(pose[4:8], wanted, atol=1e-5)
     assert (spread == 1).all()  # which the network says of all
-    twice = evaluate.predict(record, state, made, 11, mirror=True)[:, 0]
+    twice = evaluate.predict(record, state.variables, made, 11, mirror=True)[:, 0]
     flipped = [{**b, "image": b["image"][:, :, ::-1]} for b in made]
-    other = evaluate.predict(record, state, flipped, 11)[:, 0]
+    other = evaluate.predict(record, state.variables, flipped, 11)[:, 0]
     other = other[:, tiny.SKELETON.flip_permutation] * [-1, 1, 1]
     np.testing.assert_allclose(twice, (pose + other) / 2, atol=1e-5)
     with pytest.raises(ValueError, match="no batch holds row 8 of 11"):
-        evaluate.predict(record, state, made[:2], 11, num_devices=1)
+        evaluate.predict(record, state.variables, made[:2], 11, num_devices=1)
 
 
 # --- a whole run -------------------------------------------------------------------
