@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy.stats import multivariate_normal
 
 from nrsfm_jax import PoseLifter, model, teacher
@@ -22,6 +23,9 @@ from nrsfm_jax.lifting import (
     looser,
     patches,
     posterior,
+    prior,
+    setting,
+    tracks,
 )
 
 EDGES = ((0, 1), (1, 2), (0, 3), (3, 4), (0, 5))
@@ -312,6 +316,63 @@ def test_proportions_sharpen_a_single_frame_at_any_scale():
         assert np.abs(z / scale - pose[..., 2]).mean() < 0.85 * before
 
 
+def test_no_other_depth_of_a_frame_is_likelier_nearby():
+    """Nor is it one that whole steps go to and fro about."""
+    _, length, track = walker()
+    rng, tau = np.random.default_rng(5), 0.02
+    m = 0.2 * rng.normal(size=track.m.shape)
+    m -= m.mean(1, keepdims=True)
+    C = 0.4**2 / bones.LOOSER**2 * np.eye(bodies.P)
+    own = (track.xy, m, np.tile(C, (len(m), 1, 1)), length, tau)
+    found = bones.fit_depths(*(jnp.asarray(x, jnp.float32) for x in own), edges=EDGES)
+
+    def cost(z, xy, m):
+        bone = bones.differences(np.array(EDGES), bodies.P) @ np.column_stack([xy, z])
+        far = np.sqrt(np.sum(bone**2, axis=1) + 1e-4)
+        far = far - far @ length / (length @ length) * length
+        return np.sum((z - m) ** 2) / 0.4**2 + np.sum(far**2) / tau**2
+
+    for z, *own in zip(np.asarray(found), track.xy, m, strict=True):
+        better = optimize.minimize(cost, z, args=tuple(own))
+        assert cost(z, *own) < 1.02 * better.fun + 0.05
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_mirror_image_counts_where_the_network_can_lift_it(
+    lifter, monkeypatch, axis
+):
+    """A depth that goes with y is the same there, one that goes with x is not."""
+    monkeypatch.setattr(PoseLifter, "_said", lambda self, W, labelled: W[..., axis])
+    own = dataclasses.replace(lifter)
+    found = own.network_depth(own.W, own.labelled)
+    np.testing.assert_allclose(found, own.W[..., axis])
+    assert (own._mirror is None) == (axis == 0)
+
+
+def test_a_mirrored_pose_has_the_mirrored_depth(lifter):
+    own, joints = dataclasses.replace(lifter), np.array([0, 3, 4, 1, 2, 5])
+    vars(own)["_mirror"] = joints
+    depth = own.network_depth(own.W, own.labelled)
+    other = own.network_depth(own.W[:, joints] * np.float32([-1, 1]), own.labelled)
+    np.testing.assert_allclose(other, depth[:, joints], atol=1e-5)
+
+
+def test_the_proportions_of_other_bodies_are_found(lifter):
+    pose, length, track = walker()
+    seen = {name: np.float32(getattr(track, name)) for name in ("m", "C")}
+    some = lifter._training._replace(image=np.float32(track.xy), **seen)
+    trained = np.float32(length * (1.2, 0.8, 1.2, 0.8, 1))
+    own = setting.own_proportions(lifter, some, prior.EXACT, trained)
+    true = length / length.mean()
+    before, after = (x / x.mean() - true for x in (trained, own))
+    assert np.abs(after).max() < 0.6 * np.abs(before).max()
+    old, new = (
+        np.abs(tracks.single_depth(some, prior.EXACT, ell, EDGES) - pose[..., 2]).mean()
+        for ell in (trained, own)
+    )
+    assert new < old
+
+
 # --- cameras ------------------------------------------------------------------------
 
 
@@ -391,7 +452,7 @@ def test_scale_and_place_in_the_picture_do_not_matter(lifter, lifted, pixels):
     np.testing.assert_allclose(moved.log_evidence, lifted.log_evidence, atol=0.05)
 
 
-def test_frames_do_not_know_of_each_other(lifter, lifted, pixels):
+def test_the_order_of_the_frames_does_not_matter(lifter, lifted, pixels):
     order = np.random.default_rng(0).permutation(len(pixels))
     found = lifter(pixels[order], noise=0.02, focal=np.inf)
     np.testing.assert_allclose(
@@ -455,7 +516,7 @@ def test_the_share_of_the_network_falls_with_free_views(lifter, pixels, most, ad
     nobody, doubt = np.zeros(patch.labelled.shape, bool), np.ones(patch.labelled.shape)
     posed = frames.posed(own, patch, nobody, doubt, 0.02)
     free, shapes = posed.given.free, posed.given.pose[..., 2]
-    other = frames.network_depth(own, posed.image, patch.labelled) - shapes
+    other = own.network_depth(posed.image, patch.labelled) - shapes
     share = ((posed.m - shapes) * other).sum(1) / np.square(other).sum(1)
     np.testing.assert_allclose(share, most * (1 - free / 2), atol=1e-3)
     assert not (adapted and free.any())

@@ -5,8 +5,8 @@ A pose of which m and C are known of the depth, and the image of x and y:
     minimise  1/2 (z - m)^T (C + e I)^-1 (z - m) + 1/2 sum_b ((l_b - L_b) / tau)^2,
     l_b = sqrt(dx_b^2 + dy_b^2 + dz_b^2)
 
-L_b are in the proportions of the training poses, L_b = s ell_b with the scale s that
-fits best. Of a track of one individual they are found with the depth, see `chain`.
+L_b are in the proportions of the poses, L_b = s ell_b with the scale s that fits best.
+Of a track of one individual they are found with the depth, see `chain`.
 """
 
 # Paper: no such step; here: the shapes know the length of a bone on average only.
@@ -26,7 +26,7 @@ from nrsfm_jax.em.gaussians import HIGHEST, sweep
 # Of a single frame: by how much a body's bones differ from the proportions, patch
 # units; and the factor of the standard deviations of the depth beside them.
 TAU, LOOSER = 0.05, 1.5
-_STEPS = 8
+_STEPS, _SHARES = 8, (1.0, 0.5, 0.25, 0.1, 0.0)
 
 Edges = tuple[tuple[int, int], ...]
 
@@ -44,50 +44,51 @@ def fit_depth(
     m: Float[Array, " p"],
     C: Float[Array, "p p"],
     ell: Float[Array, " b"],
-    scale: Float[Array, ""],
-    tau: Float[Array, " b"],
+    tau: Float[Array, ""],
     *,
     edges: Int[np.ndarray, "b 2"],
-) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
-    """The depth of one frame, 0 on average, and its covariance, by Gauss-Newton.
+) -> Float[Array, " p"]:
+    """The depth of one frame, 0 on average, by damped Gauss-Newton.
 
     Args:
         xy: of the joints, in the unit of the depth.
         m: mean of the depth.
         C: its covariance.
-        ell: lengths of the bones, or their proportions.
-        scale: by which ``ell`` is multiplied; 0: the one that fits best.
-        tau: standard deviation of each bone about its length.
+        ell: proportions of the bones.
+        tau: standard deviation of a bone about its length.
         edges: the ends of each bone.
     """
     P = len(m)
-    noise = 1e-4 * jnp.trace(C) / P + 0.01 * jnp.square(jnp.min(tau))
+    noise = 1e-4 * jnp.trace(C) / P + 0.01 * jnp.square(tau)
     Q = _inverse(C + noise * jnp.eye(P, dtype=m.dtype))
     D = differences(edges, P).astype(np.float32)
-    weight = 1 / jnp.square(tau)
+    flat = jnp.sum(jnp.square(jnp.dot(D, xy, precision=HIGHEST)), axis=1)
+    # With the scale that fits best, the part along ell is free.
+    unit = ell / jnp.linalg.norm(ell)
 
-    def gradient_and_hessian(z):
+    def residual(z):
         dz = jnp.dot(D, z, precision=HIGHEST)
-        flat = jnp.sum(jnp.square(jnp.dot(D, xy, precision=HIGHEST)), axis=1)
         length = jnp.sqrt(flat + dz**2 + 1e-4)
-        J = (dz / length)[:, None] * D
-        best = jnp.sum(weight * length * ell) / jnp.sum(weight * ell**2)
-        r = length - jnp.where(scale > 0, scale, best) * ell
-        # With the best scale the residual moves less: its part along ell is free.
-        along = jnp.dot(weight * ell, J, precision=HIGHEST)
-        share = jnp.where(scale > 0, 0.0, 1.0) / jnp.sum(weight * ell**2)
-        JtJ = jnp.matmul(J.T, weight[:, None] * J, precision=HIGHEST)
-        JtJ = JtJ - share * along[:, None] * along[None, :]
-        g = jnp.dot(Q, z - m, precision=HIGHEST)
-        return g + jnp.dot(weight * r, J, precision=HIGHEST), Q + JtJ
+        r = length - jnp.dot(length, unit, precision=HIGHEST) * unit
+        return r / tau, (dz / length / tau)[:, None] * D
+
+    def cost(z):
+        r, _ = residual(z)
+        apart = jnp.dot(Q, z - m, precision=HIGHEST)
+        return jnp.dot(z - m, apart, precision=HIGHEST) + jnp.sum(r**2)
 
     def step(_, z):
-        g, H = gradient_and_hessian(z)
-        return z - jnp.dot(_inverse(H), g, precision=HIGHEST)
+        r, J = residual(z)
+        g = jnp.dot(Q, z - m, precision=HIGHEST) + jnp.dot(r, J, precision=HIGHEST)
+        along = jnp.dot(unit, J, precision=HIGHEST)
+        H = Q + jnp.matmul(J.T, J, precision=HIGHEST) - along[:, None] * along[None]
+        change = jnp.dot(_inverse(H), g, precision=HIGHEST)
+        # A whole step goes to and fro where limbs are nearly flat.
+        tried = z[None] - jnp.asarray(_SHARES, m.dtype)[:, None] * change[None]
+        return tried[jnp.argmin(jax.vmap(cost)(tried))]
 
     z = jax.lax.fori_loop(0, _STEPS, step, m)
-    covariance = _inverse(gradient_and_hessian(z)[1])
-    return z - jnp.mean(z), covariance
+    return z - jnp.mean(z)
 
 
 @functools.partial(jax.jit, static_argnames="edges")
@@ -100,12 +101,9 @@ def fit_depths(
     *,
     edges: Edges,
 ) -> Float[Array, "n p"]:
-    """:func:`fit_depth` of single frames, in proportions, with one ``tau``."""
-    tau = jnp.full(len(edges), tau, m.dtype)
-    fit = functools.partial(
-        fit_depth, ell=ell, scale=jnp.float32(0), tau=tau, edges=np.array(edges)
-    )
-    return jax.vmap(fit)(xy, m, LOOSER**2 * C)[0]
+    """:func:`fit_depth` of frames by themselves."""
+    fit = functools.partial(fit_depth, ell=ell, tau=tau, edges=np.array(edges))
+    return jax.vmap(fit)(xy, m, LOOSER**2 * C)
 
 
 def differences(edges: Int[np.ndarray, "b 2"], joints: int) -> Float[np.ndarray, "b p"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nrsfm_jax.lifting import cameras, hidden
-from nrsfm_jax.lifting.batches import groups_of, repeated
+from nrsfm_jax.lifting.batches import groups_of
 from nrsfm_jax.lifting.patches import Near, Patches, far_joints, patches_of
 from nrsfm_jax.lifting.posterior import PoseGiven, poses_given
 from nrsfm_jax.lifting.prior import EXACT, Prior
@@ -62,7 +61,7 @@ def posed(
     image = np.where(exact[..., None], patches.W, given.image)
     m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
     if prior.share:
-        other = network_depth(prior, image, patches.labelled) - m
+        other = prior.network_depth(image, patches.labelled) - m
         # It has seen views around an upright body only, and no camera that is near.
         share = prior.share * (1 - np.asarray(given.free) / 2)
         share = share if patches.near is None else share / 2
@@ -149,15 +148,3 @@ def given_by(
         every = every[:0] if turned else np.flatnonzero(out.free > _FREE)
         turned = True
     return out
-
-
-def network_depth(
-    prior: Prior, W: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"]
-) -> Float[np.ndarray, "n p"]:
-    """As trained, 0 on average."""
-    teacher = dataclasses.replace(prior.teacher, depth_sign=1)
-    rows = repeated(len(W))
-    W = (W - W.mean(1, keepdims=True))[rows]
-    said = teacher.reconstruct(W, labelled[rows], rows)
-    depth = said.poses(teacher.dictionary)[..., 2][: len(labelled)]
-    return depth - depth.mean(1, keepdims=True)

@@ -98,7 +98,8 @@ class PoseLifter(Prior):
         """
         given = self._landmarks(xy, score)
         track = _numbers(track, len(given.xy))
-        setting = choose_setting(self, given, noise, focal, principal)
+        ell = self._proportions
+        setting = choose_setting(self, given, noise, focal, principal, ell)
         fields: dict[str, Any] = {}
         for rows, part in self._parts(given, track, setting, covariance):
             for name, values in part.items():
@@ -139,7 +140,7 @@ class PoseLifter(Prior):
         every = self._landmarks(xy, score)
         rows = np.random.default_rng(0).permutation(len(every.xy))[:_TRAINING]
         some = take(every, rows)
-        level = choose_setting(self, some, None, np.inf, None).level
+        level = choose_setting(self, some, None, np.inf, None, self._proportions).level
         believed = some.labelled & ~outliers_of(self, some, level)
         new = patches_of(some.xy, believed, padding=self.padding)
         log_p = given_by(self, new, some.doubt, level).log_p
@@ -182,7 +183,7 @@ class PoseLifter(Prior):
                 # lengths of the bones.
                 spread = np.linspace(0, len(rows) - 1, len(windows[0])).astype(int)
                 frames = frames_of(self, take(landmarks, rows[spread]), setting)
-                likely, short = chain.Lengths(self._proportions), len(windows) == 1
+                likely, short = chain.Lengths(setting.ell), len(windows) == 1
                 done = track_depth(self, frames, setting.level, likely, following=short)
             for window in windows:
                 if frames is None or len(windows) > 1:
@@ -192,8 +193,7 @@ class PoseLifter(Prior):
                 if done:
                     frames, depth, _ = done
                 elif self.edges:
-                    ell, level = self._proportions, setting.level
-                    depth = single_depth(frames, level, ell, self.edges)
+                    depth = single_depth(frames, setting.level, setting.ell, self.edges)
                 else:
                     depth = frames.m
                 yield window, self._arrays(frames, depth, setting, covariance)
@@ -247,6 +247,8 @@ class PoseLifter(Prior):
     @functools.cached_property
     def _proportions(self) -> Float[np.ndarray, " b"]:
         """Lengths of the bones, patch units, of the training samples as lifted."""
+        if not self.edges:
+            return np.zeros(0, np.float32)
         frames = self._training
         poses = np.concatenate([frames.image, frames.m[..., None]], -1)
         return bones.proportions(poses, self.edges, self.teacher.skeleton["left_right"])

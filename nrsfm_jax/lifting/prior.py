@@ -8,9 +8,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from nrsfm_jax.em import GaussianMixture
+from nrsfm_jax.lifting.batches import repeated
 from nrsfm_jax.lifting.looser import Looser, Terms, as_fitted, looser, terms_of
 from nrsfm_jax.lifting.patches import least_box
 from nrsfm_jax.teacher import Teacher
@@ -22,6 +23,8 @@ from nrsfm_jax.teacher import Teacher
 LEAST_NOISE, LEAST_ADAPTED, EXACT = 0.02, 0.01, 0.01
 # Training samples to compare with.
 COMPARED = 500
+# By which share of its depth the network may differ from itself on the mirror image.
+_ALIKE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,3 +90,47 @@ class Prior:
         some = slice(COMPARED)
         shrunk = least_box(self.W[some], self.labelled[some])[1]
         return 0.8 * float(np.quantile(shrunk, 0.005))
+
+    def network_depth(
+        self, W: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"]
+    ) -> Float[np.ndarray, "n p"]:
+        """As trained, 0 on average; of the landmarks and of their mirror image."""
+        depth, joints = self._said(W, labelled), self._mirror
+        if joints is not None:
+            depth = (depth + self._mirrored(W, labelled, joints)) / 2
+        return depth
+
+    @functools.cached_property
+    def _mirror(self) -> Int[np.ndarray, " p"] | None:
+        """The joints of a mirror image; None where the network cannot lift these."""
+        pairs = self.teacher.skeleton["left_right"]
+        if not pairs:
+            return None
+        joints = np.arange(self.W.shape[1])
+        left, right = np.transpose(pairs)
+        joints[left], joints[right] = right, left
+        some = self.W[:COMPARED], self.labelled[:COMPARED]
+        # It may have seen one side of an animal alone.
+        depth = self._said(*some)
+        apart = depth - self._mirrored(*some, joints)
+        alike = np.mean(apart**2) < _ALIKE**2 * np.mean(depth**2)
+        return joints if alike else None
+
+    def _mirrored(
+        self,
+        W: Float[np.ndarray, "n p 2"],
+        labelled: Bool[np.ndarray, "n p"],
+        joints: Int[np.ndarray, " p"],
+    ) -> Float[np.ndarray, "n p"]:
+        W = W[:, joints] * np.array([-1, 1], np.float32)
+        return self._said(W, labelled[:, joints])[:, joints]
+
+    def _said(
+        self, W: Float[np.ndarray, "n p 2"], labelled: Bool[np.ndarray, "n p"]
+    ) -> Float[np.ndarray, "n p"]:
+        teacher = dataclasses.replace(self.teacher, depth_sign=1)
+        rows = repeated(len(W))
+        W = (W - W.mean(1, keepdims=True))[rows]
+        said = teacher.reconstruct(W, labelled[rows], rows)
+        depth = said.poses(teacher.dictionary)[..., 2][: len(labelled)]
+        return depth - depth.mean(1, keepdims=True)

@@ -78,12 +78,14 @@ class Setting(NamedTuple):
         inflation: factor of the standard deviations.
         focal: pixels; None: weak perspective.
         principal: pixels.
+        ell: proportions of the bones.
     """
 
     level: float
     inflation: float = 1.0
     focal: float | None = None
     principal: Float[np.ndarray, " 2"] = np.zeros(2)
+    ell: Float[np.ndarray, " b"] = np.zeros(0)
 
 
 def take(record: Any, rows: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Noise, inflation and focal length: given, or the likeliest for some of the frames."""
+"""What holds for all frames of a call: given, or the likeliest for some of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nrsfm_jax.lifting import cameras, hidden
+from nrsfm_jax.lifting import bones, cameras, hidden
 from nrsfm_jax.lifting.batches import repeated
 from nrsfm_jax.lifting.frames import Frames, corrected, filled, frames_of, given_by
 from nrsfm_jax.lifting.patches import far_joints, patches_of
 from nrsfm_jax.lifting.posterior import KEPT, rank
 from nrsfm_jax.lifting.prior import EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Setting, take
+from nrsfm_jax.lifting.tracks import single_depth
 
 # Levels of noise that are tried, patch units.
 LEVELS = (0.01, 0.02, 0.04, 0.08, 0.16)
@@ -21,6 +22,7 @@ LEVELS = (0.01, 0.02, 0.04, 0.08, 0.16)
 INFLATION = (1.1, 2.0)
 # Frames to choose by; fewer than the second choose nothing.
 _CHOSEN, _FEWEST = 128, 10
+_ROUNDS = 3  # of the proportions of the bones
 
 
 def choose_setting(
@@ -29,6 +31,7 @@ def choose_setting(
     noise: float | None,
     focal: float | None,
     principal: tuple[float, float] | None,
+    ell: Float[np.ndarray, " b"],
 ) -> Setting:
     """What is given, and the likeliest of what is not.
 
@@ -38,6 +41,7 @@ def choose_setting(
         noise: standard deviation of the landmarks over the longer side of their box.
         focal: pixels; ``inf`` is weak perspective.
         principal: pixels.
+        ell: proportions of the bones in the training; kept where frames are few.
 
     Raises:
         ValueError: a focal length or noise not above 0.
@@ -55,15 +59,17 @@ def choose_setting(
     rows = _telling(labelled)
     if len(rows) < _FEWEST:
         focal = None if focal is None or np.isinf(focal) else float(focal)
-        return Setting(level, INFLATION[0], focal, middle)
+        return Setting(level, INFLATION[0], focal, middle, ell)
     few = take(landmarks, rows)
     if noise is None:
         level = likeliest_noise(prior, few)
     frames = frames_of(prior, few, Setting(level, principal=middle))
     inflation = likeliest_inflation(prior, frames, few.doubt, level)
+    ell = own_proportions(prior, frames, level, ell)
     if focal is None:
         focal = likeliest_focal(prior, few, frames, level, middle)
-    return Setting(level, inflation, None if np.isinf(focal) else float(focal), middle)
+    focal = None if np.isinf(focal) else float(focal)
+    return Setting(level, inflation, focal, middle, ell)
 
 
 def _telling(labelled: Bool[np.ndarray, "n p"]) -> Int[np.ndarray, " m"]:
@@ -107,6 +113,20 @@ def likeliest_inflation(
     own = W, labelled, prior.variance(doubt, level)[rows]
     best = hidden.likeliest_inflation(prior.pairs, chosen, *map(jnp.asarray, own))
     return float(np.clip(best, *INFLATION))
+
+
+def own_proportions(
+    prior: Prior, frames: Frames, level: float, ell: Float[np.ndarray, " b"]
+) -> Float[np.ndarray, " b"]:
+    """Of the bones of these bodies: from depths by the training's, and so on."""
+    for _ in range(_ROUNDS if prior.edges else 0):
+        depth = single_depth(frames, level, ell, prior.edges)
+        ell = bones.proportions(
+            np.concatenate([frames.image, depth[..., None]], axis=-1),
+            prior.edges,
+            prior.teacher.skeleton["left_right"],
+        )
+    return ell
 
 
 def likeliest_focal(

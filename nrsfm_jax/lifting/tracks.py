@@ -22,10 +22,10 @@ _SMOOTH = 2.0
 def single_depth(
     frames: Frames, level: float, ell: Float[np.ndarray, " b"], edges: bones.Edges
 ) -> Float[np.ndarray, "n p"]:
-    """With bones in the proportions of the training poses."""
+    """With bones in given proportions."""
     rows = repeated(len(frames.m))
     own = (jnp.asarray(x[rows]) for x in (frames.image, frames.m, frames.C))
-    tau = jnp.float32(_tau(bones.TAU, level if level > EXACT else 0.0))
+    tau = jnp.float32(np.hypot(bones.TAU, 2 * level if level > EXACT else 0.0))
     fitted = bones.fit_depths(*own, jnp.asarray(ell), tau, edges=edges)
     return np.asarray(fitted)[: len(frames.m)]
 
@@ -87,9 +87,5 @@ def _track(
         noise *= (2 * np.sqrt(np.pi) * _SMOOTH) ** -0.5
     rate = chain.motion_rate(xy) if following else np.zeros(len(xy))
     C = frames.C * scale[..., None] ** 2
-    return chain.Track(xy, frames.m * scale, C, rate, _tau(chain.TAU, noise))
-
-
-def _tau(own: float, noise: float) -> float:
-    """How far the length of a bone in the picture is from its own."""
-    return float(np.hypot(own, np.sqrt(2) * noise))
+    tau = float(np.hypot(chain.TAU, np.sqrt(2) * noise))
+    return chain.Track(xy, frames.m * scale, C, rate, tau)
