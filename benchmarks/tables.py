@@ -11,8 +11,9 @@ trained in a folder of its own (``--runs``) and only once, whichever tables show
 
 ``--teacher=paper`` has the published dictionaries 256-...-8 and is guided by the EM in
 the first part of the training only; ``default`` is that of the configs, closer to the
-truth. ``--form=reduced`` is a small network on 64 pixels for a CPU; ``full`` is
-``configs/paper.py``, ResNet-50 on 256 pixels, for a GPU.
+truth. ``--form=reduced`` is the small network of the quickstart on 64 pixels, for a CPU,
+each loss trained alone; ``full`` is ``configs/paper.py``, ResNet-50 on 256 pixels, for a
+GPU. ``--config.student.labels=best`` takes the best depth in place of the teacher's.
 ``--config.student.steps=16000`` changes a field of either, as in ``main.py``; its
 results are stored in a folder of their own. The sign of depth is that of the teacher.
 Values: mean over seeds [95 % interval, Student's t]; errors in mm.
@@ -55,13 +56,13 @@ ROWS = {
 # Not students: what they learn from, and the mean of both depths.
 NOT_TRAINED = {
     "teacher": "teacher",
-    "lifted": "lifted landmarks: the students' labels, annotated xy",
-    "lifted_and_posterior": "mean depth of label and its student, annotated xy",
+    "lifted": "best depth of the landmarks, annotated xy",
+    "lifted_and_posterior": "mean of it and its student's depth, annotated xy",
 }
 EXTRA = {f"{name}+extra": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
 WEIGHTS = {"0.01": 0.005, "0.1": 0.05, "0.3": 0.15, "0.5": 0.25, "1": 0.5}
-STEPS = 5000
+STEPS = 4000
 SPLITS = {1: "train", 2: "val", 3: "val", 4: "val"}
 DATASETS = ("mh_mocap", "mannequin")
 

@@ -28,6 +28,7 @@ from nrsfm_jax.em import (
     GaussianMixture,
     em_options,
     expected_pose,
+    fit_shapes,
     mirror_of,
     pose_or_flat,
     posterior_of,
@@ -36,6 +37,7 @@ from nrsfm_jax.em import (
 )
 from nrsfm_jax.handedness import synchronise_signs
 from nrsfm_jax.lifting import bones
+from nrsfm_jax.lifting.hidden import outliers_among_fitted
 from nrsfm_jax.lifting.labels import labels_of, mean_depth
 from nrsfm_jax.loss import Objective
 from nrsfm_jax.verdict import judge
@@ -57,6 +59,9 @@ from runtime.workdir import check_same_run, mark_finished
 SPLITS = ("train", "val")
 EM_POOL = 40_000  # samples that the EM chooses from where not all are in memory
 JUDGED = 5000  # samples whose handedness is measured at the end
+# Outliers are hidden where they are more than this share of the landmarks, told by so
+# many samples; fits of the shapes, each without those that the last one found.
+FEW, ASKED, FITS = 0.005, 1000, 3
 # Split -> W (N, P, 2), depth (N, P).
 Poses = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -183,7 +188,10 @@ def _em_poses(
         marks["extra"] = data.landmarks("extra")
     train = marks["train"]
     loop.check_labelled(train.labelled, train.skeleton.joints)
-    shapes, report = _shapes(settings, folder, key, train)
+    hide = data.has_pictures  # of tracks the lifter hides them
+    shapes, report = _shapes(settings, folder, key, train, hide=hide)
+    if shapes is not None and hide:
+        marks = believed(shapes, marks)
     with working("teacher: depths by the EM", shown=processes.is_first()):
         pose = {s: _pose(shapes, folder, s, each) for s, each in marks.items()}
     if report is not None and report.after.applied and not is_mapped(train):
@@ -192,8 +200,30 @@ def _em_poses(
     return shapes if data.has_pictures else None, pose, marks
 
 
+def believed(
+    shapes: GaussianMixture, marks: dict[str, Landmarks]
+) -> dict[str, Landmarks]:
+    """The same landmarks, but outliers are missing if those of "train" are not few.
+
+    They are taught neither as depth nor as x and y, and tell nothing of the others.
+    """
+    train = marks["train"]
+    some = train.take(slice(None, None, -(-len(train) // ASKED)))
+    share = outliers_among_fitted(shapes, *_centred(some)).sum() / some.labelled.sum()
+    if share < FEW:
+        return marks
+    if processes.is_first():
+        print(f"teacher: hides outliers, {share:.1%} of the landmarks", flush=True)
+    return {split: _without_outliers(shapes, each) for split, each in marks.items()}
+
+
+def _without_outliers(shapes: GaussianMixture, marks: Landmarks) -> Landmarks:
+    outlier = outliers_among_fitted(shapes, *_centred(marks))
+    return dataclasses.replace(marks, labelled=marks.labelled & ~outlier)
+
+
 def _shapes(
-    settings: Any, folder: Path, key: Key[Array, ""], train: Landmarks
+    settings: Any, folder: Path, key: Key[Array, ""], train: Landmarks, *, hide: bool
 ) -> tuple[GaussianMixture, FitReport] | tuple[None, None]:
     """The EM's shapes and what they say of themselves; None where it does not guide."""
     if settings.guide_fraction <= 0:
@@ -201,18 +231,21 @@ def _shapes(
     if is_mapped(train):
         every = -(-len(train) // EM_POOL)
         train = train.take(slice(None, None, every))
-    W, labelled = _centred(train)
+    skeleton = train.skeleton
+    how = {"mirror": mirror_of(skeleton), "edges": skeleton.edges}
+
+    def fitted() -> tuple[GaussianMixture, FitReport]:
+        options = how | em_options(settings)
+        found = fit_shapes(*_centred(train), key=key, **options)
+        for _ in range(FITS - 1 if hide else 0):
+            some = believed(found[0], {"train": train})["train"]
+            if some is train:
+                break
+            found = fit_shapes(*_centred(some), key=key, **options)
+        return found
 
     def shapes() -> tuple[GaussianMixture, FitReport]:
-        return read_or_fit(
-            folder / "em.safetensors",
-            W,
-            labelled,
-            key=key,
-            mirror=mirror_of(train.skeleton),
-            edges=train.skeleton.edges,
-            **em_options(settings),
-        )
+        return read_or_fit(folder / "em.safetensors", fitted)
 
     with working("teacher: EM of the shapes", shown=processes.is_first()):
         processes.on_first(shapes, "em")

@@ -43,7 +43,7 @@ class DepthTarget(NamedTuple):
     """
 
     depth: Float[Array, "*n p"]  # the label; its mean has no influence
-    labelled: Bool[Array, "*n p"]  # joints whose depth counts
+    labelled: Bool[Array, "*n p"]  # landmarks, but those that are not believed
     weight: Float[Array, "*n"]  # of this sample's depth against that of others
     joint_weight: Float[Array, "*n p"] = UNUSED  # in l1
     M: Float[Array, "*n 3 2"] = UNUSED  # the teacher's camera, in eq14 and eq10
@@ -143,6 +143,9 @@ def student_loss(
         The loss and its terms, unweighted: ``{"xy": ..., "depth": ...}``; of several
         modes ``"depth_<mode>"`` each. ``"error_bar"`` is no part of the loss.
     """
+    known_z, believed = (jnp.where(flip, x[permutation], x) for x in targets[0][:2])
+    # What the teacher did not believe is taught neither as depth nor as x and y.
+    labelled = labelled & believed
     xy = losses.keypoint_l1_loss(prediction.xy, keypoints, labelled=labelled)
     total, terms = xy_weight * xy, {"xy": xy}
     labels = zip(prediction.depths, targets, dictionaries, strict=True)
@@ -159,12 +162,9 @@ def student_loss(
         total += heat_weight * terms["heat"]
     if prediction.yaw is not None:
         # The label as in the mirrored and enlarged picture.
-        known = targets[0].labelled & (targets[0].weight > 0)
-        z, known = (
-            jnp.where(flip, x[permutation], x) for x in (targets[0].depth, known)
-        )
-        label = jnp.concatenate([keypoints, scale * z[:, None]], axis=1)
-        yaw = yaw_divergence(prediction.yaw, label, labelled & known, pairs)
+        label = jnp.concatenate([keypoints, scale * known_z[:, None]], axis=1)
+        counts = targets[0].weight > 0
+        yaw = yaw_divergence(prediction.yaw, label, labelled & counts, pairs)
         total, terms = total + yaw, {**terms, "yaw": yaw}
     return total, terms
 

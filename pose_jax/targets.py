@@ -179,7 +179,9 @@ def supervised_targets(
     depth = label_depth(positions_mm, marks.keypoints, marks.half_side, marks.labelled)
     table = _counting(depth, marks.labelled)
     val, extra = (
-        jax.tree.map(np.zeros_like, _counting(labelled, labelled))
+        _counting(np.zeros(labelled.shape), labelled)._replace(
+            weight=np.zeros(len(labelled), np.float32)
+        )
         for labelled in (landmarks["val"].labelled, landmarks["extra"].labelled)
     )
     return {"train": Targets(joined(table, extra)), "val": Targets(val)}

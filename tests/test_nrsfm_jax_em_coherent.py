@@ -159,21 +159,22 @@ def test_wrong_signs_are_noticed_and_a_likelier_fit_follows(monkeypatch, upright
 
 def test_a_fit_says_what_it_found(tmp_path, upright):
     fit = functools.partial(
-        em.read_or_fit,
-        tmp_path / "new" / "em.safetensors",
+        em.fit_shapes,
         upright[..., :2],
         np.ones((N, 8), bool),
+        components=2,
+        num_samples=N,
+        last_sigma=0.01,
     )
-    shapes, report = fit(
-        key=jax.random.key(0), components=2, num_samples=N, last_sigma=0.01
-    )
+    path = tmp_path / "new" / "em.safetensors"
+    shapes, report = em.read_or_fit(path, lambda: fit(key=jax.random.key(0)))
     assert report.views == report.likeliest_views == "level"
     assert report.turning_nats > 1
     assert report.sign_nats > 0
     assert report.after.changed < 0.02
     z = em.expected_pose(shapes, upright[..., :2])[0][..., 2]
     assert np.mean(np.sum(z * upright[..., 2], axis=1) < 0) < 0.05
-    kept, again = fit(key=jax.random.key(1))  # as kept, whatever the key
+    kept, again = em.read_or_fit(path, lambda: pytest.fail("fitted again"))
     assert again == report
     for a, b in zip(kept, shapes, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -11,12 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import em_bodies as bodies
+import jax
 import numpy as np
 import pytest
 
 from configs import default
 from input_pipeline.dataset import Dataset, open_dataset
-from input_pipeline.skeleton import H36M_17
+from input_pipeline.landmarks import Landmarks
+from input_pipeline.skeleton import H36M_17, Skeleton
 from input_pipeline.sources import memory_mapped
 from losses import metrics
 from nrsfm_jax import evaluate, loop, train
@@ -330,3 +333,73 @@ def test_a_joint_that_is_never_seen_is_named(mocap_file, tmp_path, monkeypatch):
     monkeypatch.setattr(Dataset, "landmarks", hidden)
     with pytest.raises(ValueError, match=f"joint {H36M_17.joints[4]}: labelled in"):
         _run(_config(mocap_file), tmp_path)
+
+
+# --- landmarks of a detector --------------------------------------------------------
+
+SIX = Skeleton("six", tuple("abcdef"), ((0, 1), (1, 2), (0, 3)), left_right=((1, 3),))
+
+
+def _detected(count=150, *, outliers):
+    """Noisy landmarks of which some are missing, the wrong ones, and true depths."""
+    W, depth = bodies.sample(bodies.two_poses(), count)
+    rng = np.random.default_rng(4)
+    labelled = np.arange(bodies.P) != rng.integers(4 * bodies.P, size=(count, 1))
+    wrong = labelled & (rng.random(labelled.shape) < outliers)
+    anywhere = rng.uniform(-0.9, 0.9, size=W.shape)
+    pixels = 64 * np.where(wrong[..., None], anywhere, W).astype(np.float32) + 64
+    marks = Landmarks(
+        skeleton=SIX,
+        sample_ids=np.arange(count),
+        keypoints=np.where(labelled[..., None], pixels, 0),
+        labelled=labelled,
+        centre=np.full((count, 2), 64, np.float32),
+        half_side=np.full(count, 64, np.float32),
+        names=(),
+    )
+    return marks, wrong, depth
+
+
+def _depth_error(marks, depth):
+    z = train.expected_pose(bodies.two_poses(), *train._centred(marks))[0][..., 2]
+    return np.abs(z - depth).mean()
+
+
+def test_outliers_are_missing_for_students_and_the_label_is_better():
+    """Most of what they cost in the depth of all joints is won back."""
+    marks, wrong, depth = _detected(outliers=0.05)
+    right = dataclasses.replace(marks, labelled=marks.labelled & ~wrong)
+    least, most = (_depth_error(each, depth) for each in (right, marks))
+    assert 1.2 * least < most < np.abs(depth).mean()
+    kept = train.believed(bodies.two_poses(), {"train": marks, "val": marks})
+    for each in kept.values():
+        hidden = marks.labelled & ~each.labelled
+        assert hidden[wrong].mean() > 0.5
+        assert hidden[~wrong].mean() < 0.01
+        assert _depth_error(each, depth) < least + 0.4 * (most - least)
+
+
+def test_landmarks_with_few_outliers_stay_as_they_are():
+    marks, _, _ = _detected(outliers=0)
+    given = {"train": marks, "val": _detected(outliers=0.05)[0]}
+    assert train.believed(bodies.two_poses(), given) is given
+
+
+@pytest.mark.parametrize(("outliers", "fits"), [(0.0, 1), (0.05, train.FITS)])
+def test_shapes_are_fitted_again_without_outliers(
+    tmp_path, monkeypatch, outliers, fits
+):
+    marks, wrong, _ = _detected(outliers=outliers)
+    asked = []
+
+    def fit(W, labelled, **_):
+        asked.append(labelled)
+        return bodies.two_poses(), None
+
+    monkeypatch.setattr(train, "fit_shapes", fit)
+    monkeypatch.setattr(train, "read_or_fit", lambda _, fit: fit())
+    settings = default.get_config().teacher.em
+    train._shapes(settings, tmp_path, jax.random.key(0), marks, hide=True)
+    assert len(asked) == fits
+    np.testing.assert_array_equal(asked[0], marks.labelled)
+    assert not outliers or asked[-1][wrong].mean() < 0.5

@@ -251,6 +251,19 @@ def test_missing_joints_have_no_gradient(loss):
     assert (np.abs(gradient[[0, 1, 3]]) > 0).all()
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_landmark_that_the_teacher_does_not_believe_is_not_taught(flip):
+    """Neither its depth nor its x and y, though it is labelled in the picture."""
+    D, M, phi, W, z = sample(3)
+    wrong = 1  # a hip, which has a mirror image
+    target, dictionary = target_of(D, M, phi, W, ALL.at[wrong].set(False))
+    pose = np.concatenate([W + 0.1, z[:, None]], 1).astype(np.float32)
+    gradient = np.asarray(loss_at(pose, W, target, dictionary, flip=flip)[2])
+    untaught = np.arange(P) == (PERM[wrong] if flip else wrong)
+    assert (gradient[untaught] == 0).all()
+    assert (np.abs(gradient[~untaught]) > 0).all()
+
+
 def test_gradients_agree_with_differences():
     D, M, phi, W, z = sample(4)
     target, dictionary = target_of(D, M, phi, W)

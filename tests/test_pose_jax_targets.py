@@ -166,7 +166,9 @@ def test_true_depths_in_patch_units_and_none_to_validate_by(landmarks):
     table = targets["train"].samples
     np.testing.assert_allclose(table.depth[:COUNT], wanted, rtol=1e-4)
     assert table.weight.tolist() == [1.0] * COUNT + [0.0] * EXTRA
-    assert not targets["val"].samples.weight.any()
+    val = targets["val"].samples
+    assert not val.weight.any()
+    np.testing.assert_array_equal(val.labelled, landmarks["val"].labelled)
 
 
 def test_a_teacher_of_other_joints_or_samples_is_refused(teacher, landmarks):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -401,20 +401,15 @@ def read_fit(path: Path) -> tuple[GaussianMixture, FitReport] | None:
 
 
 def read_or_fit(
-    path: Path,
-    W: Float[np.ndarray, "n p 2"],
-    labelled: Bool[np.ndarray, "n p"],
-    *,
-    key: Key[Array, ""],
-    **options: Any,
+    path: Path, fit: Callable[[], tuple[GaussianMixture, FitReport]]
 ) -> tuple[GaussianMixture, FitReport]:
-    """:func:`fit_shapes`, kept on disk so that a resumed run need not fit again.
+    """What ``fit`` gives, kept on disk so that a resumed run need not fit again.
 
     The report lies in a JSON file beside ``path``, of the same stem.
     """
     if (found := kept(lambda: read_fit(path))) is not None:
         return found
-    mixture, report = fit_shapes(W, labelled, key=key, **options)
+    mixture, report = fit()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, mixture._asdict())
     write_json(path.with_suffix(".json"), dataclasses.asdict(report), sealed=True)

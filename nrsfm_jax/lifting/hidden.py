@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nrsfm_jax.em.gaussians import HIGHEST, SHIFT_VARIANCE, sweep
+from nrsfm_jax.em.gaussians import HIGHEST, SHIFT_VARIANCE, GaussianMixture, sweep
+from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.lifting.batches import repeated
-from nrsfm_jax.lifting.looser import Looser, Terms
+from nrsfm_jax.lifting.looser import Looser, Terms, as_fitted, terms_of
 from nrsfm_jax.lifting.patches import Patches
 from nrsfm_jax.lifting.posterior import shapes_of
 
@@ -32,6 +33,8 @@ OUTLIERS, ANYWHERE = 0.05, 0.25
 _KEPT, _MOST = 48, 6
 # Samples at once: a precision of every pair meets all of them.
 _TOGETHER = 16
+# The least noise of landmarks that the shapes were fitted to, patch units.
+_FITTED = 0.02
 
 
 class Others(NamedTuple):
@@ -231,6 +234,31 @@ def find_outliers(
         outlier[active, worst] = True
         filled[active, worst] -= shift[pays, worst]
     return outlier
+
+
+def outliers_among_fitted(
+    shapes: GaussianMixture,
+    W: Float[np.ndarray, "n p 2"],
+    labelled: Bool[np.ndarray, "n p"],
+) -> Bool[np.ndarray, "n p"]:
+    """:func:`find_outliers` of landmarks that the shapes were fitted to.
+
+    Args:
+        shapes: of the EM.
+        W: centred over the labelled landmarks, patch units.
+        labelled: which are known.
+    """
+    n, pairs = len(W), as_fitted(shapes)
+    level = max(_FITTED, float(shapes.sigma))
+    filled = expected_pose(shapes, W, labelled)[0][..., :2]
+    return find_outliers(
+        pairs,
+        terms_of(pairs, jnp.float32(level)),
+        Patches(W, labelled, np.zeros((n, 2)), np.ones(n)),
+        filled - filled.mean(1, keepdims=True),
+        np.full(labelled.shape, level**2, np.float32),
+        price(np.full(labelled.shape, OUTLIERS)),
+    )
 
 
 @jax.jit
