@@ -11,9 +11,9 @@ trained in a folder of its own (``--runs``) and only once, whichever tables show
 
 ``--teacher=paper`` has the published dictionaries 256-...-8 and is guided by the EM in
 the first part of the training only; ``default`` is that of the configs, closer to the
-truth. ``--form=reduced`` is the small network of the quickstart on 64 pixels, for a CPU,
-each loss trained alone; ``full`` is ``configs/paper.py``, ResNet-50 on 256 pixels, for a
-GPU. ``--config.student.labels=best`` takes the best depth in place of the teacher's.
+truth. ``--form=reduced`` is the quickstart's network on 64 pixels, for a CPU, each loss
+trained alone; ``full`` is ``configs/paper.py``, ResNet-50 on 256 pixels, for a GPU.
+``--config.student.labels=best`` takes the best depth in place of the teacher's.
 ``--config.student.steps=16000`` changes a field of either, as in ``main.py``; its
 results are stored in a folder of their own. The sign of depth is that of the teacher.
 Values: mean over seeds [95 % interval, Student's t]; errors in mm.

@@ -394,10 +394,11 @@ def test_shapes_are_fitted_again_without_outliers(
 
     def fit(W, labelled, **_):
         asked.append(labelled)
-        return bodies.two_poses(), None
+        return bodies.two_poses(), object.__new__(train.FitReport)
 
     monkeypatch.setattr(train, "fit_shapes", fit)
     monkeypatch.setattr(train, "read_or_fit", lambda _, fit: fit())
+    monkeypatch.setattr(train.processes, "on_first", lambda *_: None)
     settings = default.get_config().teacher.em
     train._shapes(settings, tmp_path, jax.random.key(0), marks, hide=True)
     assert len(asked) == fits
