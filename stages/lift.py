@@ -77,7 +77,7 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
         lifter = dataclasses.replace(lifter, adapted=True)  # in the training
     elif 0 < options.adapt <= len(tracks):
         with working("lift: fits the shapes to the new tracks as well"):
-            lifter = lifter.adapt(xy, score)
+            lifter = lifter.adapt(xy, score, pieces)
     with working(f"lift: {len(tracks)} poses"):
         lifted = lifter(xy, score, pieces, *_camera(options, tracks))
     shown = np.flatnonzero(np.isfinite(lifted.keypoints_3d).all((1, 2)))

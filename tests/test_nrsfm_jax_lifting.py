@@ -24,6 +24,7 @@ from nrsfm_jax.lifting import (
     patches,
     posterior,
     prior,
+    records,
     setting,
     tracks,
 )
@@ -139,6 +140,35 @@ def test_pairs_are_ranked_by_what_they_explain(mixture, fitted, drawn):
     ranked = posterior.rank(*fitted, jnp.asarray(W), every, gaps=0)
     expected = bodies.log_joint(mixture, W, np.ones(W.shape[:2], bool))
     np.testing.assert_allclose(ranked, expected, rtol=1e-3, atol=0.02)
+
+
+def test_with_landmarks_missing_the_likeliest_pairs_are_still_ranked(mixture, drawn):
+    """By the views that a broad Gaussian knows, among views in any rotation as well."""
+    W, labelled = drawn[0][:8].copy(), np.ones((8, bodies.P), bool)
+    labelled[:, 1] = labelled[4:, 3] = False
+    W = np.where(labelled[..., None], W, 0)
+    W -= (
+        np.where(labelled[..., None], W.sum(1, keepdims=True), 0)
+        / labelled.sum(1)[:, None, None]
+    )
+    own = jnp.asarray(W), jnp.asarray(labelled)
+    ranked = posterior.rank(*model_of(mixture), *own, gaps=2)
+    exact = bodies.log_joint(mixture, W, labelled)
+    best = np.argsort(-exact, axis=1)[:, :3]
+    for name in (np.asarray(ranked), exact):
+        assert np.isfinite(np.take_along_axis(name, best, 1)).all()
+    np.testing.assert_allclose(
+        np.take_along_axis(np.asarray(ranked), best, 1),
+        np.take_along_axis(exact, best, 1),
+        rtol=1e-3,
+        atol=0.02,
+    )
+    pairs = looser.looser(mixture)
+    ranked = posterior.rank(
+        pairs, looser.terms_of(pairs, jnp.float32(NOISE)), *own, gaps=2
+    )
+    top = np.asarray(jnp.argmax(ranked, axis=1))
+    assert (np.asarray(pairs.component)[top] == best[:, 0] // len(mixture.views)).all()
 
 
 def test_the_interval_covers_draws_from_the_model(fitted, drawn):
@@ -507,6 +537,30 @@ def test_a_noisy_track_is_smoothed(lifter, pixels):
         assert spread[1] < 0.7 * spread[0], name
 
 
+@pytest.mark.parametrize("true", [0.0, 0.03])
+def test_the_noise_of_a_track_is_what_no_motion_explains(lifter, true):
+    """Of bodies that turn evenly, with outliers and gaps, and of too few frames."""
+    rng, t = np.random.default_rng(0), np.linspace(0, 6, 120)[:, None]
+    angle = rng.uniform(0, 6, bodies.P) + 2 * t
+    xy = 100 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    half_side = 1.25 * 200 / 2
+    xy = xy + true * half_side * rng.normal(size=xy.shape)
+    xy[rng.random(xy.shape[:2]) < 0.02] += 300
+    labelled = rng.random(xy.shape[:2]) < 0.95
+    frames = records.Landmarks(xy, labelled, np.ones(labelled.shape))
+    found = setting.noise_in_time(lifter, frames, np.repeat([4, 2], 60))
+    assert abs(found - true) < 0.15 * true + 0.002
+    for track in (np.arange(120), np.full(120, -1)):
+        assert setting.noise_in_time(lifter, frames, track) == 0
+
+
+def test_frames_of_few_joints_teach_nothing(lifter, pixels):
+    few = pixels.copy()
+    few[:, 2:] = np.nan
+    with pytest.raises(ValueError, match=r"0 of 24 frames .* half of the joints"):
+        lifter.adapt(few)
+
+
 @pytest.mark.parametrize("most", [0.0, 0.5])
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_share_of_the_network_falls_with_free_views(lifter, pixels, most, adapted):
@@ -554,20 +608,38 @@ def test_shapes_fitted_again_explain_new_poses_in_the_same_frame(mixture):
     W, _ = bodies.sample(mixture, 150, seed=4)
     other = mixture._replace(mu=mixture.mu[::-1] * 1.4)
     new, depth = bodies.sample(other, 150, seed=5)
-    log_p = posterior_evidence(mixture, new)
-    fitted = adapt.refit(
-        mixture, bodies.complete(W), bodies.complete(new), log_p, sigma=NOISE
-    )
+    begun = given(model_of(mixture), new, np.ones(new.shape[:2], bool))
+    log_p, poses = np.asarray(begun.log_p), np.asarray(begun.pose)
+    old = bodies.complete(W)
+    fitted = adapt.refit(mixture, old, bodies.complete(new), poses, log_p, sigma=NOISE)
     assert posterior_evidence(fitted, new).mean() > log_p.mean() + 0.5
-    pairs = looser.as_fitted(fitted)
-    terms = looser.terms_of(pairs, jnp.float32(NOISE))
-    found = given((pairs, terms), new, np.ones(new.shape[:2], bool))
+    found = given(model_of(fitted), new, np.ones(new.shape[:2], bool))
     agree = (np.asarray(found.pose[..., 2]) * depth).sum(1) > 0
     assert agree.mean() > 0.8
 
 
-def posterior_evidence(mixture, W):
+def test_a_component_begins_at_the_pose_that_it_is_given(mixture):
+    """And explains it: seen from one of the views the mean is that pose."""
+    poses = np.random.default_rng(0).normal(size=(3, bodies.P, 3)).astype(np.float32)
+    poses -= poses.mean(1, keepdims=True)
+    started = adapt.with_components(mixture, poses)
+    added = np.asarray(started.mu[-3:]).reshape(3, 1, bodies.P, 3)
+    away = np.abs(added @ np.asarray(mixture.views) - poses[:, None]).max((2, 3))
+    assert away.min(1).max() < 1e-5
+    assert float(jnp.exp(started.log_weight).sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_poses_that_are_alike_begin_one_component():
+    near = np.zeros((40, 2, 3))
+    far = np.concatenate([near, near + 5, near - 7])
+    assert sorted(adapt.apart(far, 3)[:, 0, 0].tolist()) == [-7, 0, 5]
+    assert len(adapt.apart(near, 3)) == 1
+
+
+def model_of(mixture):
     pairs = looser.as_fitted(mixture)
-    terms = looser.terms_of(pairs, jnp.float32(NOISE))
-    found = given((pairs, terms), W, np.ones(W.shape[:2], bool))
-    return np.asarray(found.log_p)
+    return pairs, looser.terms_of(pairs, jnp.float32(NOISE))
+
+
+def posterior_evidence(mixture, W):
+    return np.asarray(given(model_of(mixture), W, np.ones(W.shape[:2], bool)).log_p)

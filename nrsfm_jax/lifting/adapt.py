@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from nrsfm_jax.em.fit import POOLING, is_finite, posterior_shapes, run_em
-from nrsfm_jax.em.gaussians import GaussianMixture, one_gaussian
+from nrsfm_jax.em.fit import POOLING, is_finite, run_em
+from nrsfm_jax.em.gaussians import HIGHEST, GaussianMixture, one_gaussian
 from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.em.samples import Samples, choose_samples
 
 # Components that are added, of so unlikely new samples; their share at the start; steps
 # of EM, from so much noise.
-_ADDED, _UNLIKELY, _SHARE, _STEPS, _FIRST_SIGMA = 6, 0.5, 0.3, 60, 0.04
+_ADDED, _UNLIKELY, _SHARE, _STEPS, _FIRST_SIGMA = 10, 0.5, 0.3, 60, 0.04
 _SAMPLES = 3000  # of the old and of the new landmarks each
 
 
@@ -27,6 +27,7 @@ def refit(
     mixture: GaussianMixture,
     old: Samples,
     new: Samples,
+    poses: Float[np.ndarray, "n p 3"],
     evidence: Float[np.ndarray, " n"],
     *,
     sigma: float,
@@ -37,6 +38,7 @@ def refit(
         mixture: the kept one.
         old: landmarks of its fit.
         new: the others.
+        poses: (N, P, 3) of the new samples, camera frame, patch units.
         evidence: (N,) how likely each new sample is.
         sigma: noise of the landmarks, patch units.
 
@@ -51,9 +53,8 @@ def refit(
     ]
     samples = Samples(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     order = np.argsort(evidence)[: max(_ADDED, int(_UNLIKELY * len(evidence)))]
-    rows = order[np.asarray(jax.random.permutation(key, len(order)))[:_ADDED]]
-    unlikely = Samples(np.asarray(new.W)[rows], np.asarray(new.labelled)[rows])
-    start = with_components(mixture, unlikely)._replace(sigma=jnp.float32(sigma))
+    start = with_components(mixture, apart(poses[order], _ADDED))
+    start = start._replace(sigma=jnp.float32(sigma))
     filled = np.asarray(expected_pose(mixture, *samples)[0][..., :2])
     fitted = run_em(
         start,
@@ -71,15 +72,29 @@ def refit(
     return fitted
 
 
-def with_components(mixture: GaussianMixture, samples: Samples) -> GaussianMixture:
-    """A component more for each sample: its shape under one broad Gaussian."""
-    single, count = one_gaussian(mixture), len(samples.W)
-    w = jnp.asarray(expected_pose(single, *samples)[0][..., :2].reshape(count, -1))
-    wide = jnp.tile(0.5 * single.Sigma, (count, 1, 1))
+def apart(poses: Float[np.ndarray, "n p 3"], count: int) -> Float[np.ndarray, "m p 3"]:
+    """Some of the poses, each likelier the farther it is from those before it."""
+    rng, nearest = np.random.default_rng(0), np.ones(len(poses))
+    chosen: list[int] = []
+    while len(chosen) < count and nearest.any():
+        chosen.append(int(rng.choice(len(poses), p=nearest / nearest.sum())))
+        away = np.square(poses - poses[chosen[-1]]).sum((1, 2))
+        nearest = away if len(chosen) == 1 else np.minimum(nearest, away)
+    return poses[chosen]
+
+
+def with_components(
+    mixture: GaussianMixture, poses: Float[np.ndarray, "m p 3"]
+) -> GaussianMixture:
+    """A broad component more for each pose of the camera frame."""
+    # Of views that are evenly likely any one turns a pose into the body frame.
+    R, count = mixture.views[len(mixture.views) // 2], len(poses)
+    mu = jnp.matmul(jnp.asarray(poses), R.T, precision=HIGHEST).reshape(count, -1)
+    wide = jnp.tile(0.5 * one_gaussian(mixture).Sigma, (count, 1, 1))
     old = mixture.log_weight + float(np.log(1 - _SHARE))
     added = jnp.full(count, np.log(_SHARE / count), jnp.float32)
     return mixture._replace(
-        mu=jnp.concatenate([mixture.mu, posterior_shapes(single, w)]),
+        mu=jnp.concatenate([mixture.mu, mu]),
         Sigma=jnp.concatenate([mixture.Sigma, wide]),
         log_weight=jnp.concatenate([old, added]),
     )

@@ -24,7 +24,7 @@ def groups_of(
 ) -> Iterator[tuple[Int[np.ndarray, " m"], int]]:
     """Rows that miss about as many joints, and a number that none exceeds."""
     P = labelled.shape[1]
-    steps = np.unique([0, max(1, P // 8), max(1, P // 3), P])
+    steps = np.unique([0, max(1, P // 8), max(1, P // 3), max(1, P // 2), P])
     level = np.searchsorted(steps, (~labelled).sum(1))
     for i, gaps in enumerate(steps.tolist()):
         rows = np.flatnonzero(level == i)

@@ -120,15 +120,20 @@ def filled(
     rows = np.flatnonzero(~patches.labelled.all(1))
     if len(rows):
         some = take(patches, rows)
-        image = given_by(prior, some, doubt[rows], level).image
+        image = given_by(prior, some, doubt[rows], level, again=False).image
         W[rows] = np.where(some.labelled[..., None], some.W, image)
     return W - W.mean(1, keepdims=True)
 
 
 def given_by(
-    prior: Prior, patches: Patches, doubt: Float[np.ndarray, "n p"], level: float
+    prior: Prior,
+    patches: Patches,
+    doubt: Float[np.ndarray, "n p"],
+    level: float,
+    *,
+    again: bool = True,
 ) -> PoseGiven:
-    """The posterior of any frames."""
+    """The posterior of any frames; what lies or hangs is looked at ``again``."""
     variance, turned = prior.variance(doubt, level), False
     terms = prior.terms(max(level, prior.least))
     n, P, _ = patches.W.shape
@@ -144,7 +149,7 @@ def given_by(
             found = poses_given(prior.pairs, terms, *own, gaps=gaps, turned=turned)
             for array, values in zip(out, jax.device_get(found), strict=True):
                 array[rows] = values
-        # What lies or hangs is looked at once more, from views in between.
-        every = every[:0] if turned else np.flatnonzero(out.free > _FREE)
-        turned = True
+        # Once more, from views in between.
+        every = np.flatnonzero(out.free > _FREE) if again else every[:0]
+        turned, again = True, False
     return out

@@ -99,7 +99,7 @@ class PoseLifter(Prior):
         given = self._landmarks(xy, score)
         track = _numbers(track, len(given.xy))
         ell = self._proportions
-        setting = choose_setting(self, given, noise, focal, principal, ell)
+        setting = choose_setting(self, given, track, noise, focal, principal, ell)
         fields: dict[str, Any] = {}
         for rows, part in self._parts(given, track, setting, covariance):
             for name, values in part.items():
@@ -109,7 +109,7 @@ class PoseLifter(Prior):
                 fields[name][rows] = values
         if not fields:
             raise ValueError("xy holds no frame")
-        log_p, known = fields["log_evidence"], self._evidence(setting.level)
+        log_p, known = fields["log_evidence"], self._evidence(setting)
         quantile = np.searchsorted(known, log_p) / len(known)
         return Lifted(
             **fields,
@@ -124,6 +124,7 @@ class PoseLifter(Prior):
         self,
         xy: np.ndarray,
         score: np.ndarray | None = None,
+        track: np.ndarray | None = None,
     ) -> PoseLifter:
         """The lifter of shapes fitted again, to these landmarks as well.
 
@@ -133,22 +134,32 @@ class PoseLifter(Prior):
         Args:
             xy: as in :meth:`__call__`.
             score: likewise.
+            track: likewise.
 
         Raises:
-            ValueError: arrays of another shape, or shapes that come to no finite end.
+            ValueError: arrays of another shape, fewer than 2 frames with half of the
+                joints, or shapes that come to no finite end.
         """
         every = self._landmarks(xy, score)
-        rows = np.random.default_rng(0).permutation(len(every.xy))[:_TRAINING]
-        some = take(every, rows)
-        level = choose_setting(self, some, None, np.inf, None, self._proportions).level
+        telling = np.flatnonzero(2 * every.labelled.sum(1) >= every.labelled.shape[1])
+        if len(telling) < 2:
+            raise ValueError(
+                f"{len(telling)} of {len(every.xy)} frames show half of the joints: too"
+                " few to adapt to; lift without (--config.lift.adapt=0)"
+            )
+        number = _numbers(track, len(every.xy))
+        ell = self._proportions
+        level = choose_setting(self, every, number, None, np.inf, None, ell).level
+        some = take(every, np.random.default_rng(0).permutation(telling)[:_TRAINING])
         believed = some.labelled & ~outliers_of(self, some, level)
         new = patches_of(some.xy, believed, padding=self.padding)
-        log_p = given_by(self, new, some.doubt, level).log_p
+        found = given_by(self, new, some.doubt, level)
         shapes = refit(
             self.shapes,
             Samples(self.W, self.labelled),
             Samples(new.W, new.labelled),
-            np.asarray(log_p) / np.maximum(new.labelled.sum(1), 1),
+            np.asarray(found.pose),
+            np.asarray(found.log_p) / np.maximum(new.labelled.sum(1), 1),
             sigma=level if level > EXACT else float(self.shapes.sigma),
         )
         return dataclasses.replace(self, shapes=shapes, adapted=True, share=0.0)
@@ -253,15 +264,17 @@ class PoseLifter(Prior):
         poses = np.concatenate([frames.image, frames.m[..., None]], -1)
         return bones.proportions(poses, self.edges, self.teacher.skeleton["left_right"])
 
-    def _evidence(self, level: float) -> Float[np.ndarray, " m"]:
-        """Of training samples with that noise, nats a joint, ascending."""
+    def _evidence(self, setting: Setting) -> Float[np.ndarray, " m"]:
+        """Of training samples as noisy as the frames, nats a joint, ascending."""
         W, labelled = self._training.patches.W, self._training.patches.labelled
         log_p = self._training.given.log_p
-        if level > self.least:
-            noise = np.random.default_rng(0).normal(size=W.shape) * level
+        if setting.level > self.least:
+            more = setting.beyond if setting.beyond > EXACT else 0.0
+            noise = np.random.default_rng(0).normal(size=W.shape) * more
             noisy = np.where(labelled[..., None], W + noise, np.nan)
             patches = patches_of(noisy, labelled, padding=self.padding)
-            log_p = given_by(self, patches, np.ones(labelled.shape), level).log_p
+            doubt = np.ones(labelled.shape)
+            log_p = given_by(self, patches, doubt, setting.level).log_p
         return np.sort(log_p / np.maximum(labelled.sum(1), 1))
 
 

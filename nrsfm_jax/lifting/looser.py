@@ -24,7 +24,10 @@ from jaxtyping import Array, Bool, Float, Int
 from nrsfm_jax.em.gaussians import (
     SHIFT_VARIANCE,
     GaussianMixture,
+    PairTerms,
     image_of,
+    one_gaussian,
+    pair_terms,
     sweep,
 )
 from nrsfm_jax.em.views import FREE
@@ -50,8 +53,8 @@ class Looser(NamedTuple):
         variance: (C,) factor f^2 of Sigma.
         log_prior: (C,) log of the pair's probability.
         free: (C,) whether its view is one of those in any rotation.
-        coarse: (B,) some pairs, to rank by where the ranking takes long.
-        like: (C,) the one in ``coarse`` that stands for each pair; -1: none.
+        at: (G, K) of each view and component the pair that stands for all its widths.
+        broad: one Gaussian under all the views.
     """
 
     mu: Float[Array, "k d"]
@@ -62,8 +65,8 @@ class Looser(NamedTuple):
     variance: Float[Array, " c"]
     log_prior: Float[Array, " c"]
     free: Bool[Array, " c"]
-    coarse: Int[Array, " b"]
-    like: Int[Array, " c"]
+    at: Int[Array, "g k"]
+    broad: GaussianMixture
 
 
 def looser(mixture: GaussianMixture) -> Looser:
@@ -86,27 +89,25 @@ def looser(mixture: GaussianMixture) -> Looser:
         variance.append(np.full(K * count, spread))
         own = np.asarray(mixture.log_weight)[k] + weight[first + g]
         log_prior.append(log_share + own)
+    views = jnp.concatenate([mixture.views, jnp.asarray(free)])
+    shares = np.log(np.repeat([1 - FREE_WEIGHT, FREE_WEIGHT], [G, len(free)]))
+    # The middle width stands for the others.
+    at = K * G + np.arange(K * G).reshape(K, G)
+    at_free = 3 * K * G + np.arange(K * len(free)).reshape(K, len(free))
     return Looser(
         mixture.mu,
         mixture.Sigma,
-        jnp.concatenate([mixture.views, jnp.asarray(free)]),
+        views,
         jnp.asarray(np.concatenate(component), jnp.int32),
         jnp.asarray(np.concatenate(view), jnp.int32),
         jnp.asarray(np.concatenate(variance), jnp.float32),
         jnp.asarray(np.concatenate(log_prior), jnp.float32),
         jnp.asarray(np.concatenate(view) >= G),
-        *_coarse(K * G, K * len(free)),
+        jnp.asarray(np.concatenate([at, at_free], axis=1).T),
+        one_gaussian(mixture)._replace(
+            views=views, log_view_weight=jnp.asarray(shares + weight, jnp.float32)
+        ),
     )
-
-
-def _coarse(upright: int, free: int) -> tuple[Int[Array, " b"], Int[Array, " c"]]:
-    """The middle width stands for all widths; every fourth free pair for itself."""
-    some = np.arange(0, free, 4)
-    coarse = np.concatenate([upright + np.arange(upright), 3 * upright + some])
-    like = np.full(free, -1)
-    like[some] = upright + np.arange(len(some))
-    like = np.concatenate([np.tile(np.arange(upright), len(WIDTHS)), like])
-    return jnp.asarray(coarse, jnp.int32), jnp.asarray(like, jnp.int32)
 
 
 def as_fitted(mixture: GaussianMixture) -> Looser:
@@ -121,8 +122,8 @@ def as_fitted(mixture: GaussianMixture) -> Looser:
         jnp.ones(len(k), jnp.float32),
         mixture.log_weight[k] + mixture.log_view_weight[g],
         jnp.zeros(len(k), bool),
-        jnp.arange(len(k)),
-        jnp.arange(len(k)),
+        jnp.arange(len(k)).reshape(len(mixture.mu), -1).T,
+        one_gaussian(mixture),
     )
 
 
@@ -136,6 +137,7 @@ class Terms(NamedTuple):
         constant: (C,) log p(mean, c).
         packed: (C, F) what :func:`features_of` of w is multiplied by.
         offset: (C,) and what is added.
+        broad: of one Gaussian under every view.
     """
 
     mean: Float[Array, "c e"]
@@ -143,6 +145,7 @@ class Terms(NamedTuple):
     constant: Float[Array, " c"]
     packed: Float[Array, "c f"]
     offset: Float[Array, " c"]
+    broad: PairTerms
 
 
 @jax.jit
@@ -172,5 +175,6 @@ def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> Terms:
     rows = jnp.arange(-(-count // _TOGETHER) * _TOGETHER) % count
     chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:7]]
     done = jax.lax.map(chunk, chunks)
-    done = Terms(*(x.reshape(-1, *x.shape[2:])[:count] for x in done))
-    return done._replace(precision=jnp.moveaxis(done.precision, 0, -1))
+    mean, Q, *rest = (x.reshape(-1, *x.shape[2:])[:count] for x in done)
+    broad = pair_terms(pairs.broad._replace(sigma=sigma))
+    return Terms(mean, jnp.moveaxis(Q, 0, -1), *rest, broad=broad)

@@ -35,6 +35,8 @@ from nrsfm_jax.lifting.patches import Near
 
 # The likeliest pairs of each sample; the others are left out.
 KEPT = 32
+# Views that are looked at where landmarks are missing.
+_SEEN_FROM = 24
 # The pairs are too sure of each other: their log densities are divided by this where
 # they vote about the sign of the depth.
 _TEMPERATURE = 4.0
@@ -232,24 +234,31 @@ def rank(
 ) -> Float[Array, "n c"]:
     """About log p(w, c) of all pairs, of samples with at most ``gaps`` missing joints.
 
-    Exact where nothing is missing. Else only some pairs are looked at, and stand for
-    others of the same component and view.
+    Exact where nothing is missing. Else only the likeliest views are looked at, and one
+    width stands for the others of the same component and view.
     """
     w = W.reshape(len(W), -1)
     if gaps == 0:
         product = jnp.matmul(features_of(w), terms.packed.T, precision=HIGHEST)
         return product + terms.offset[None]
-    some = PairTerms(
-        terms.mean[pairs.coarse],
-        jnp.moveaxis(terms.precision[..., pairs.coarse], -1, 0),
-        terms.constant[pairs.coarse],
-    )
-    seen = jax.lax.map(
-        lambda own: condition(some, *own, gaps=gaps).log_joint, (w, labelled)
-    )
-    seen = seen - pairs.log_prior[pairs.coarse][None]
-    known = jnp.where((pairs.like >= 0)[None], seen[:, pairs.like], -jnp.inf)
-    return known + pairs.log_prior[None]
+    K = pairs.at.shape[1]
+
+    def one(own):
+        # All pairs would take long: one broad Gaussian knows from where it is seen.
+        near = condition(terms.broad, *own, gaps=gaps).log_joint
+        near = jax.lax.top_k(near, min(_SEEN_FROM, len(near)))[1]
+        at = pairs.at[near].reshape(-1)
+        some = PairTerms(
+            terms.mean[at],
+            jnp.moveaxis(terms.precision[..., at], -1, 0),
+            terms.constant[at],
+        )
+        seen = condition(some, *own, gaps=gaps).log_joint - pairs.log_prior[at]
+        known = jnp.full(pairs.at.shape, -jnp.inf, w.dtype)
+        known = known.at[near].set(seen.reshape(-1, K))
+        return known[pairs.view, pairs.component] + pairs.log_prior
+
+    return jax.lax.map(one, (w, labelled))
 
 
 @functools.partial(jax.jit, static_argnames=("gaps", "turned"))

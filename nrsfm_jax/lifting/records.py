@@ -79,6 +79,7 @@ class Setting(NamedTuple):
         focal: pixels; None: weak perspective.
         principal: pixels.
         ell: proportions of the bones.
+        beyond: the part of the level that the landmarks of the training do not have.
     """
 
     level: float
@@ -86,6 +87,7 @@ class Setting(NamedTuple):
     focal: float | None = None
     principal: Float[np.ndarray, " 2"] = np.zeros(2)
     ell: Float[np.ndarray, " b"] = np.zeros(0)
+    beyond: float = 0.0
 
 
 def take(record: Any, rows: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from nrsfm_jax.lifting import bones, cameras, hidden
 from nrsfm_jax.lifting.batches import repeated
 from nrsfm_jax.lifting.frames import Frames, corrected, filled, frames_of, given_by
-from nrsfm_jax.lifting.patches import far_joints, patches_of
+from nrsfm_jax.lifting.patches import extent, far_joints, patches_of
 from nrsfm_jax.lifting.posterior import KEPT, rank
 from nrsfm_jax.lifting.prior import EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Setting, take
@@ -23,11 +23,15 @@ INFLATION = (1.1, 2.0)
 # Frames to choose by; fewer than the second choose nothing.
 _CHOSEN, _FEWEST = 128, 10
 _ROUNDS = 3  # of the proportions of the bones
+# Frames of tracks that tell the noise in time; how much larger than that of a joint the
+# standard deviation of its third difference is, and than the median of its size.
+_IN_TIME, _THIRD, _MEDIAN = 20_000, 20**0.5, 0.6745
 
 
 def choose_setting(
     prior: Prior,
     landmarks: Landmarks,
+    track: Int[np.ndarray, " n"],
     noise: float | None,
     focal: float | None,
     principal: tuple[float, float] | None,
@@ -38,6 +42,7 @@ def choose_setting(
     Args:
         prior: the teacher.
         landmarks: to be lifted.
+        track: number of the track that each frame follows the one before in; or -1.
         noise: standard deviation of the landmarks over the longer side of their box.
         focal: pixels; ``inf`` is weak perspective.
         principal: pixels.
@@ -59,17 +64,18 @@ def choose_setting(
     rows = _telling(labelled)
     if len(rows) < _FEWEST:
         focal = None if focal is None or np.isinf(focal) else float(focal)
-        return Setting(level, INFLATION[0], focal, middle, ell)
-    few = take(landmarks, rows)
+        return Setting(level, INFLATION[0], focal, middle, ell, level)
+    few, beyond = take(landmarks, rows), level
     if noise is None:
-        level = likeliest_noise(prior, few)
+        beyond = likeliest_noise(prior, few)
+        level = max(beyond, min(noise_in_time(prior, landmarks, track), LEVELS[-1]))
     frames = frames_of(prior, few, Setting(level, principal=middle))
     inflation = likeliest_inflation(prior, frames, few.doubt, level)
     ell = own_proportions(prior, frames, level, ell)
     if focal is None:
         focal = likeliest_focal(prior, few, frames, level, middle)
     focal = None if np.isinf(focal) else float(focal)
-    return Setting(level, inflation, focal, middle, ell)
+    return Setting(level, inflation, focal, middle, ell, beyond)
 
 
 def _telling(labelled: Bool[np.ndarray, "n p"]) -> Int[np.ndarray, " m"]:
@@ -80,8 +86,33 @@ def _telling(labelled: Bool[np.ndarray, "n p"]) -> Int[np.ndarray, " m"]:
     return np.sort(np.random.default_rng(0).permutation(order)[:_CHOSEN])
 
 
+def noise_in_time(
+    prior: Prior, landmarks: Landmarks, track: Int[np.ndarray, " n"]
+) -> float:
+    """What no motion explains of frames that follow each other; 0 of too few.
+
+    Third differences: what moves smoothly has hardly any. Half of the landmarks tell,
+    so that outliers do not.
+    """
+    rows = np.argsort(track, kind="stable")
+    rows = rows[track[rows] >= 0][:_IN_TIME]
+    xy, labelled = landmarks.xy[rows], landmarks.labelled[rows]
+    half_side = prior.padding * extent(xy, labelled) / 2
+    same = track[rows][3:] == track[rows][:-3]
+    same &= half_side[3:] > 0
+    third = np.diff(np.where(labelled[..., None], xy, np.nan), 3, axis=0)[same]
+    third = np.abs(third / half_side[3:][same, None, None])
+    third = third[np.isfinite(third)]
+    if len(third) < _CHOSEN:
+        return 0.0
+    return float(np.median(third)) / (_THIRD * _MEDIAN)
+
+
 def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
-    """The level of the highest median evidence, one outlier a frame allowed."""
+    """The level of the highest median evidence, one outlier a frame allowed.
+
+    It is what comes on top of the noise that the shapes were fitted with.
+    """
     xy, labelled, doubt = landmarks
     near = labelled & ~far_joints(xy, labelled, prior.reach)
     patches = patches_of(xy, near, padding=prior.padding)
