@@ -377,6 +377,7 @@ def test_the_mirror_image_counts_where_the_network_can_lift_it(
     found = own.network_depth(own.W, own.labelled)
     np.testing.assert_allclose(found, own.W[..., axis])
     assert (own._mirror is None) == (axis == 0)
+    assert dataclasses.replace(own, adapted=True)._mirror is None
 
 
 def test_a_mirrored_pose_has_the_mirrored_depth(lifter):

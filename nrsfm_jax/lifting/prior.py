@@ -24,7 +24,7 @@ LEAST_NOISE, LEAST_ADAPTED, EXACT = 0.02, 0.01, 0.01
 # Training samples to compare with.
 COMPARED = 500
 # By which share of its depth the network may differ from itself on the mirror image.
-_ALIKE = 0.5
+_ALIKE = 0.7
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,8 +104,8 @@ class Prior:
     def _mirror(self) -> Int[np.ndarray, " p"] | None:
         """The joints of a mirror image; None where the network cannot lift these."""
         pairs = self.teacher.skeleton["left_right"]
-        if not pairs:
-            return None
+        if self.adapted or not pairs:
+            return None  # what it was trained on it knows better
         joints = np.arange(self.W.shape[1])
         left, right = np.transpose(pairs)
         joints[left], joints[right] = right, left
