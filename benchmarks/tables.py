@@ -57,7 +57,7 @@ ROWS = {
 NOT_TRAINED = {
     "teacher": "teacher",
     "lifted": "best depth of the landmarks, annotated xy",
-    "lifted_and_posterior": "mean of it and its student's depth, annotated xy",
+    "lifted_and_posterior": "mean of the best depth and its student's, annotated xy",
 }
 EXTRA = {f"{name}+extra": ROWS[name] for name in ("weaksup_bs", "distill", "posterior")}
 # The paper's weights, for a dictionary whose columns had a norm of about 2, and ours.
