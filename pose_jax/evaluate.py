@@ -83,11 +83,7 @@ def evaluate(
             write_npz(file, sample_ids=ids, pose=said[:, 0], spread=said[:, 1])
             results[split] = score_split(said[:, 0], data, split, sign)
             results[split] |= score_spread(said[:, 0], said[:, 1], data, split)
-            if record.modes[1:]:
-                results[split]["backbone"] = SHARED.format(", ".join(record.modes))
-            texts = [t for name, t in POSES.items() if about[name]]
-            if texts:
-                results[split]["poses"] = "; ".join(texts)
+            results[split] |= _told(record, about)
     results |= {"student": about}
     if processes.is_first():
         facts = {"data set": data.settings.name, "steps": int(state.step)}
@@ -98,6 +94,14 @@ def evaluate(
         write_json(path, results, sealed=True)
     processes.barrier("evaluate student")
     return read_json(path)
+
+
+def _told(record: StudentRecord, about: Mapping[str, Any]) -> dict[str, str]:
+    """How the poses came about, for the tables."""
+    shared = SHARED.format(", ".join(record.modes)) if record.modes[1:] else ""
+    poses = "; ".join(text for name, text in POSES.items() if about[name])
+    told = {"backbone": shared, "poses": poses}
+    return {name: text for name, text in told.items() if text}
 
 
 def _results(folder: Path) -> dict[str, Any]:
