@@ -6,8 +6,8 @@ python main.py --config=configs/mocap_images.py --workdir=runs/mocap_images \
     --config.data.images=images_train --config.data.images_val=images_val
 
 ``data.ground_truth`` and ``data.ground_truth_val`` name files with 3D, if there are
-any; only the evaluation reads them. 14 minutes on two shared CPU cores for 4,000
-pictures. Results of an earlier network: configs/README.md, table 2.
+any; only the evaluation reads them. About 7 minutes of processor time for 4,000
+pictures: configs/README.md, table 2.
 """
 
 from ml_collections import ConfigDict
@@ -20,9 +20,10 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.data.name = "coco"
     config.teacher.steps = 6000
-    config.student.steps = 5000
-    config.student.augment.scale = 0.15
-    config.student.augment.rotation_deg = 30.0
+    config.student.steps = 8000
+    config.student.augment.scale = 0.2
+    config.student.augment.rotation_deg = 40.0
+    config.student.augment.colour = 0.3
     config.student.eval_every = 1000
     config.student.checkpoint_every = 1000
     return config
