@@ -83,8 +83,8 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     shown = np.flatnonzero(np.isfinite(lifted.keypoints_3d).all((1, 2)))
     if not len(shown):
         raise ValueError(
-            f"{tracks.files[0]}: none of {len(tracks)} detections shows enough joints "
-            f"with a score of {config.data.min_score} or more; lower "
+            f"{tracks.files[0]}: none of {len(tracks)} detections shows two joints "
+            f"apart with a score of {config.data.min_score} or more; lower "
             "--config.data.min_score, or look at the joints' names"
         )
     facts = _facts(workdir, tracks, lifted, shown, broken)

@@ -104,7 +104,9 @@ def test_joints_are_matched_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("a.csv", "", "no joint has columns"),
+        ("a.csv", "", "the file is empty; export it again"),
+        ("a.h5", "", "the file is empty; export it again"),
+        ("a.csv", "\n", "no joint has columns"),
         ("a.csv", "frame,nose_x,nose_y\n", "no joint was detected in any of its 0"),
         ("a.csv", "frame,nose_x,nose_y\n0,,\n1,nan,nan\n", "any of its 2 rows"),
         ("a.csv", "frame,nose_x,nose_y\n0,inf,1\n", "any of its 1 rows"),

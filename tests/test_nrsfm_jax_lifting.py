@@ -28,6 +28,7 @@ from nrsfm_jax.lifting import (
     setting,
     tracks,
 )
+from nrsfm_jax.lifting import lifter as lifter_module
 
 EDGES = ((0, 1), (1, 2), (0, 3), (3, 4), (0, 5))
 PAIRS = ((1, 3), (2, 4))
@@ -518,10 +519,23 @@ def test_frames_that_show_nothing_are_not_numbers(lifter, pixels):
     assert missing > 1.2 * found.keypoints_3d_std[2, :3, :2].mean()
 
 
-def test_a_track_is_lifted_with_its_bones(lifter, pixels):
+@pytest.mark.parametrize(("adapted", "left"), [(False, 0.25), (True, 1.0)])
+def test_the_frames_of_a_track_leave_less_variance(
+    lifter, pixels, monkeypatch, adapted, left
+):
+    """Of looser shapes; what was fitted to the landmarks is no wider than it should."""
+    lifter = dataclasses.replace(lifter, adapted=adapted, share=0.0)
     track = np.repeat([7, 9], 12)
-    found = lifter(pixels, track=track, noise=0.02, focal=np.inf)
-    assert np.isfinite(found.keypoints_3d).all()
+    options = {"track": track, "noise": 0.02, "focal": np.inf, "covariance": True}
+    found = []
+    for factor in (1.0, 0.25):
+        monkeypatch.setattr(lifter_module, "_JOINED", factor)
+        found.append(lifter(pixels, **options))
+    assert np.isfinite(found[0].keypoints_3d).all()
+    std, other = (x.keypoints_3d_std for x in found)
+    np.testing.assert_allclose(other, left**0.5 * std, rtol=1e-5)
+    own = np.einsum("naa->na", found[1].covariance).reshape(std.shape)
+    np.testing.assert_allclose(np.sqrt(own), other, rtol=1e-3)
 
 
 def test_a_noisy_track_is_smoothed(lifter, pixels):

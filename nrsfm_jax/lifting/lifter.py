@@ -32,6 +32,9 @@ from nrsfm_jax.teacher import load_reconstruction
 
 # Training samples to fit again with, and new ones.
 _TRAINING = 4000
+# What is left of a frame's variance beside the others of its track. The looser shapes
+# say nothing of it: their errors in frames that follow each other are alike.
+_JOINED = 0.5
 
 
 class PoseLifter(Prior):
@@ -207,16 +210,18 @@ class PoseLifter(Prior):
                     depth = single_depth(frames, setting.level, setting.ell, self.edges)
                 else:
                     depth = frames.m
-                yield window, self._arrays(frames, depth, setting, covariance)
+                left = _JOINED if done and not self.adapted else 1.0
+                yield window, self._arrays(frames, depth, setting, left, covariance)
 
     def _arrays(
         self,
         frames: Frames,
         depth: Float[np.ndarray, "n p"],
         setting: Setting,
+        left: float,
         covariance: bool,
     ) -> dict[str, np.ndarray]:
-        """Those of :class:`Lifted`."""
+        """Those of :class:`Lifted`; ``left`` is a factor of the variances."""
         patches, given = frames.patches, frames.given
         count, sign = patches.labelled.sum(1), self.teacher.depth_sign
         n, P = depth.shape
@@ -229,6 +234,7 @@ class PoseLifter(Prior):
         apart = frames.apart[:, None, None] * (np.eye(P) - 1 / P)
         apart = apart + np.square(depth - frames.m)[:, :, None] * np.eye(P)
         C.reshape(n, P, 3, P, 3)[:, :, 2, :, 2] += apart.astype(np.float32)
+        C *= left
         variance = np.einsum("naa->na", C).reshape(n, P, 3)
         log_p = given.log_p / np.maximum(count, 1)
         keypoints = frames.image * pixels + patches.mean[:, None]

@@ -110,6 +110,8 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
     try:
         with open_file(path) as opened:
             start = opened.read(4096)
+        if not start:
+            raise ValueError(f"{path}: the file is empty; export it again")
         if start.startswith(b"\x89HDF"):
             return _read_hdf5(path)
         if start.startswith(b"PK\x03\x04"):
