@@ -552,10 +552,12 @@ def test_a_noisy_track_is_smoothed(lifter, pixels):
         assert spread[1] < 0.7 * spread[0], name
 
 
-@pytest.mark.parametrize("true", [0.0, 0.03])
-def test_the_noise_of_a_track_is_what_no_motion_explains(lifter, true):
-    """Of bodies that turn evenly, with outliers and gaps, and of too few frames."""
-    rng, t = np.random.default_rng(0), np.linspace(0, 6, 120)[:, None]
+@pytest.mark.parametrize(
+    ("true", "turns"), [(0.0, 6), (0.03, 6), (0.0, 60), (0.0, 900)]
+)
+def test_the_noise_of_a_track_is_what_no_motion_explains(lifter, true, turns):
+    """Of bodies that turn slowly, fast, or anyhow between two frames, with outliers."""
+    rng, t = np.random.default_rng(0), np.linspace(0, turns, 120)[:, None]
     angle = rng.uniform(0, 6, bodies.P) + 2 * t
     xy = 100 * np.stack([np.cos(angle), np.sin(angle)], -1)
     half_side = 1.25 * 200 / 2
@@ -564,7 +566,7 @@ def test_the_noise_of_a_track_is_what_no_motion_explains(lifter, true):
     labelled = rng.random(xy.shape[:2]) < 0.95
     frames = records.Landmarks(xy, labelled, np.ones(labelled.shape))
     found = setting.noise_in_time(lifter, frames, np.repeat([4, 2], 60))
-    assert abs(found - true) < 0.15 * true + 0.002
+    assert abs(found - true) < 0.2 * true + 0.002
     for track in (np.arange(120), np.full(120, -1)):
         assert setting.noise_in_time(lifter, frames, track) == 0
 

@@ -68,7 +68,7 @@ def choose_setting(
     few, beyond = take(landmarks, rows), level
     if noise is None:
         beyond = likeliest_noise(prior, few)
-        level = max(beyond, min(noise_in_time(prior, landmarks, track), LEVELS[-1]))
+        level = max(beyond, noise_in_time(prior, landmarks, track))
     frames = frames_of(prior, few, Setting(level, principal=middle))
     inflation = likeliest_inflation(prior, frames, few.doubt, level)
     ell = own_proportions(prior, frames, level, ell)
@@ -91,21 +91,27 @@ def noise_in_time(
 ) -> float:
     """What no motion explains of frames that follow each other; 0 of too few.
 
-    Third differences: what moves smoothly has hardly any. Half of the landmarks tell,
-    so that outliers do not.
+    Third differences: what moves smoothly has hardly any. Those of every other frame
+    have as much noise, but at least twice the motion. Half of the landmarks tell, so
+    that outliers do not. More than a tracker has is motion of frames far apart.
     """
     rows = np.argsort(track, kind="stable")
     rows = rows[track[rows] >= 0][:_IN_TIME]
     xy, labelled = landmarks.xy[rows], landmarks.labelled[rows]
-    half_side = prior.padding * extent(xy, labelled) / 2
-    same = track[rows][3:] == track[rows][:-3]
-    same &= half_side[3:] > 0
-    third = np.diff(np.where(labelled[..., None], xy, np.nan), 3, axis=0)[same]
-    third = np.abs(third / half_side[3:][same, None, None])
-    third = third[np.isfinite(third)]
-    if len(third) < _CHOSEN:
-        return 0.0
-    return float(np.median(third)) / (_THIRD * _MEDIAN)
+    half_side = prior.padding * extent(xy, labelled)[:, None, None] / 2
+    xy = np.where(labelled[..., None], xy, np.nan)
+    unit = np.where(half_side > 0, half_side, np.nan)
+    found = []
+    for step in (1, 2):
+        x = [xy[i * step : len(xy) - (3 - i) * step] for i in range(4)]
+        same = track[rows][3 * step :] == track[rows][: len(x[0])]
+        third = np.abs((x[3] - 3 * x[2] + 3 * x[1] - x[0]) / unit[3 * step :])[same]
+        third = third[np.isfinite(third)]
+        if len(third) < _CHOSEN:
+            return 0.0
+        found.append(float(np.median(third)) / (_THIRD * _MEDIAN))
+    level = max(4 * found[0] ** 2 - found[1] ** 2, 0.0) ** 0.5 / 3**0.5
+    return level if level < LEVELS[-2] else 0.0
 
 
 def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
