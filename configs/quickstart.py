@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     """A small network on 64-pixel crops of rendered pictures."""
     config = default.get_config()
     config.keep_freed_memory = False  # a small network
-    config.data.num_train = 12_000
+    config.data.num_train = 8000
     config.data.num_val = 400
     config.data.render_size = 96
     config.data.padding = 1.1  # of 64 pixels the body should have most
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     student.deconv_channels = 64
     student.num_deconv = 1
     student.batch_size = 32
-    student.steps = 4000
+    student.steps = 3800
     student.learning_rate = 8e-3
     student.schedule = "cosine"
     student.augment.scale = 0.1
