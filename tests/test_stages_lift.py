@@ -226,7 +226,7 @@ def test_a_video_of_the_tracks_is_drawn_on(run, config, tmp_path):
         (walk()[:, :3], ["wing", "beak", "a", "b", "c", "d"], "no name in common"),
         (np.full((1, 3, 6, 2), np.nan), JOINTS, "no joint was detected in any of its"),
         (walk()[:, :3, :1], JOINTS[:1], "none of 3 detections shows two joints"),
-        (0 * walk()[:, :3] + 20, JOINTS, "two joints apart with a score of 0.6 or more"),
+        (0 * walk()[:, :3] + 20, JOINTS, "two joints apart with a score of 0.6"),
     ],
 )
 def test_tracks_that_cannot_be_lifted(run, config, tmp_path, xy, joints, match):
