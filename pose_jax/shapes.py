@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 FILE = "em.safetensors"  # in the teacher's folder
@@ -90,9 +89,10 @@ def likeliest(
     shift = _SHIFT**2 * jnp.kron(jnp.ones((P, P)), jnp.eye(3))
 
     def roughly(mu, Sigma, log_weight):
-        L = jnp.linalg.cholesky(Sigma + shift + _ROUGH**2 * jnp.eye(3 * P))
-        u = solve_triangular(L, (body - mu[None]).T, lower=True)
-        return log_weight - _half_log_det(L) - jnp.sum(u * u, axis=0) / 2
+        C = Sigma + shift + _ROUGH**2 * jnp.eye(3 * P)
+        Q, half = _inverse(C, jnp.eye(3 * P))
+        e = body - mu[None]
+        return log_weight - half - jnp.sum(e * jnp.matmul(e, Q), axis=1) / 2
 
     log_p = jax.vmap(roughly)(shapes.mu, shapes.Sigma, shapes.log_weight)
     log_p = (log_p + shapes.log_view_weight[None]).ravel()
@@ -103,13 +103,12 @@ def likeliest(
         R, error = shapes.views[g], body[g] - shapes.mu[k]
         noise = jnp.einsum("ij,pj,kj->pik", R, variance, R, precision=HIGHEST)
         noise = jnp.einsum("pik,pq->piqk", noise, jnp.eye(P)).reshape(3 * P, 3 * P)
-        L = jnp.linalg.cholesky(shapes.Sigma[k] + shift + noise)
-        u = solve_triangular(L, error, lower=True)
-        log_p = shapes.log_weight[k] + shapes.log_view_weight[g]
+        solved, half = _inverse(shapes.Sigma[k] + shift + noise, error[:, None])
+        log_p = shapes.log_weight[k] + shapes.log_view_weight[g] - half
+        log_p -= jnp.dot(error, solved[:, 0], precision=HIGHEST) / 2
         # What the noise explains of the error is taken off.
-        explained = jnp.dot(noise, cho_solve((L, True), error), precision=HIGHEST)
+        explained = jnp.dot(noise, solved[:, 0], precision=HIGHEST)
         mean = (body[g] - explained).reshape(P, 3)
-        log_p += -_half_log_det(L) - jnp.sum(u * u) / 2
         return log_p, jnp.matmul(mean, R, precision=HIGHEST)
 
     log_p, means = jax.vmap(given)(pairs)
@@ -117,8 +116,25 @@ def likeliest(
     return middle + jnp.einsum("c,cpi->pi", weight, means, precision=HIGHEST)
 
 
-def _half_log_det(L: Float[Array, "d d"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.log(jnp.diagonal(L)))
+def _inverse(
+    C: Float[Array, "d d"], right: Float[Array, "d e"]
+) -> tuple[Float[Array, "d e"], Float[Array, ""]]:
+    """C^-1 times ``right``, and half of log det C, by Gauss and Jordan.
+
+    Not by LAPACK: its calls for a batch wait for threads of the pool that runs them,
+    and with several devices on few cores they wait for each other for ever.
+    """
+    size = len(C)
+
+    def step(i, state):
+        A, half = state
+        row = A[i] / A[i, i]
+        cleared = A - A[:, i][:, None] * row[None]
+        return cleared.at[i].set(row), half + jnp.log(A[i, i]) / 2
+
+    start = jnp.concatenate([C, right], axis=1), jnp.zeros((), C.dtype)
+    A, half = jax.lax.fori_loop(0, size, step, start)
+    return A[:, size:], half
 
 
 def under_shapes(apply: Callable[..., Any], depth_sign: int) -> Callable[..., Any]:
@@ -133,7 +149,9 @@ def under_shapes(apply: Callable[..., Any], depth_sign: int) -> Callable[..., An
     def apply_likely(variables: Any, patches: Any) -> tuple[Any, Any]:
         network = {k: v for k, v in variables.items() if k != "shapes"}
         pose, spread = apply(network, patches)
-        one = jax.vmap(likeliest, in_axes=(None, 0, 0))
-        return sign * one(variables["shapes"], sign * pose, spread), spread
+        shapes = variables["shapes"]
+        # One after the other: its matrices stay in the cache.
+        poses = jax.lax.map(lambda s: likeliest(shapes, *s), (sign * pose, spread))
+        return sign * poses, spread
 
     return apply_likely
