@@ -117,7 +117,7 @@ def likeliest(
 
 
 def _inverse(
-    C: Float[Array, "d d"], right: Float[Array, "d e"]
+    C: Float[Array | np.ndarray, "d d"], right: Float[Array, "d e"]
 ) -> tuple[Float[Array, "d e"], Float[Array, ""]]:
     """C^-1 times ``right``, and half of log det C, by Gauss and Jordan.
 
@@ -132,7 +132,7 @@ def _inverse(
         cleared = A - A[:, i][:, None] * row[None]
         return cleared.at[i].set(row), half + jnp.log(A[i, i]) / 2
 
-    start = jnp.concatenate([C, right], axis=1), jnp.zeros((), C.dtype)
+    start = jnp.concatenate([C, right], axis=1), jnp.zeros((), right.dtype)
     A, half = jax.lax.fori_loop(0, size, step, start)
     return A[:, size:], half
 
