@@ -198,5 +198,5 @@ def test_two_processes_end_with_the_numbers_of_one(whole, cache, tmp_path):
     for ours, theirs in zip(*lines, strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
         first = ours["stage"] == "teacher" or ours["step"] == 2
-        close = 1e-3 if first else 2e-2  # another batch would be farther off at once
+        close = 5e-3 if first else 2e-2  # another batch would be farther off at once
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=close)
