@@ -49,6 +49,7 @@ TINY = {
     "data.num_train": "48",
     "data.num_val": "8",
     "data.render_size": "32",
+    "data.padding": "1.25",  # what is told of its rounding does not move with a config
     "teacher.dictionary_sizes": "16,8",
     "teacher.steps": "40",
     "teacher.batch_size": "16",
