@@ -69,7 +69,10 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     skeleton = Skeleton.from_dict(lifter.teacher.skeleton)
     length = parse_length(options.length, skeleton) if options.length else None
     tracks = _tracks(config, skeleton, lifter, data)
-    pieces, broken = segments(tracks)
+    # Labelled pictures, other than a video's frames, are each by itself.
+    pictures = not options.tracks and config.data.name != "tracks"
+    alone = np.arange(len(tracks)), list[int]()
+    pieces, broken = alone if pictures else segments(tracks)
     believed = tracks.score >= config.data.min_score
     xy = np.where(believed[..., None], tracks.xy, np.nan)
     score = np.where(believed, tracks.score, 0)

@@ -117,8 +117,9 @@ def test_joints_are_matched_by_name(tmp_path):
         ("a.csv", "frame,joint,x,y\n0,nose,9,9\n0,nose,9,9\n", "row 2: 'nose' of"),
         ("a.json", "[", "no JSON"),
         ("a.json", "[]", "nobody was detected"),
-        ("a.json", '[{"image_id": 1}]', "where a body was expected"),
-        ("a.json", '{"a": 1}', "where a body was expected"),
+        ("a.json", '[{"image_id": 1}]', r"a program that is known \(no 'keypoints'\)"),
+        ("a.json", '{"a": 1}', r"that is known \(no 'instance_info'\); give COCO"),
+        ("clip.mp4", "a video", "a video has no tracks; give the file that a tracker"),
         ("a.h5", "no HDF5 at all", "no joint has columns"),
         ("a.npz", "PK\x03\x04", "not a readable .npz"),
         ("a.csv", "scorer,a,a\nbodyparts,b,b\ncoords,x,z\n0,1,2\n", "columns differ"),
@@ -347,6 +348,62 @@ def test_bones_are_the_nearest_joints():
     assert nearest_joints(chain) == ((0, 1), (1, 2), (2, 3), (3, 4))
 
 
+def test_both_sides_get_the_same_bones_and_joints_that_meet_get_none():
+    """Hands and feet that are together most of the time."""
+    names = ["neck", "hip", "l_hand", "r_hand", "l_foot", "r_foot"]
+    pairs = Skeleton.from_names({"name": "walker", "joints": names}).left_right
+    swing = np.sin(np.arange(300) / 9) ** 5
+    xy = np.zeros((300, 6, 2))
+    xy[:, :, 1] = 0, 6, -4, -4, 12, 12
+    xy[:, 2:, 0] = 5 * swing[:, None] * [1, -1, -1, 1]
+    xy[::5, 2:4] = np.nan
+    assert nearest_joints(xy, pairs) == ((0, 1), (0, 2), (0, 3), (1, 4), (1, 5))
+    # Without a joint in the middle, one bone holds the sides together.
+    assert nearest_joints(xy[1::5, 2:4], ((0, 1),)) == ((0, 1),)
+
+
+def test_pictures_follow_each_other_by_the_numbers_in_their_names(tmp_path):
+    xy = many(frames=24)[0].round(2)
+    names = [f"{i}.jpg" for i in range(12)] + [f"b/{40 * i}.jpg" for i in range(12)]
+    record = [
+        {"image_id": name, "keypoints": np.insert(body, 2, 1, axis=1).ravel().tolist()}
+        for name, body in zip(names, xy, strict=True)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(record[::-1]))
+    tracks = read(tmp_path / "a.json")
+    assert list(tracks.pictures) == names  # 9.jpg before 10.jpg
+    np.testing.assert_allclose(tracks.xy, xy, atol=1e-3)
+    pieces, broken = segments(tracks)
+    assert pieces.tolist() == [0] * 12 + [*range(1, 13)]
+    assert broken == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_joints_that_are_numbers_are_those_of_a_known_skeleton(tmp_path, first):
+    head = [f"{axis}{j}" for j in range(first, first + 25) for axis in "xyc"]
+    rows = [",".join(head), ",".join(str(9 + i) for i in range(75))]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    assert read(tmp_path / "a.csv").skeleton.joints[1] == "Neck"  # OpenPose's
+    given = Skeleton.from_names(
+        {"name": "fly", "joints": [f"leg {i}" for i in range(25)]}
+    )
+    assert read(tmp_path / "a.csv", skeleton=given).skeleton == given
+
+
+def test_bones_of_a_category_may_be_counted_from_0_or_not_be_named(tmp_path):
+    body = [9.0, 9, 2, 20, 20, 2, 30, 9, 2]
+    record = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"image_id": 1, "keypoints": body}],
+        "categories": [{"keypoints": ["a", "b", "c"], "skeleton": [[0, 1], [1, 2]]}],
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(record))
+    assert read(path).skeleton.edges == ((0, 1), (1, 2))
+    path.write_text(json.dumps(record | {"categories": [{"name": "fly"}]}))
+    assert read(path).skeleton.joints == ("0", "1", "2")
+
+
 def test_tracks_of_pictures_and_videos_do_not_mix(tmp_path):
     record = [
         {"image_id": f"{i}.png", "keypoints": [9.0, 9, 1, 20, 20, 1]} for i in range(3)
@@ -393,6 +450,7 @@ def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):
         "5% of the joints missing or below the score 0.6",
         "pictures 200 x 100; frames a second 25",
         "left / right: left_ear / right_ear",
+        "root: left_ear; 3 bones: ",
     ):
         assert text in said
     (row,) = (line for line in said.splitlines() if " tail " in line)

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import launch
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from configs import tracks as config_of_tracks
+from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.tracks.read import read_tracks
 from stages.lift import lift
 
@@ -178,6 +180,18 @@ def test_without_tracks_it_lifts_what_the_teacher_learned_from(run, config, tmp_
     config.data.num_train = 30
     with pytest.raises(ValueError, match="not what the teacher was trained on"):
         lift(config, workdir)
+
+
+def test_labelled_pictures_are_each_by_themselves(run, config, tmp_path):
+    """Bodies in the same place of two pictures are no track."""
+    data = open_dataset(config.data)
+    fields = ("identity", "settings", "landmarks")
+    pictures = {name: getattr(data, name) for name in fields} | {"source": None}
+    config.data.name, config.lift.out = "coco", str(tmp_path / "out")
+    folder = lift(config, run[0], SimpleNamespace(**pictures))
+    entries = json.loads((folder / "predictions.json").read_text())
+    assert len({entry["track"] for entry in entries}) == len(entries)
+    assert json.loads((folder / "about.json").read_text())["breaks"] == []
 
 
 def test_two_animals_that_exchange_their_names_are_told(run, config, tmp_path):

@@ -106,6 +106,21 @@ def sleap_slp(folder: Path) -> Path:
     return path
 
 
+def sleap_with_preview(folder: Path) -> Path:
+    """As SLEAP writes a skeleton with a picture, and a node that is not visible."""
+    path = sleap_slp(folder)
+    with h5py.File(path, "r+") as file:
+        attributes = file["metadata"].attrs
+        record = json.loads(attributes["json"])
+        record["skeletons"] = [{"nx_graph": record["skeletons"][0], "description": ""}]
+        attributes["json"] = json.dumps(record)
+        points = file["pred_points"][:]
+        hidden = np.isnan(points["x"])
+        points["x"][hidden], points["y"][hidden], points["visible"][hidden] = 9, 9, 0
+        file["pred_points"][:] = points
+    return path
+
+
 def _flat(xy: np.ndarray, score: np.ndarray) -> list[float]:
     return np.nan_to_num(np.concatenate([xy, score[:, None]], 1)).ravel().tolist()
 
@@ -214,5 +229,5 @@ def _write(path: Path, rows: list) -> Path:
 
 
 NAMED = (dlc_csv, dlc_fixed, dlc_table, sleap_analysis, sleap_slp)
-NAMED += (long_csv, wide_csv, npz)
+NAMED += (sleap_with_preview, long_csv, wide_csv, npz)
 UNNAMED = (coco_results, mmpose, openpose)  # who is who, or which joint, is not said

@@ -115,10 +115,11 @@ def skeleton_lines(skeleton: Skeleton, centre: float | None = None) -> list[str]
     """Which joints are pairs, which have no partner, the root; what a pixel is."""
     names = skeleton.joints
     pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in skeleton.left_right)
+    bones = ", ".join(f"{names[a]}-{names[b]}" for a, b in skeleton.edges)
     lines = [
         f"left / right: {pairs or 'no pair'}",
         f"without a partner: {', '.join(skeleton.unpaired) or 'none'}",
-        f"root: {names[skeleton.root]}; {len(skeleton.edges)} bones",
+        f"root: {names[skeleton.root]}; {len(skeleton.edges)} bones: {bones or 'none'}",
     ]
     at = "" if centre is None else f"{centre:g}, {centre:g}"
     pixels = f"pixels: the first one has its centre at {at} in the labels"

@@ -9,7 +9,7 @@ fraction, all are scores, with a threshold. Categories with the same joints are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,7 @@ def _skeleton(source: Source, categories: Sequence[Any]) -> Skeleton | None:
     bones = [] if source.skeleton else category.get("skeleton") or []
     fields = {k: category[k] for k in ("left_right", "root") if k in category}
     try:
-        pairs = [(_bone_end(a), _bone_end(b)) for a, b in bones]
-        first = int(not any(0 in pair for pair in pairs))
-        edges = [(a - first, b - first) for a, b in pairs]
+        edges = bones_from_0(bones)
         named = {"name": category.get("name", "coco"), "edges": edges}
         found = Skeleton.from_names(
             named | fields | {"joints": category.get("keypoints")}
@@ -113,11 +111,22 @@ def _skeleton(source: Source, categories: Sequence[Any]) -> Skeleton | None:
         )
         source.problem("bad skeleton", "categories", error, remedy)
         return None
-    if not first:
+    if edges and any(0 in pair for pair in bones):
         remedy = "nothing to do"
         value = "a bone begins at 0: bones are counted from 0"
         source.problem("bones from 0", "categories", value, remedy, fatal=False)
     return found
+
+
+def bones_from_0(bones: Iterable[Sequence[Any]]) -> list[tuple[int, int]]:
+    """The bones of a category, which are counted from 1, or from 0 where one is 0.
+
+    Raises:
+        ValueError: a bone of other than two whole numbers.
+    """
+    pairs = [(_bone_end(a), _bone_end(b)) for a, b in bones]
+    first = int(not any(0 in pair for pair in pairs))
+    return [(a - first, b - first) for a, b in pairs]
 
 
 def _bone_end(joint: Any) -> int:

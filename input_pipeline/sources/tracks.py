@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -27,6 +28,7 @@ BLOCKS, HELD_OUT = 20, 0.1  # of time; the part of them that validation takes
 FEWEST_JOINTS, SMALL_PX = 3, 4.0
 # A frame is left out until its landmarks moved by this, in sides of their box.
 MOVED = 0.02
+ACROSS = 1e3  # a bone's cost from one side to the other, more than all others have
 
 
 class TrackedLandmarks:
@@ -59,7 +61,10 @@ class TrackedLandmarks:
         if isinstance(given, Mapping):
             skeleton = skeleton.changed(given)
         if not skeleton.edges:
-            skeleton = dataclasses.replace(skeleton, edges=nearest_joints(found.xy))
+            known = found.score >= self.settings.min_score
+            xy = np.where(known[..., None], found.xy, np.float32(np.nan))
+            bones = nearest_joints(xy[known.any(1)], skeleton.left_right)
+            skeleton = dataclasses.replace(skeleton, edges=bones)
         return dataclasses.replace(found, skeleton=skeleton)
 
     def landmarks(self, split: str) -> Landmarks | None:
@@ -147,14 +152,22 @@ def moving(tracks: Tracks, rows: np.ndarray) -> np.ndarray:
     return rows[np.concatenate([[True], np.diff(path, prepend=0) > 0])]
 
 
-def nearest_joints(xy: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Bones where nobody names them: the tree of the shortest mean distances.
+def nearest_joints(
+    xy: np.ndarray, left_right: Sequence[tuple[int, int]] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Bones where nobody names them: a tree of joints that are never far apart.
+
+    What counts is the distance that a tenth of the frames exceeds: a bone is seen in
+    its length now and then, and joints that meet for a moment are no bone. Both sides
+    have the same bones, and none goes from one to the other but to hold both together.
 
     Args:
         xy: (T, P, 2), NaN where not detected.
+        left_right: pairs of joints.
 
     Returns:
-        P - 1 pairs, or fewer where joints were never detected together.
+        Pairs: those of a tree, and what mirrors them; fewer where joints were never
+        detected together.
     """
     centred = xy - np.nanmean(xy, axis=1, keepdims=True)
     size = np.sqrt(np.nanmean((centred**2).sum(-1), axis=1))
@@ -162,12 +175,19 @@ def nearest_joints(xy: np.ndarray) -> tuple[tuple[int, int], ...]:
     some = some[:: max(1, len(some) // 5000)]
     X = centred[some] / size[some, None, None]
     P = xy.shape[1]
-    cost = np.zeros((P, P))
-    for p in range(P):
-        distance = np.linalg.norm(X - X[:, p : p + 1], axis=-1)
-        known = ~np.isnan(distance)
-        total = np.where(known, distance, 0).sum(0) / np.maximum(known.sum(0), 1)
-        cost[p] = np.where(known.any(0), total + 1e-6, 0)  # 0 is no edge for SciPy
-    tree = minimum_spanning_tree(cost).tocoo()
-    pairs = zip(tree.row.tolist(), tree.col.tolist(), strict=True)
-    return tuple(sorted((int(a), int(b)) for a, b in pairs))
+    cost, mirror = np.zeros((P, P)), np.arange(P)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of joints never together
+        for p in range(P):
+            distance = np.linalg.norm(X - X[:, p : p + 1], axis=-1)
+            cost[p] = np.nanquantile(distance, 0.9, axis=0) + 1e-6
+        for left, right in left_right:
+            mirror[[left, right]] = right, left
+        cost = np.nanmean([cost, cost[np.ix_(mirror, mirror)]], axis=0)
+    sides = np.array(left_right, int).reshape(-1, 2).T
+    for here, there in (sides, sides[::-1]):
+        cost[np.ix_(here, there)] += ACROSS
+    # 0 is no edge for SciPy.
+    tree = np.stack(minimum_spanning_tree(np.nan_to_num(cost)).nonzero(), axis=1)
+    pairs = np.sort(np.concatenate([tree, mirror[tree]]), axis=1)
+    return tuple(sorted({(int(a), int(b)) for a, b in pairs}))

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.formats.tracks.linking import linked
+from input_pipeline.formats.coco import bones_from_0
+from input_pipeline.formats.tracks.linking import linked, place_of
 from input_pipeline.formats.tracks.record import MOST_FRAMES, Tracks, make_tracks
-from input_pipeline.formats.tracks.skeletons import by_count, numbered
+from input_pipeline.formats.tracks.skeletons import named as named_joints
 from input_pipeline.skeleton import Skeleton, well_known
 from runtime.reading import read_bytes
 
@@ -62,9 +63,10 @@ def read(path: Path, unnamed: Skeleton | None) -> Tracks:
                     body = body._replace(frame=_frame(digits[-1]) if digits else i)
                 found.append(body)
         except NOT_THERE as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
             raise ValueError(
-                f"{file}: {error!r} where a body was expected; give COCO results, "
-                "mmpose's predictions or OpenPose's folder"
+                f"{file}: no detections of a program that is known ({what}); give COCO "
+                "results, mmpose's predictions or OpenPose's folder"
             ) from error
     if not found:
         raise ValueError(f"{path}: nobody was detected in any of {len(files)} files")
@@ -102,11 +104,12 @@ def _tracks(
     if len(counts) > 1:
         raise ValueError(f"{path}: bodies of {sorted(counts)} joints in one file")
     count = counts.pop()
-    skeleton = skeleton or _guessed(count, unnamed)
+    skeleton = skeleton or named_joints([str(j) for j in range(count)], unnamed)
     if skeleton.num_joints != count:
-        raise ValueError(f"{path}: names {skeleton.num_joints} joints, gives {count}")
+        wrong = f"names {skeleton.num_joints} joints, gives {count}"
+        raise ValueError(f"{path}: {wrong}; correct the names in the file")
     pictures = [body.picture or "" for body in found if body.picture is not None]
-    number = {name: i for i, name in enumerate(dict.fromkeys(sorted(pictures)))}
+    number = {name: i for i, name in enumerate(sorted({*pictures}, key=place_of))}
     frame = np.array(
         [number[b.picture or ""] if b.frame is None else b.frame for b in found]
     )
@@ -131,13 +134,6 @@ def _tracks(
     )
 
 
-def _guessed(count: int, unnamed: Skeleton | None) -> Skeleton:
-    """Joints of a file that does not name them."""
-    if unnamed is not None and unnamed.num_joints == count:
-        return unnamed
-    return by_count(count) or numbered([str(j) for j in range(count)])
-
-
 # --- what the files look like ---------------------------------------------------------
 
 
@@ -147,7 +143,9 @@ def _named(record: Any) -> Skeleton | None:
         return None
     if "categories" in record:
         named = [c for c in record["categories"] if c.get("keypoints")]
-        edges = [(a - 1, b - 1) for a, b in named[0].get("skeleton") or ()]
+        if not named:
+            return None
+        edges = bones_from_0(named[0].get("skeleton") or ())
         plain = {"name": "coco", "joints": named[0]["keypoints"], "edges": edges}
         return well_known(Skeleton.from_names(plain))
     meta = record.get("meta_info") or {}

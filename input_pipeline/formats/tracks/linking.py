@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import warnings
 
 import numpy as np
@@ -15,6 +17,7 @@ LOST_FRAMES, JUMP = 15, 0.5
 # A joint strays where it is farther from its places in the frames around than this part
 # of the body's extent, and than so many times what is usual for it.
 AROUND_FRAMES, FAR, UNUSUAL = 2, 0.75, 8.0
+_LAST_NUMBER = re.compile(r"(.*?)(\d*)(\D*)", re.DOTALL)
 
 
 def linked(frame: np.ndarray, xy: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -53,12 +56,25 @@ def linked(frame: np.ndarray, xy: np.ndarray, score: np.ndarray) -> np.ndarray:
     return who
 
 
+def place_of(picture: str) -> tuple[str, str, int]:
+    """The name without its last number, and that: what pictures are sorted by.
+
+    Examples:
+        >>> sorted(["10.jpg", "9.jpg"], key=place_of)
+        ['9.jpg', '10.jpg']
+    """
+    match = _LAST_NUMBER.fullmatch(picture)
+    assert match is not None  # all parts may be empty
+    return match[1], match[3], int(match[2][-15:] or 0)
+
+
 def segments(tracks: Tracks) -> tuple[np.ndarray, list[int]]:
     """Pieces of the tracks in which it is surely the same animal.
 
     A piece ends where the file or the individual does, where nothing was detected for
     more than ``LOST_FRAMES`` frames, where a body jumps, and where two bodies fit each
-    other's last place better than their own.
+    other's last place better than their own. Pictures are frames that follow each other
+    if their names differ in one number alone.
 
     Returns:
         (T,) int32 number of the piece, and the rows that begin one after a jump or an
@@ -71,6 +87,10 @@ def segments(tracks: Tracks) -> tuple[np.ndarray, list[int]]:
     size = _sizes(tracks.xy)
     same = (np.diff(tracks.file) == 0) & (np.diff(tracks.individual) == 0)
     gap = np.diff(tracks.frame)
+    if tracks.pictures:
+        pairs = itertools.pairwise(map(place_of, tracks.pictures))
+        away = [abs(b[2] - a[2]) if a[:2] == b[:2] else np.inf for a, b in pairs]
+        gap = np.array(away)
     moved = _apart(tracks.xy[:-1], tracks.xy[1:]) / size[:-1]
     jump = np.nan_to_num(moved) > JUMP * np.sqrt(np.maximum(gap, 1))
     follows = same & (gap <= LOST_FRAMES)

@@ -65,7 +65,8 @@ def find_files(text: str, field: str) -> list[Path]:
         ValueError: one of the entries names no file.
     """
     found: list[Path] = []
-    for entry in filter(None, map(str.strip, text.split(","))):
+    whole = bool(text) and Path(text).expanduser().exists()  # may hold a comma itself
+    for entry in [text] if whole else filter(None, map(str.strip, text.split(","))):
         path = Path(entry).expanduser()
         if path.is_dir():
             some = _in_folder(path)
@@ -107,6 +108,11 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
     """
     if path.is_dir():
         return json_files.read(path, unnamed)
+    if is_video(path):
+        raise ValueError(
+            f"{path}: a video has no tracks; give the file that a tracker, such as "
+            "DeepLabCut, made of it"
+        )
     try:
         with open_file(path) as opened:
             start = opened.read(4096)
@@ -115,14 +121,14 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
         if start.startswith(b"\x89HDF"):
             return _read_hdf5(path)
         if start.startswith(b"PK\x03\x04"):
-            return tables.read_npz(path, read_npz(path))
+            return tables.read_npz(path, read_npz(path), unnamed)
         text = start.decode("utf-8-sig", errors="ignore").lstrip()
         if text.startswith(("[", "{")):
             return json_files.read(path, unnamed)
         first = {line.split(",")[0].strip().lower() for line in text.splitlines()[:4]}
         if {"bodyparts", "coords"} <= first:
             return deeplabcut.read(path)
-        return tables.read(path)
+        return tables.read(path, unnamed)
     except (OSError, ValueError) as error:
         if str(path) in str(error) and not isinstance(error, OSError):
             raise

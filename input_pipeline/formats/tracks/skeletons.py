@@ -63,23 +63,25 @@ BY_COUNT = {17: COCO_17, 18: OPENPOSE_18, 25: OPENPOSE_25, 33: MEDIAPIPE_33}
 _NUMBER = re.compile(r"(?:[A-Za-z]+[\s._\-]?)?0*(\d+)")
 
 
-def numbered(joints: Sequence[str]) -> Skeleton:
-    """These joints without bones; 33 numbers in a row are those of MediaPipe.
+def named(joints: Sequence[str], unnamed: Skeleton | None = None) -> Skeleton:
+    """These joints without bones; those of a known skeleton where they are numbers.
+
+    Args:
+        joints: their names; numbers in a row are none.
+        unnamed: what has so many joints; by default what detectors of people have.
 
     Examples:
-        >>> numbered([f"landmark_{i:02d}" for i in range(33)]).joints[11]
+        >>> named([f"landmark_{i:02d}" for i in range(33)]).joints[11]
         'left_shoulder'
-        >>> numbered(["nose", "tail"]).joints
+        >>> named(["nose", "tail"]).joints
         ('nose', 'tail')
     """
     found = [_NUMBER.fullmatch(joint) for joint in joints]
     numbers = [int(match[1]) for match in found if match]
-    first = numbers[0] if numbers else 0
-    if len(joints) == 33 and numbers == list(range(first, first + 33)):
-        return MEDIAPIPE_33
+    count, first = len(joints), numbers[0] if numbers else 0
+    known = BY_COUNT.get(count)
+    if unnamed is not None and unnamed.num_joints == count:
+        known = unnamed
+    if known is not None and numbers == list(range(first, first + count)):
+        return known
     return Skeleton.from_names({"name": "tracks", "joints": list(joints)})
-
-
-def by_count(count: int) -> Skeleton | None:
-    """What a list of ``count`` joints without names means; None where nobody knows."""
-    return BY_COUNT.get(count)

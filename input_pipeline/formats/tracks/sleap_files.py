@@ -91,7 +91,8 @@ def read_slp(path: Path, file: h5py.File) -> Tracks:
         if (counts != P).any() or starts.max() + P > len(points):
             raise ValueError(f"{path}: instances of other than {P} points")
         found = points[starts[:, None] + np.arange(P)]
-        xy[rows] = np.stack([found["x"], found["y"]], -1)
+        seen = found["visible"].astype(bool)[..., None]  # else a place left over
+        xy[rows] = np.where(seen, np.stack([found["x"], found["y"]], -1), np.nan)
         if "score" in (points.dtype.names or ()):
             score[rows] = found["score"]
     # The first versions had the outer corner of the first pixel at 0.
@@ -167,6 +168,7 @@ def _skeleton(record: Mapping[str, Any]) -> Skeleton:
         raise ValueError(f"{len(record['skeletons'])} skeletons in one project")
     names = [str(node["name"]) for node in record["nodes"]]
     graph = record["skeletons"][0]
+    graph = graph.get("nx_graph", graph)  # of skeletons with a preview
     order = [int(node["id"]) for node in graph["nodes"]]
     edges = []
     for link in graph["links"]:

@@ -17,15 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.formats.tracks.record import (
+    CENTRE_PX,
     MOST_FRAMES,
     Tracks,
     check_room,
     make_tracks,
 )
-from input_pipeline.formats.tracks.skeletons import numbered
+from input_pipeline.formats.tracks.skeletons import named
 from input_pipeline.skeleton import Skeleton
 
-_FRAME = ("frame", "frame_idx", "frame_id", "frame_number", "fnum", "frames", "index")
+_FRAME = ("frame", "frame_idx", "frame_id", "frame_number", "frame_index", "frame_no")
+_FRAME += ("fnum", "frames", "index")
 _WHO = ("individual", "track", "track_id", "animal", "person", "person_id", "instance")
 _WHO += ("individuals", "id", "identity", "animal_id")
 _JOINT = ("joint", "bodypart", "bodyparts", "keypoint", "landmark", "node", "part")
@@ -38,8 +40,12 @@ _AFTER = re.compile(rf"(.+?)([\s._\-]?)({_PART})")
 _BEFORE = re.compile(rf"({_PART})([\s._\-]?)(.+)")
 
 
-def read(path: Path) -> Tracks:
+def read(path: Path, unnamed: Skeleton | None = None) -> Tracks:
     """The detections of one table with named columns.
+
+    Args:
+        path: of the file.
+        unnamed: joints of files that number them; None: by how many they are.
 
     Raises:
         ValueError: no columns x and y, or a cell that is no number.
@@ -53,8 +59,8 @@ def read(path: Path) -> Tracks:
             head = [cell.strip() for cell in next(rows, [])]
             low = [cell.lower() for cell in head]
             if {"x", "y"} <= set(low) and _find(low, _JOINT) is not None:
-                return _read_long(path, low, rows)
-            return _read_wide(path, head, low, rows)
+                return _read_long(path, low, rows, unnamed)
+            return _read_wide(path, head, low, rows, unnamed)
         except csv.Error as error:
             raise ValueError(f"{path}: line {rows.line_num}: {error}") from error
 
@@ -67,7 +73,11 @@ def _find(low: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def _read_wide(
-    path: Path, head: list[str], low: list[str], rows: Iterator[list[str]]
+    path: Path,
+    head: list[str],
+    low: list[str],
+    rows: Iterator[list[str]],
+    unnamed: Skeleton | None,
 ) -> Tracks:
     columns = _joint_columns(head)
     if not columns:
@@ -95,8 +105,8 @@ def _read_wide(
             score[:, j] = table[:, place[axes[2]]]
     return make_tracks(
         path,
-        numbered(tuple(columns)),
-        xy,
+        named(tuple(columns), unnamed),
+        xy + (CENTRE_PX if "instance.score" in low else 0),  # a column of SLEAP's
         score,
         np.frombuffer(frame, np.int64),
         individuals=tuple(individuals) or ("",),
@@ -128,7 +138,9 @@ def _joint_columns(head: Sequence[str]) -> dict[str, list[int]]:
 # --- one joint in a row --------------------------------------------------------------
 
 
-def _read_long(path: Path, low: list[str], rows: Iterator[list[str]]) -> Tracks:
+def _read_long(
+    path: Path, low: list[str], rows: Iterator[list[str]], unnamed: Skeleton | None
+) -> Tracks:
     x, y, part = low.index("x"), low.index("y"), _find(low, _JOINT)
     assert part is not None
     where, who, score = (_find(low, names) for names in (_FRAME, _WHO, _SCORE))
@@ -145,7 +157,8 @@ def _read_long(path: Path, low: list[str], rows: Iterator[list[str]]) -> Tracks:
     if not joints:
         raise ValueError(f"{path}: no rows below the header")
     record = np.frombuffer(values).reshape(-1, 3), np.frombuffer(keys, np.int64)
-    return from_rows(path, *record, tuple(individuals), tuple(joints))
+    skeleton = named(tuple(joints), unnamed)
+    return from_rows(path, *record, tuple(individuals), skeleton)
 
 
 def from_rows(
@@ -153,9 +166,7 @@ def from_rows(
     values: np.ndarray,
     keys: np.ndarray,
     individuals: tuple[str, ...],
-    joints: tuple[str, ...],
-    *,
-    skeleton: Skeleton | None = None,
+    skeleton: Skeleton,
 ) -> Tracks:
     """Tracks of rows with one joint each.
 
@@ -164,20 +175,20 @@ def from_rows(
         values: (R, 3) x, y and score.
         keys: (R * 3,) frame, individual and joint.
         individuals: their names.
-        joints: their names.
-        skeleton: of the joints; None: without bones.
+        skeleton: of the joints.
     """
     frame, who, joint = keys.reshape(-1, 3).T
     pairs, row = np.unique(np.stack([who, frame], 1), axis=0, return_inverse=True)
-    check_room(path, len(pairs), len(joints))
-    xy = np.full((len(pairs), len(joints), 2), np.nan, np.float32)
+    P = skeleton.num_joints
+    check_room(path, len(pairs), P)
+    xy = np.full((len(pairs), P, 2), np.nan, np.float32)
     score = np.zeros(xy.shape[:2], np.float32)
-    place = np.ravel(row) * len(joints) + joint
+    place = np.ravel(row) * P + joint
     if len(np.unique(place)) < len(place):
         order = np.argsort(place, kind="stable")
         again = order[1:][np.diff(place[order]) == 0][0]
         raise ValueError(
-            f"{path}: row {again + 1}: {joints[joint[again]]!r} of frame "
+            f"{path}: row {again + 1}: {skeleton.joints[joint[again]]!r} of frame "
             f"{frame[again]} stands there twice; give every animal a name of its own "
             "in a column 'individual'"
         )
@@ -185,7 +196,7 @@ def from_rows(
     score.reshape(-1)[place] = np.where(np.isnan(values[:, 2]), 1, values[:, 2])
     return make_tracks(
         path,
-        skeleton or numbered(joints),
+        skeleton,
         xy,
         score,
         pairs[:, 1],
@@ -194,7 +205,9 @@ def from_rows(
     )
 
 
-def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
+def read_npz(
+    path: Path, arrays: Mapping[str, np.ndarray], unnamed: Skeleton | None = None
+) -> Tracks:
     """An ``.npz``: ``xy`` (T, P, 2) and ``joints`` (P,), where known ``score`` (T, P),
     ``frame`` and ``individual`` (T,), ``size`` (2,) of the pictures, ``fps`` ().
 
@@ -226,7 +239,7 @@ def read_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> Tracks:
     known, who = np.unique(given["individual"].astype(str), return_inverse=True)
     return make_tracks(
         path,
-        numbered(names),
+        named(names, unnamed),
         given["xy"],
         given.get("score"),
         frame,
