@@ -206,6 +206,14 @@ def video_facts(file: Path) -> tuple[int, float]:
         return 0, 0.0
 
 
+def video_size(file: Path) -> tuple[int, int] | None:
+    """Width and height of the frames as they are shown; None where none decodes."""
+    try:
+        return next(read_video(file))[1].size
+    except ValueError:
+        return None
+
+
 def open_video(file: Path) -> Any:
     """PyAV's container of a regular file of one of :data:`VIDEO_FORMATS`."""
     options = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}

@@ -123,7 +123,7 @@ def find_sources(
         ValueError: nothing to predict, a file of another kind, a box without area.
     """
     if not boxes:
-        files = find_files(images)
+        files = find_files(images, "predict.images")
         count = collections.Counter(file.name for file in files)
         # With its folder where two files have the same name.
         return [
@@ -134,30 +134,30 @@ def find_sources(
     if not images.strip():
         raise ValueError("config.predict.images is empty; give the pictures' folder")
     if not folder.is_dir():
-        return _only(find_files(images), listed, Path(boxes))
+        return _only(find_files(images, "predict.images"), listed, Path(boxes))
     if not listed:
         raise ValueError(f"{boxes} has no boxes; nothing to predict")
     return [dataclasses.replace(s, file=folder / s.name) for s in listed]
 
 
-def find_files(images: str) -> list[Path]:
+def find_files(images: str, field: str) -> list[Path]:
     """The pictures and videos that a text names.
 
     ``images``: a file, a folder (the pictures in it), a pattern with ``*``, or several
-    of them separated by commas.
+    of them separated by commas. ``field`` of the config, for messages.
 
     Raises:
         ValueError: nothing named, or a part that names no picture.
     """
     if not images.strip():
-        raise ValueError("config.predict.images is empty; give a folder or a picture")
+        raise ValueError(f"config.{field} is empty; give a folder or a picture")
     whole = Path(images)  # a name may hold a comma or a star itself
     parts = [images] if whole.exists() else [p.strip() for p in images.split(",")]
-    files = [file for part in parts if part for file in _files_of(part)]
+    files = [file for part in parts if part for file in _files_of(part, field)]
     return list(dict.fromkeys(files))
 
 
-def _files_of(part: str) -> list[Path]:
+def _files_of(part: str, field: str) -> list[Path]:
     path = Path(part)
     if path.is_file() or not (path.is_dir() or glob.has_magic(part)):
         return [path]  # one that is missing is reported when it is opened
@@ -169,7 +169,7 @@ def _files_of(part: str) -> list[Path]:
         return pictures
     if path.is_dir() or not pictures + videos:
         raise ValueError(
-            f"config.predict.images = {part}: no picture "
+            f"config.{field} = {part}: no picture "
             f"({', '.join(PICTURE_SUFFIXES)}) among {len(found)} files"
             + (f"; name a video, or '{part}/*{videos[0].suffix}'" if videos else "")
         )

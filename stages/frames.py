@@ -49,13 +49,15 @@ class Frames:
         tracks: what is asked for.
 
     Raises:
-        ValueError: nothing there, or tracks that no video belongs to.
+        ValueError: nothing there, a missing file, or tracks that no video belongs to.
     """
 
     def __init__(self, images: str, tracks: Tracks) -> None:
         self.failures: list[dict[str, str]] = []
         self._tracks = tracks
-        files = find_files(images) if images else []
+        files = find_files(images, "lift.images") if images else []
+        if missing := [file for file in files if not file.exists()]:
+            raise ValueError(f"config.lift.images: {missing[0]} does not exist")
         videos = [file for file in files if is_video(file)]
         self._pictures = [file for file in files if not is_video(file)]
         self._by_name = {file.name: file for file in self._pictures}

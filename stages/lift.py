@@ -24,6 +24,7 @@ from input_pipeline.landmarks import join
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.tracks import TrackedLandmarks
 from nrsfm_jax import Lifted, PoseLifter
+from nrsfm_jax.lifting.cameras import check_camera
 from pose_jax.estimator import Poses
 from runtime.files import own_outputs, read_json
 from runtime.progress import progress, working
@@ -69,6 +70,7 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     skeleton = Skeleton.from_dict(lifter.teacher.skeleton)
     length = parse_length(options.length, skeleton) if options.length else None
     tracks = _tracks(config, skeleton, lifter, data)
+    frames = Frames(options.images, tracks)
     # Labelled pictures, other than a video's frames, are each by itself.
     pictures = not options.tracks and config.data.name != "tracks"
     alone = np.arange(len(tracks)), list[int]()
@@ -76,13 +78,15 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     believed = tracks.score >= config.data.min_score
     xy = np.where(believed[..., None], tracks.xy, np.nan)
     score = np.where(believed, tracks.score, 0)
+    camera = _camera(options, tracks)
+    check_camera(xy, *camera)  # before the work
     if not options.tracks:
         lifter = dataclasses.replace(lifter, adapted=True)  # in the training
     elif 0 < options.adapt <= len(tracks):
         with working("lift: fits the shapes to the new tracks as well"):
             lifter = lifter.adapt(xy, score, pieces)
     with working(f"lift: {len(tracks)} poses"):
-        lifted = lifter(xy, score, pieces, *_camera(options, tracks))
+        lifted = lifter(xy, score, pieces, *camera)
     shown = np.flatnonzero(np.isfinite(lifted.keypoints_3d).all((1, 2)))
     if not len(shown):
         raise ValueError(
@@ -93,17 +97,21 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     facts = _facts(workdir, tracks, lifted, shown, broken)
     facts["adapted"] = lifter.adapted
     folder = Path(options.out) if options.out else Path(workdir) / "lifted"
-    _write(folder, options, Found(tracks, pieces, lifted, shown), facts, length)
+    found = Found(tracks, pieces, lifted, shown, frames)
+    _write(folder, options, found, facts, length)
     return folder
 
 
 class Found(NamedTuple):
-    """What is written: tracks, the pieces they are in, their poses, the good rows."""
+    """What is written: tracks, the pieces they are in, their poses, the good rows, and
+    their pictures.
+    """
 
     tracks: Tracks
     pieces: np.ndarray
     lifted: Lifted
     shown: np.ndarray
+    frames: Frames
 
 
 def _write(
@@ -114,9 +122,9 @@ def _write(
     length: tuple[tuple[int, int], float] | None,
 ) -> None:
     """All files, and what is said of them."""
-    tracks, pieces, lifted, shown = found
+    tracks, pieces, lifted, shown, frames = found
     inputs = find_files(options.tracks, "lift.tracks") if options.tracks else []
-    frames, skeleton = Frames(options.images, tracks), tracks.skeleton
+    skeleton = tracks.skeleton
     with (
         own_outputs(folder, (*NAMES, *TRACKED), inputs=inputs) as temporary,
         ThreadPoolExecutor(4) as pool,
@@ -132,7 +140,7 @@ def _write(
         ) as predictions,
         progress("lift: files", total=len(shown)) as bar,
     ):
-        for rows, views in _views(found, frames, options.viewer_samples):
+        for rows, views in _views(found, options.viewer_samples):
             predictions.add(views, shown_poses(lifted, tracks, rows, skeleton))
             bar.update(predictions.poses)
         predictions.failures += frames.failures
@@ -188,8 +196,7 @@ def _camera(
     """Focal length and principal point; None where they are not known."""
     focal = float(options.focal) or None
     if options.principal:
-        x, y = options.principal
-        return focal, (float(x), float(y))
+        return focal, options.principal
     sizes = set(tracks.sizes)
     size = sizes.pop() if len(sizes) == 1 else None
     return focal, size and (size[0] / 2, size[1] / 2)
@@ -297,7 +304,7 @@ def crops_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _views(
-    found: Found, frames: Frames, viewer_samples: int
+    found: Found, viewer_samples: int
 ) -> Iterator[tuple[np.ndarray, list[View]]]:
     """Rows and the pictures they are in, some pictures at a time."""
     tracks, shown = found.tracks, found.shown
@@ -314,7 +321,7 @@ def _views(
         yield (
             np.concatenate(some),
             [
-                _view(found, frames, rows, looked, number)
+                _view(found, rows, looked, number)
                 for number, (rows, looked) in enumerate(
                     zip(some, wanted[first : first + TOGETHER], strict=True), first
                 )
@@ -322,12 +329,10 @@ def _views(
         )
 
 
-def _view(
-    found: Found, frames: Frames, rows: np.ndarray, looked: np.ndarray, number: int
-) -> View:
+def _view(found: Found, rows: np.ndarray, looked: np.ndarray, number: int) -> View:
     """The picture of some rows."""
     tracks, row = found.tracks, int(rows[0])
-    picture = frames.at(rows, found.lifted.keypoints[rows], looked.tolist())
+    picture = found.frames.at(rows, found.lifted.keypoints[rows], looked.tolist())
     bodies = [
         Body(look=look, table=int(tracks.individual[i]), facts=_body(found, i))
         for i, look in zip(rows.tolist(), picture.looks, strict=True)
@@ -346,7 +351,7 @@ def _view(
 
 def _body(found: Found, row: int) -> dict[str, Any]:
     """What the results say of one body besides its pose."""
-    tracks, pieces, lifted, _ = found
+    tracks, pieces, lifted = found[:3]
     joints = tracks.skeleton.joints
     return {
         "individual": tracks.individuals[tracks.individual[row]],

@@ -18,7 +18,7 @@ from runtime import processes
 from runtime.files import own_outputs, read_npz, write_json
 from runtime.metric_writer import read_metrics
 from runtime.workdir import merge_results
-from view.report import LABELS, method_name, write_report
+from view.report import LABELS, LIFTED, method_name, write_report
 
 SHOWN = 12  # validation samples in the report
 PICTURE = 224  # side of their crops, pixels
@@ -40,6 +40,8 @@ def write(config: Any, workdir: Path, data: Dataset) -> None:
     results, said = merge_results(workdir), predictions(workdir)
     rows = chosen(data, said)
     made = {"command": shlex.join(["python", *sys.argv]), "seed": str(config.seed)}
+    if (workdir / "lifted" / "viewer.html").exists():
+        made[LIFTED] = "lifted/viewer.html"
     with own_outputs(workdir, ("report.html",), about="results.json") as temporary:
         write_json(temporary / "results.json", results)
         write_report(

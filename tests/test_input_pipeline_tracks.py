@@ -419,20 +419,25 @@ def test_tracks_of_pictures_and_videos_do_not_mix(tmp_path):
     assert dataclasses.replace(tracks, pictures=()).name(1) == "a.json frame 1"
 
 
-def test_a_second_has_as_many_frames_as_the_file_or_the_video_beside_it_says(tmp_path):
+def test_rate_and_size_are_those_of_the_file_or_of_the_video_beside_it(tmp_path):
     av = pytest.importorskip("av")
     file = tiny_tracks.dlc_csv(tmp_path)
     assert read(file).rates == (0.0,)
     with av.open(str(tmp_path / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=12)
-        stream.width = stream.height = 32
-        black = np.zeros((32, 32, 3), np.uint8)
+        stream.width, stream.height = 64, 32
+        black = np.zeros((32, 64, 3), np.uint8)
         frame = av.VideoFrame.from_ndarray(black, format="rgb24")
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     told = tmp_path / "t.npz"
     np.savez(told, xy=many(frames=2)[0], joints=list(JOINTS), fps=25.0)
-    assert read(f"{file},{told}").rates == (12.0, 25.0)
+    found = read(f"{file},{told}")
+    assert found.rates == (12.0, 25.0)
+    assert found.sizes == ((64, 32), None)
+    parts = tiny_tracks.mediapipe(tmp_path).rename(tmp_path / "clip_pose.csv")
+    first = [float(v) for v in parts.read_text().splitlines()[1].split(",")[:2]]
+    np.testing.assert_allclose(read(parts).xy[0, 0], np.multiply(first, (64, 32)), 1e-5)
 
 
 def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):

@@ -611,8 +611,13 @@ def test_arrays_that_do_not_fit_are_refused(lifter, pixels):
         lifter(pixels, score=np.ones(3))
     with pytest.raises(ValueError, match="track has shape"):
         lifter(pixels, track=np.ones(3, int))
-    with pytest.raises(ValueError, match="focal"):
-        lifter(pixels, focal=-1.0)
+    for focal in (-1.0, 0.0, np.nan):
+        with pytest.raises(ValueError, match=r"focal = .* is not above 0; inf"):
+            lifter(pixels, focal=focal)
+    with pytest.raises(ValueError, match=r"focal = 35 pixels .* touch .* millimetres"):
+        lifter(pixels, focal=35.0)
+    with pytest.raises(ValueError, match=r"principal = .* is not x and y in pixels"):
+        lifter(pixels, principal=(320.0, np.nan))
 
 
 def test_no_teacher_no_lifter(tmp_path: Path):

@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from stages.boxes import find_files, find_sources
 
+FIELD = "predict.images"
+
 
 def test_files_are_found_by_folder_pattern_and_name(tmp_path):
     for name in ("b.png", "a.JPG", "c, d.png", "note.txt", "film.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.JPG").touch()
-    names = [f.name for f in find_files(str(tmp_path))]
+    names = [f.name for f in find_files(str(tmp_path), FIELD)]
     assert names == ["a.JPG", "b.png", "c, d.png"]
-    assert len(find_files(f"{tmp_path}/*.png")) == 2
-    assert len(find_files(f"{tmp_path}/**/*.JPG")) == 2
-    assert len(find_files(f"{tmp_path}/c, d.png")) == 1
-    assert len(find_files(f"{tmp_path}/b.png, {tmp_path}/film.mp4")) == 2
-    assert len(find_files(f"{tmp_path}, {tmp_path}/b.png")) == 3  # none twice
+    assert len(find_files(f"{tmp_path}/*.png", FIELD)) == 2
+    assert len(find_files(f"{tmp_path}/**/*.JPG", FIELD)) == 2
+    assert len(find_files(f"{tmp_path}/c, d.png", FIELD)) == 1
+    assert len(find_files(f"{tmp_path}/b.png, {tmp_path}/film.mp4", FIELD)) == 2
+    assert len(find_files(f"{tmp_path}, {tmp_path}/b.png", FIELD)) == 3  # none twice
     names = [s.name for s in find_sources(f"{tmp_path}/**/*.[Jp]*")]
     assert sum(Path(name).is_absolute() for name in names) == 2
 
@@ -41,7 +43,7 @@ def test_nothing_to_predict_says_what_to_give(tmp_path, images, words):
     (tmp_path / "film").mkdir()
     (tmp_path / "film" / "a.mp4").touch()
     with pytest.raises(ValueError, match=words):
-        find_files(images.format(tmp_path))
+        find_files(images.format(tmp_path), FIELD)
 
 
 # --- whom to predict ---------------------------------------------------------------

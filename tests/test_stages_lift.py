@@ -251,6 +251,26 @@ def test_tracks_that_cannot_be_lifted(run, config, tmp_path, xy, joints, match):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("focal", -5.0, "focal = -5.0 is not above 0"),
+        ("focal", 2.0, "focal = 2 pixels would have the camera touch"),
+        ("principal", (3.0,), r"principal = \(3.0,\) is not x and y"),
+        ("images", "film.mp4", r"config\.lift\.images: film\.mp4 does not exist"),
+        ("length", "nose-paw=120", "the joints are nose, left_ear"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_work(
+    run, config, tmp_path, monkeypatch, field, value, match
+):
+    monkeypatch.setattr("nrsfm_jax.PoseLifter.adapt", None)
+    config.lift.tracks, config.lift.adapt = str(run[1]), 1
+    config.lift[field] = value
+    with pytest.raises(ValueError, match=match):
+        lift(config, run[0])
+
+
 def test_one_frame_is_a_pose(run, config, tmp_path):
     file = write_dlc(tmp_path / "one.csv", walk()[:, 1:2])
     config.lift.tracks, config.lift.out = str(file), str(tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 
 from input_pipeline.skeleton import H36M_17
 from view import report
-from view.report import write_report
+from view.report import LIFTED, write_report
 
 
 def _metrics(pa, **more):
@@ -323,9 +323,14 @@ def test_of_tracks_alone_the_next_step_is_to_lift_others(tmp_path):
             "seconds": {"teacher": 1.0},
         },
         curves=[line for line in CURVES if line["stage"] == "teacher"],
-        made={"command": "python main.py --config=tracks"},
+        made={
+            "command": "python main.py --config=tracks --config.lift.images=a.mp4",
+            LIFTED: "lifted/viewer.html",
+        },
     )
     page = path.read_text("utf-8")
+    link = "<a href='lifted/viewer.html'>lifted/viewer.html</a>"
+    assert f"<b>3D of every frame:</b> {link}" in page
     assert "--config=tracks --stage=lift --config.lift.tracks=FILE</code>" in page
     assert "stage=predict" not in page
     assert "pictures below" not in page

@@ -61,6 +61,7 @@ _DEFINITIONS = {
     "annotated xy": "the same with the image coordinates replaced by the annotation: "
     "what is left is the error of the depth.",
 }
+LIFTED = "3D of every frame"  # in ``made``: a page beside the report
 _SIDE = 192  # of the pictures with a prediction drawn in, pixels
 # Curves that tell how fast a training runs, not how far it has come.
 _HIDDEN = (
@@ -190,8 +191,12 @@ def _verdict(
         f"<li><b>{html.escape(head + mark.rstrip())}</b> {html.escape(rest)}</li>"
         for head, mark, rest in parts
     )
+    if LIFTED in made:
+        link = html.escape(made[LIFTED])
+        items += f"<li><b>{LIFTED}:</b> <a href='{link}'>{link}</a></li>"
     if "command" in made:
-        words = [w for w in shlex.split(made["command"]) if not w.startswith("--stage")]
+        once = ("--stage", "--config.lift.")  # said of this run alone
+        words = [w for w in shlex.split(made["command"]) if not w.startswith(once)]
         more = ["--stage=lift", "--config.lift.tracks=FILE"]
         what = "lifts other 2D tracks"
         if any(stage.startswith("student") for stage in curves):

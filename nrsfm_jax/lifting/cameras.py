@@ -15,8 +15,12 @@ of the depth than one under weak perspective.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
+
+from nrsfm_jax.lifting.patches import extent
 
 # Focal lengths that are tried, times the longer side of the median box: about as many
 # body heights is the camera away.
@@ -25,6 +29,42 @@ RATIOS = (1.5, 2.0, 3.0, 5.0, 10.0)
 MARGIN = 0.3
 # Frames to choose by; fewer than the second choose nothing.
 MOST, LEAST = 100, 20
+# No camera is nearer to a body than this part of its longer side.
+_NEAREST = 0.5
+
+
+def check_camera(
+    xy: Float[np.ndarray, "n p 2"],
+    focal: float | None,
+    principal: Sequence[float] | None,
+) -> None:
+    """Refuses what no camera has.
+
+    Args:
+        xy: pixels, NaN where a joint is missing.
+        focal: pixels, or ``inf``; None where not known.
+        principal: x and y in pixels, or None.
+
+    Raises:
+        ValueError: a focal length that is not above 0, or shorter than half of a body;
+            a principal point of other than two numbers.
+    """
+    if principal is not None and (
+        np.shape(principal) != (2,) or not np.isfinite(principal).all()
+    ):
+        raise ValueError(f"principal = {principal} is not x and y in pixels")
+    if focal is None:
+        return
+    if not focal > 0:
+        raise ValueError(f"focal = {focal} is not above 0; inf is a distant camera")
+    sides = extent(xy, np.asarray(np.isfinite(xy).all(-1)))
+    side = float(np.median(sides[sides > 0])) if (sides > 0).any() else 0.0
+    if focal < _NEAREST * side:
+        raise ValueError(
+            f"focal = {focal:g} pixels would have the camera touch the bodies, which "
+            f"are {side:.0f} pixels long; it is in pixels: millimetres of the lens / "
+            "millimetres of the sensor's width * pixels of the picture's width"
+        )
 
 
 def as_weak_perspective(

@@ -97,7 +97,8 @@ class PoseLifter(Prior):
             covariance: also of the whole pose.
 
         Raises:
-            ValueError: arrays of another shape, a focal length or noise not above 0.
+            ValueError: arrays of another shape, noise that is not above 0, or a focal
+                length or principal point that no camera has.
         """
         given = self._landmarks(xy, score)
         track = _numbers(track, len(given.xy))

@@ -49,11 +49,12 @@ def choose_setting(
         ell: proportions of the bones in the training; kept where frames are few.
 
     Raises:
-        ValueError: a focal length or noise not above 0.
+        ValueError: a camera as :func:`.cameras.check_camera` refuses it, or noise that
+            is not above 0.
     """
-    for name, value in (("noise", noise), ("focal", focal)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} = {value} is not above 0")
+    cameras.check_camera(landmarks.xy, focal, principal)
+    if noise is not None and not noise > 0:
+        raise ValueError(f"noise = {noise} is not above 0")
     labelled = landmarks.labelled
     middle = np.zeros(2)
     if principal is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from input_pipeline.formats.hdf5 import check_hdf5
 from input_pipeline.formats.tracks import deeplabcut, json_files, sleap_files, tables
 from input_pipeline.formats.tracks.record import Tracks, join
-from input_pipeline.pictures import is_video, video_facts
+from input_pipeline.pictures import is_video, video_facts, video_size
 from input_pipeline.skeleton import Skeleton
 from runtime.files import read_npz
 from runtime.reading import open_file
@@ -47,7 +47,7 @@ def read_tracks(
     parts = []
     for path in find_files(text, field):
         part = read_file(path, skeleton)
-        parts.append(_with_rates(_in_pixels(part, path, picture_size), path))
+        parts.append(_in_pixels(_with_video(part, path), path, picture_size))
     joined = join(parts, joint_names or {})
     if skeleton is None or skeleton.joints == joined.skeleton.joints:
         return (
@@ -168,14 +168,18 @@ def _in_pixels(tracks: Tracks, path: Path, size: Sequence[int]) -> Tracks:
     return dataclasses.replace(tracks, xy=xy, sizes=sizes)
 
 
-def _with_rates(tracks: Tracks, path: Path) -> Tracks:
-    """Frames in a second, of the videos that lie beside a file that does not tell."""
-    if any(tracks.rates) or tracks.pictures:
+def _with_video(tracks: Tracks, path: Path) -> Tracks:
+    """What a file does not tell: of the videos beside it, their rate and size."""
+    if tracks.pictures:
         return tracks
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_file() and is_video(p)]
-    found = [video_of(name, beside) for name in tracks.files]
-    rates = tuple(video_facts(video)[1] if video else 0.0 for video in found)
-    return dataclasses.replace(tracks, rates=rates)
+    videos = [video_of(name, beside) for name in tracks.files]
+    pairs = list(zip(tracks.rates, tracks.sizes, videos, strict=True))
+    return dataclasses.replace(
+        tracks,
+        rates=tuple(rate or (video_facts(v)[1] if v else 0.0) for rate, _, v in pairs),
+        sizes=tuple(size or (video_size(v) if v else None) for _, size, v in pairs),
+    )
 
 
 def video_of(name: str, videos: Sequence[Path]) -> Path | None:
