@@ -595,6 +595,37 @@ def test_the_share_of_the_network_falls_with_free_views(lifter, pixels, most, ad
     np.testing.assert_allclose(posed.apart, apart, rtol=0.01, atol=1e-6)
 
 
+@pytest.mark.parametrize("most", [0.0, 0.5])
+def test_the_network_tells_the_sign_of_what_the_shapes_have_not_seen(
+    lifter, pixels, most
+):
+    """And the xz and yz covariances of a pose that is turned over change sign."""
+    own = dataclasses.replace(lifter, share=most)
+    patch = patches.patches_of(pixels, np.ones(pixels.shape[:2], bool), padding=1.25)
+    nobody, doubt = np.zeros(patch.labelled.shape, bool), np.ones(patch.labelled.shape)
+    before = frames.posed(own, patch, nobody, doubt, 0.02)
+    nats = np.asarray(before.given.log_p) / bodies.P
+    limit = float(np.median(nats))
+    after = frames.posed(own, patch, nobody, doubt, 0.02, limit)
+    said = own.network_depth(before.image, patch.labelled)
+    against = np.sum(said * before.given.pose[..., 2], axis=1) < 0
+    over = against & (nats < limit) & (most > 0)
+    assert not most or (0 < over.sum() < against.sum())
+    sign = np.where(over[:, None], -1, 1)
+    np.testing.assert_array_equal(
+        after.given.pose, before.given.pose * np.stack([sign**2, sign**2, sign], -1)
+    )
+    turned = np.kron(np.eye(bodies.P), np.diag([1, 1, -1]))
+    expected = np.where(
+        over[:, None, None],
+        turned @ before.given.covariance @ turned,
+        before.given.covariance,
+    )
+    np.testing.assert_array_equal(after.given.covariance, expected)
+    assert (after.given.mirrored[over] == 0.5).all()
+    np.testing.assert_array_equal(after.C, before.C)
+
+
 def test_a_score_says_which_landmark_to_believe(lifter, pixels):
     score = np.ones(pixels.shape[:2])
     score[:, 2] = 0.1

@@ -38,11 +38,12 @@ def frames_of(prior: Prior, landmarks: Landmarks, setting: Setting) -> Frames:
     xy, labelled, doubt = landmarks
     outlier = outliers_of(prior, landmarks, setting.level)
     patches = patches_of(xy, labelled & ~outlier, padding=prior.padding)
-    frames = posed(prior, patches, outlier, doubt, setting.level)
+    own = outlier, doubt, setting.level, setting.unlikely
+    frames = posed(prior, patches, *own)
     if setting.focal is None:
         return frames
     patches, _ = corrected(prior, frames, setting.focal, setting.principal)
-    again = posed(prior, patches, outlier, doubt, setting.level)
+    again = posed(prior, patches, *own)
     _, factor = corrected(prior, again, setting.focal, setting.principal)
     return again._replace(factor=factor)
 
@@ -53,25 +54,46 @@ def posed(
     outlier: Bool[np.ndarray, "n p"],
     doubt: Float[np.ndarray, "n p"],
     level: float,
+    unlikely: float = -np.inf,
 ) -> Frames:
-    """Posterior and network."""
+    """Posterior and network; ``unlikely`` as in `Setting`."""
     given = given_by(prior, patches, doubt, level)
     n, P = patches.labelled.shape
     exact = patches.labelled & (level <= EXACT)
     image = np.where(exact[..., None], patches.W, given.image)
-    m, apart = np.asarray(given.pose)[..., 2], np.zeros(n, np.float32)
+    said, share = np.zeros((n, P), np.float32), np.zeros(n, np.float32)
     if prior.share:
-        other = prior.network_depth(image, patches.labelled) - m
+        said = prior.network_depth(image, patches.labelled)
+        nats = given.log_p / np.maximum(patches.labelled.sum(1), 1)
+        given = facing(given, said, nats < unlikely)
         # It has seen views around an upright body only, and no camera that is near.
         share = prior.share * (1 - np.asarray(given.free) / 2)
         share = share if patches.near is None else share / 2
-        m = m + share[:, None] * other
-        apart = share * (1 - share) * np.mean(np.square(other), axis=1)
+    other = said - np.asarray(given.pose)[..., 2]
+    m = np.asarray(given.pose)[..., 2] + share[:, None] * other
+    apart = share * (1 - share) * np.mean(np.square(other), axis=1)
     if patches.near is not None:
         own = patches.near.w + patches.near.slope * m[..., None]
         image = np.where(exact[..., None], own, image)
     C = np.asarray(given.covariance).reshape(n, P, 3, P, 3)[:, :, 2, :, 2]
     return Frames(patches, outlier, given, image, m, C, apart, np.ones((n, P)))
+
+
+def facing(
+    given: PoseGiven, said: Float[np.ndarray, "n p"], unlikely: Bool[np.ndarray, " n"]
+) -> PoseGiven:
+    """Unlikely poses turned over in depth where the network says the opposite.
+
+    Of what the shapes have not seen they are sure by chance of one sign or the other;
+    the network is right more often.
+    """
+    pose, covariance = np.array(given.pose), np.array(given.covariance)
+    over = unlikely & (np.sum(pose[..., 2] * said, axis=1) < 0)
+    signs = np.tile([1, 1, -1], said.shape[1])
+    pose[over] *= [1, 1, -1]
+    covariance[over] *= signs[:, None] * signs
+    mirrored = np.where(over, 0.5, given.mirrored)  # it is one against the other
+    return given._replace(pose=pose, covariance=covariance, mirrored=mirrored)
 
 
 def corrected(

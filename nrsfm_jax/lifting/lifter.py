@@ -32,6 +32,9 @@ from nrsfm_jax.teacher import load_reconstruction
 
 # Training samples to fit again with, and new ones.
 _TRAINING = 4000
+# Less likely than all but this share of the training samples: nothing that the shapes
+# know.
+_UNLIKELY = 0.002
 # What is left of a frame's variance beside the others of its track. The looser shapes
 # say nothing of it: their errors in frames that follow each other are alike.
 _JOINED = 0.5
@@ -104,6 +107,8 @@ class PoseLifter(Prior):
         track = _numbers(track, len(given.xy))
         ell = self._proportions
         setting = choose_setting(self, given, track, noise, focal, principal, ell)
+        known = self._evidence(setting)
+        setting = setting._replace(unlikely=float(np.quantile(known, _UNLIKELY)))
         fields: dict[str, Any] = {}
         for rows, part in self._parts(given, track, setting, covariance):
             for name, values in part.items():
@@ -113,7 +118,7 @@ class PoseLifter(Prior):
                 fields[name][rows] = values
         if not fields:
             raise ValueError("xy holds no frame")
-        log_p, known = fields["log_evidence"], self._evidence(setting)
+        log_p = fields["log_evidence"]
         quantile = np.searchsorted(known, log_p) / len(known)
         return Lifted(
             **fields,

@@ -80,6 +80,7 @@ class Setting(NamedTuple):
         principal: pixels.
         ell: proportions of the bones.
         beyond: the part of the level that the landmarks of the training do not have.
+        unlikely: below so many nats a joint the network tells the sign of the depth.
     """
 
     level: float
@@ -88,6 +89,7 @@ class Setting(NamedTuple):
     principal: Float[np.ndarray, " 2"] = np.zeros(2)
     ell: Float[np.ndarray, " b"] = np.zeros(0)
     beyond: float = 0.0
+    unlikely: float = -np.inf
 
 
 def take(record: Any, rows: Any) -> Any:
