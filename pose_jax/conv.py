@@ -289,6 +289,13 @@ def make_norm(
     return norm
 
 
+def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """``max(x, 0)``; not a number where ``x`` is not, gradient 0 where it is 0."""
+    # XLA:CPU computes a maximum anew, and out of order, inside the transposed copy that
+    # the kernel's gradient needs; a selection it stores: 9 % of a small ResNet's step.
+    return jnp.where(x <= 0.0, 0.0, x)
+
+
 def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """Maximum over 3x3 windows, stride 2, padding 1 with minus infinity."""
     # Rows, then columns, as maxima of slices: the gradient of a pooling primitive is

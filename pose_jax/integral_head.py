@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose_jax.conv import Conv, UpsampleConv, make_norm
+from pose_jax.conv import Conv, UpsampleConv, make_norm, relu
 from pose_jax.error_bar import ErrorBar
 
 _small = nn.initializers.normal(0.001)
@@ -101,7 +101,7 @@ class IntegralHead(nn.Module):
         norm = make_norm(train=train, axis_name=self.axis_name, folded=self.folded)
         for i in range(1, self.num_deconv + 1):
             x = UpsampleConv(self.channels, self.folded, name=f"deconv{i}")(x)
-            x = nn.relu(norm(f"bn{i}")(x))
+            x = relu(norm(f"bn{i}")(x))
         cells = self.num_joints * self.depth_bins
         x = Conv(cells, 1, use_bias=True, kernel_init=_small, name="final")(x)
         logits = x.reshape(*x.shape[:3], self.num_joints, self.depth_bins)

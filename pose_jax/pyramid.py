@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pose_jax.conv import Conv, make_norm
+from pose_jax.conv import Conv, make_norm, relu
 from pose_jax.resnet import Block, scaled_width
 
 CELL, COARSEST = 4, 16  # pixels per cell of the first stage and of the last one
@@ -42,7 +42,7 @@ class Pyramid(nn.Module):
         conv = functools.partial(Conv, use_bias=self.folded)
         channels = [scaled_width(count, self.width) for count in CHANNELS]
         x = conv(channels[0], 3, padding=1, name="conv1")(_blocks(x))
-        x, stages = nn.relu(norm("bn1")(x)), []
+        x, stages = relu(norm("bn1")(x)), []
         for i, count in enumerate(channels, start=1):
             how = (count, 2 if i > 1 else 1, False, self.axis_name, self.folded)
             x = Block(*how, name=f"layer{i}_0")(x, train)
@@ -55,7 +55,7 @@ class Pyramid(nn.Module):
         while len(laterals) > 1:
             coarse = laterals.pop()
             laterals[-1] += _doubled(coarse)
-        return nn.relu(laterals[0]), x
+        return relu(laterals[0]), x
 
 
 def _blocks(x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:

@@ -12,7 +12,7 @@ import re
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from pose_jax.conv import Conv, make_norm, max_pool_3x3
+from pose_jax.conv import Conv, make_norm, max_pool_3x3, relu
 
 STAGE_SIZES = {
     10: (1, 1, 1, 1),
@@ -55,11 +55,11 @@ class Block(nn.Module):
         for i, (channels, size, stride) in enumerate(layers, start=1):
             y = conv(channels, size, stride, padding=size // 2, name=f"conv{i}")(y)
             y = norm(f"bn{i}")(y)
-            y = nn.relu(y) if i < len(layers) else y
+            y = relu(y) if i < len(layers) else y
         if x.shape != y.shape:
             x = conv(out, 1, self.stride, name="downsample_0")(x)
             x = norm("downsample_1")(x)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
         channels = scaled_width(64, self.width)
         size = 7 if self.stem == "imagenet" else 3
         x = conv(channels, size, stride=2, padding=size // 2, name="conv1")(x)
-        x = nn.relu(norm("bn1")(x))
+        x = relu(norm("bn1")(x))
         if self.stem == "imagenet":
             x = max_pool_3x3(x)
         for stage, count in enumerate(STAGE_SIZES[self.resnet_layers]):

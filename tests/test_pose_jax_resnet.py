@@ -18,6 +18,7 @@ from pose_jax.conv import (
     conv2d,
     max_pool_3x3,
     product,
+    relu,
     upsample_conv2d,
 )
 from pose_jax.resnet import STAGE_SIZES, ResNet, scaled_width, torchvision_key
@@ -142,6 +143,16 @@ def test_gradients_of_both_convolutions():
     check_grads(f, (x, normal(1, 3, 3, 2, 2)), order=1, modes=["rev"])
     g = jax.jit(upsample_conv2d)
     check_grads(g, (x, normal(1, 4, 4, 2, 2)), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_relu_is_a_maximum_with_its_gradient_and_passes_on_what_is_no_number(dtype):
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0, -jnp.inf, jnp.inf, jnp.nan], dtype)
+    assert relu(x).dtype == dtype
+    expected = [0.0, 0.0, 0.0, 3.0, 0.0, np.inf, np.nan]
+    np.testing.assert_array_equal(relu(x).astype(jnp.float32), expected)
+    slopes = jax.vmap(jax.grad(relu))(x[:-1]).astype(jnp.float32)
+    np.testing.assert_array_equal(slopes, [0.0, 0.0, 0.0, 1.0, 0.0, 1.0])
 
 
 @pytest.mark.parametrize("size", [6, 7])
