@@ -68,7 +68,8 @@ def run(config: Any, workdir: Path, data: Dataset | None = None) -> bool:
 
 def _check_batches(config: Any, count: int) -> Iterator[Problem]:
     """What training says of its batch sizes, by the function that it uses."""
-    for part in ("teacher", "student") if count else ():
+    trained = ("teacher", "student") if config.student.modes else ("teacher",)
+    for part in trained if count else ():
         field = f"config.{part}.batch_size"
         try:
             _, note = fitting_batch(field, config[part].batch_size, count)

@@ -330,13 +330,15 @@ def test_one_frame_and_one_joint_are_too_little_to_learn_from(tmp_path):
     data = open_dataset(settings(tmp_path, many(frames=1)[:1]))
     with pytest.raises(ValueError, match="no validation samples"):
         data.landmarks("val")
+    kinds = [problem.kind for problem in validate(data).problems if problem.fatal]
+    assert kinds == ["no validation samples"]  # told once
     path = tmp_path / "one.csv"
     path.write_text("frame,nose_x,nose_y\n0,9,9\n1,9,8\n")
     data = open_dataset({"name": "tracks", "annotations": str(path)})
-    with pytest.raises(ValueError, match=r"one\.csv: none of 2 detections"):
+    with pytest.raises(ValueError, match=r"one\.csv: has 1 joints \(nose\), too few"):
         data.landmarks("train")
     (said,) = validate(data).problems  # once, though it is so of both splits
-    assert "none of 2" in said.value
+    assert "too few for a shape" in said.value
 
 
 def test_bones_are_the_nearest_joints():
@@ -450,6 +452,8 @@ def test_the_check_says_who_how_long_and_how_sure(tmp_path, capsys):
     config.data.annotations = str(path)
     assert check_stage.run(config, tmp_path / "run")
     said = capsys.readouterr().out
+    assert "config.teacher.batch_size" in said
+    assert "config.student" not in said  # there are none
     for text in (
         "tracks: 50 detections in 50 frames of clip.npz (50)",
         "5% of the joints missing or below the score 0.6",

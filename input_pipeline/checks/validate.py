@@ -196,7 +196,7 @@ def _check_tracks(data: Dataset, source: TrackedLandmarks, report: Reporter) -> 
         return Report((), {}, {})
     surveys, samples = {}, {}
     for split in SPLITS:
-        read = functools.partial(data.landmarks, split)
+        read = functools.partial(source.landmarks, split)
         marks = _attempt(read, "tracks", where, report)
         if marks is not None:
             samples[split] = len(marks)

@@ -113,6 +113,11 @@ def usable_rows(tracks: Tracks, *, min_score: float, min_joints: int) -> np.ndar
     labelled = tracks.score >= max(min_score, np.finfo(np.float32).tiny)
     P = tracks.skeleton.num_joints
     least = max(min_joints, FEWEST_JOINTS, (P + 1) // 2)
+    if P < FEWEST_JOINTS:
+        raise ValueError(
+            f"{tracks.files[0]}: has {P} joints ({', '.join(tracks.skeleton.joints)}), "
+            f"too few for a shape; at least {FEWEST_JOINTS} are needed"
+        )
     xy = np.where(labelled[..., None], tracks.xy, np.float32(0))
     large = landmark_boxes(xy, labelled)[:, 2:].max(1) >= SMALL_PX
     rows = np.flatnonzero(large & (labelled.sum(1) >= least))
