@@ -202,10 +202,8 @@ def _verdict(
         if any(stage.startswith("student") for stage in curves):
             more = ["--stage=predict", "--config.predict.images=FOLDER"]
             what = "predicts the pictures of a folder"
-        items += (
-            f"<li><b>Next:</b> <code>{html.escape(shlex.join([*words, *more]))}</code> "
-            f"{what}.</li>"
-        )
+        command = html.escape(shlex.join([*words, *more]))
+        items += f"<li><b>Next:</b> <code>{command}</code> {what}.</li>"
     return f"<div class='card verdict'><h3>What came out</h3><ul>{items}</ul></div>"
 
 
