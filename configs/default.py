@@ -146,7 +146,8 @@ def _student() -> ConfigDict:
 
 
 def _network(student: ConfigDict) -> None:
-    # 'resnet' with a volume of heat; or 'pyramid', small, with maps of depth.
+    # 'resnet' with a volume of heat; or with maps of depth 'pyramid', small, and
+    # 'efficientnet', which starts from weights learned from photographs.
     student.network = "resnet"
     student.resnet_layers = 50
     student.width = 1.0
@@ -157,9 +158,10 @@ def _network(student: ConfigDict) -> None:
     student.deconv_channels = 256
     student.num_deconv = 3
     student.dtype = "float32"  # of the network's activations; or 'bfloat16'
-    # Of 'pyramid': directions of the body that its last layer depends on; 0: none.
+    # Of these two: directions of the body that the last layer depends on; 0: none.
     student.yaw_classes = 0
-    student.pretrained = ""  # ResNet weights to start from: .safetensors, .npz, .pth
+    # Weights to start from, of a ResNet or EfficientNet-Lite0: .safetensors, .npz, .pth
+    student.pretrained = ""
 
 
 def _predict() -> ConfigDict:

@@ -12,7 +12,6 @@ from jax import lax
 
 from pose_jax.conv import EPSILON
 from pose_jax.model import PoseNet
-from pose_jax.optimizer import OUTPUT_LAYERS
 
 # The norm that follows a convolution, by their names in one module.
 _FOLLOWS = (
@@ -53,7 +52,7 @@ def fold_batch_norms(
             factor = scale * lax.rsqrt(jnp.asarray(stats[*here, "var"]) + EPSILON)
             folded[path] = jnp.asarray(kernel * factor.reshape(1, 1, 1, -1), net.dtype)
             folded[*place, layer, "bias"] = shift - stats[*here, "mean"] * factor
-        elif leaf in ("kernel", "bias") and layer in OUTPUT_LAYERS:
+        elif not layer.startswith(("bn", "downsample_1")):
             folded[path] = jnp.asarray(kernel)
     plain = net.clone(folded=True, axis_name=None)
     return plain, {"params": flax.traverse_util.unflatten_dict(folded)}

@@ -8,11 +8,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from pose_jax.efficientnet import EfficientNet
 from pose_jax.integral_head import IntegralHead, LocationHead, Prediction
-from pose_jax.pyramid import COARSEST, Pyramid
+from pose_jax.pyramid import Pyramid
 from pose_jax.resnet import STEM_STRIDES, ResNet
 
-NETWORKS = ("resnet", "pyramid")
+# Pixels per cell of the last stage of those with a `LocationHead`.
+COARSEST = {"pyramid": 16, "efficientnet": 32}
+NETWORKS = ("resnet", *COARSEST)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,9 +39,10 @@ class PoseNet(nn.Module):
 
     Args:
         num_joints: P.
-        network: ``"resnet"``, the paper's, with an `IntegralHead`; or ``"pyramid"``,
-            `Pyramid` with a `LocationHead`, which of the following fields uses `width`,
-            `dtype` and the last four.
+        network: ``"resnet"``, the paper's, with an `IntegralHead`; or ``"pyramid"`` or
+            ``"efficientnet"``, `Pyramid` and `EfficientNet` with a `LocationHead`,
+            which of the following fields use `dtype` and the last four, the first of
+            them `width` as well.
         resnet_layers: layers of the ResNet, see `ResNet`.
         width: factor on the backbone's channels.
         stem: of the ResNet, see `ResNet`.
@@ -75,8 +79,9 @@ class PoseNet(nn.Module):
 
     def setup(self) -> None:
         how = (self.axis_name, self.folded)
-        if self.network == "pyramid":
-            self.backbone = Pyramid(self.width, *how)
+        if self.network in COARSEST:
+            pyramid = self.network == "pyramid"
+            self.backbone = Pyramid(self.width, *how) if pyramid else EfficientNet(*how)
             self.head = LocationHead(self.num_joints, self.num_depths, self.yaw_classes)
             return
         self.backbone = ResNet(self.resnet_layers, self.width, self.stem, *how)
@@ -105,17 +110,18 @@ class PoseNet(nn.Module):
     def _check_sizes(self, height: int, width: int) -> None:
         if self.network not in NETWORKS:
             raise ValueError(f"network {self.network!r} is not one of {NETWORKS}")
-        if self.network == "pyramid":
-            if height != width or height % COARSEST:
+        if coarsest := COARSEST.get(self.network):
+            if height != width or height % coarsest:
                 raise ValueError(
-                    f"pictures of {height} x {width} pixels: the network 'pyramid' "
-                    f"needs square ones whose side is a multiple of {COARSEST}"
+                    f"pictures of {height} x {width} pixels: the network "
+                    f"{self.network!r} needs square ones whose side is a multiple of "
+                    f"{coarsest}"
                 )
             return
         if self.yaw_classes or self.num_depths > 1:
             raise ValueError(
-                "yaw_classes and modes that share a backbone need network='pyramid', "
-                f"not {self.network!r}"
+                "yaw_classes and modes that share a backbone need network='pyramid' or "
+                f"'efficientnet', not {self.network!r}"
             )
         if self.stem not in STEM_STRIDES:
             raise ValueError(f"stem {self.stem!r} is not one of {[*STEM_STRIDES]}")

@@ -8,6 +8,7 @@ Adam.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -15,9 +16,13 @@ import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
+from pose_jax.efficientnet import brought_along
+
 OPTIMIZERS = ("adam", "muon")
 # Layers whose outputs are logits, depths or deviations: their scale has a meaning.
 OUTPUT_LAYERS = ("final", "facing", "yaw", "error_bar")
+# Of the learning rate, for what EfficientNet brings along.
+PRETRAINED_RATE = 0.1
 # Root mean square of an update, about Adam's, so that one learning rate fits both.
 UPDATE_SIZE = 0.2
 # Of Newton and Schulz; the singular values end in about .7 to 1.2.
@@ -35,22 +40,25 @@ def make_optimizer(name: str) -> optax.GradientTransformation:
             f"config.student.optimizer = {name!r} is not one of {OPTIMIZERS}"
         )
     adam = optax.scale_by_adam()
-    if name == "adam":
-        return adam
-    muon = optax.chain(
-        scale_by_muon(ns_steps=ITERATIONS, weight_dimension_numbers=_as_matrices),
-        optax.stateless(lambda updates, _: jax.tree.map(_sized, updates)),
-    )
-    return optax.partition({"muon": muon, "adam": adam}, _rules)
+    parts = {"adam": adam, "tuned": optax.chain(adam, optax.scale(PRETRAINED_RATE))}
+    if name == "muon":
+        parts["muon"] = optax.chain(
+            scale_by_muon(ns_steps=ITERATIONS, weight_dimension_numbers=_as_matrices),
+            optax.stateless(lambda updates, _: jax.tree.map(_sized, updates)),
+        )
+    return optax.partition(parts, functools.partial(_rules, name))
 
 
-def _rules(params: Any) -> Any:
-    """By which of the two each parameter is moved."""
+def _rules(name: str, params: Any) -> Any:
+    """By which of these each parameter is moved."""
 
     def rule(path: Any, leaf: Any) -> str:
-        *_, layer, name = (str(getattr(key, "key", key)) for key in ("", *path))
-        inner = name == "kernel" and layer not in OUTPUT_LAYERS
-        return "muon" if inner else "adam"
+        names = tuple(str(getattr(key, "key", key)) for key in path)
+        if brought_along(names):
+            return "tuned"
+        *_, layer, last = ("", *names)
+        inner = last == "kernel" and layer not in OUTPUT_LAYERS
+        return name if inner else "adam"
 
     return jax.tree_util.tree_map_with_path(rule, params)
 

@@ -1,9 +1,9 @@
-"""ResNet weights of other projects, as a start for the student's backbone.
+"""Weights of other projects, as a start for the student's backbone.
 
-Files are ``.safetensors`` or ``.npz`` with the names of torchvision (timm's plain
-ResNets use the same) or of transformers, with or without a prefix such as ``module.``
-and with or without a classifier, which is left out. ``.pth`` files of the same names
-need PyTorch.
+Files are ``.safetensors`` or ``.npz``; ``.pth`` files of the same names need PyTorch. A
+ResNet has the names of torchvision (timm's plain ResNets use the same) or of
+transformers, with or without a prefix such as ``module.``; EfficientNet-Lite0 those of
+timm or of efficientnet_pytorch. The classifier is left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
+from pose_jax.efficientnet import names_in_file
+from pose_jax.model import IMAGENET_MEAN, IMAGENET_STD
 from pose_jax.resnet import torchvision_key
 from pose_jax.state import TrainState
 from pose_jax.weights import check_arrays
@@ -27,6 +29,8 @@ from pose_jax.weights import check_arrays
 Path_ = tuple[str, ...]
 # Where a training's checkpoint keeps its weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+LITE_EPSILON = 1e-3  # of EfficientNet-Lite0's batch norms
+NORM_ARRAYS = ("weight", "bias", "running_mean", "running_var")
 # Parts of a classification network that the student has no use for.
 UNUSED = re.compile(r"(^|\.)(fc|classifier|head)\.|num_batches_tracked$")
 
@@ -57,19 +61,27 @@ def with_pretrained(state: TrainState, path: str | Path) -> TrainState:
     """``state`` with the backbone of ``path``; the head stays as it is.
 
     Raises:
-        ValueError: a network without a ResNet, and see `read_backbone`.
+        ValueError: a network for which there are no weights, and see `read_backbone`
+            and `read_efficientnet`.
     """
-    if "bn_lateral1" in state.params["backbone"]:
-        raise ValueError(
-            "config.student.pretrained is for network='resnet', not for 'pyramid'"
-        )
     own = {name: tree["backbone"] for name, tree in state.variables.items()}
-    found = read_backbone(path, own)
-    return dataclasses.replace(
-        state,
-        params={**state.params, "backbone": found["params"]},
-        batch_stats={**state.batch_stats, "backbone": found["batch_stats"]},
-    )
+    if "stem" in own["params"]:
+        if not path:
+            raise ValueError(
+                "network='efficientnet' is not trained from random weights: set "
+                "config.student.pretrained to those of EfficientNet-Lite0 "
+                "(docs/own_data.md), or network='pyramid'"
+            )
+        found = {"params": {**own["params"], **read_efficientnet(path, own["params"])}}
+    elif "bn_lateral1" in own["params"]:
+        raise ValueError(
+            "config.student.pretrained is for network='resnet' or 'efficientnet', not "
+            "for 'pyramid'"
+        )
+    else:
+        found = read_backbone(path, own)
+    parts = {name: getattr(state, name) | {"backbone": found[name]} for name in found}
+    return dataclasses.replace(state, **parts)
 
 
 def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +112,51 @@ def read_backbone(path: str | Path, variables: Mapping[str, Any]) -> dict[str, A
         array = arrays[name].astype(np.float32)
         kernel = array.ndim == 4  # row, column, in, out
         found[leaf] = jnp.asarray(array.transpose(2, 3, 1, 0) if kernel else array)
+    return flax.traverse_util.unflatten_dict(found)
+
+
+def read_efficientnet(path: str | Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The convolutions of EfficientNet-Lite0 in ``path``, batch norms folded into them.
+
+        kernel' = kernel factor,  bias' = bias - mean factor,
+        factor = scale / sqrt(var + eps)
+
+    It was trained on colours ``(value - 127) / 128``. The first kernel is changed to
+    those of `normalise`, which differs at the edge of the picture alone: what lies
+    outside is the mean colour.
+
+    Args:
+        path: the file.
+        params: of an `EfficientNet`, for their shapes.
+
+    Raises:
+        ValueError: another kind of file, or arrays that do not fit, by the names that
+            they have in it.
+    """
+    arrays = read_arrays(path)
+    names = names_in_file(timm="conv_stem.weight" in arrays)
+    flat: dict[Any, Any] = dict(flax.traverse_util.flatten_dict(dict(params)))
+    kernels = {path[:-1]: path for path in flat if path[-1] in ("kernel", "taps")}
+    wanted = {}
+    for place, (conv, norm) in names.items():
+        wanted[f"{conv}.weight"] = _torch_shape(flat[kernels[place]])
+        count = flat[*place, "bias"].shape
+        wanted |= {f"{norm}.{name}": count for name in NORM_ARRAYS}
+    used = {name: arrays[name] for name in wanted if name in arrays}
+    check_arrays(path, used, wanted)
+    found = {}
+    for place, (conv, norm) in names.items():
+        scale, bias, mean, var = (used[f"{norm}.{name}"] for name in NORM_ARRAYS)
+        factor = scale / np.sqrt(var + LITE_EPSILON)
+        kernel = used[f"{conv}.weight"].transpose(2, 3, 1, 0) * factor
+        bias = bias - mean * factor
+        if place == ("stem",):
+            offset = (255 * np.array(IMAGENET_MEAN) - 127) / 128
+            bias = bias + np.einsum("hwcd,c->d", kernel, offset)
+            kernel = kernel * (255 / 128 * np.array(IMAGENET_STD)).reshape(-1, 1)
+        shape = flat[kernels[place]].shape
+        found[kernels[place]] = jnp.asarray(kernel.reshape(shape), jnp.float32)
+        found[*place, "bias"] = jnp.asarray(bias, jnp.float32)
     return flax.traverse_util.unflatten_dict(found)
 
 
@@ -146,6 +203,8 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
 
 
 def _torch_shape(value: Any) -> tuple[int, ...]:
+    if len(value.shape) == 3:  # a window for each channel
+        return (value.shape[2], 1, *value.shape[:2])
     if len(value.shape) != 4:
         return tuple(value.shape)
     kh, kw, inputs, outputs = value.shape

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Float
 from pose_jax.conv import Conv, make_norm, relu
 from pose_jax.resnet import Block, scaled_width
 
-CELL, COARSEST = 4, 16  # pixels per cell of the first stage and of the last one
+CELL = 4  # pixels per cell of the first stage
 CHANNELS, SUM_CHANNELS = (128, 256, 512), 256  # at width 1, those of a ResNet
 
 
@@ -48,14 +50,24 @@ class Pyramid(nn.Module):
             x = Block(*how, name=f"layer{i}_0")(x, train)
             stages.append(x)
         count = scaled_width(SUM_CHANNELS, self.width)
-        laterals = [
-            norm(f"bn_lateral{i}")(conv(count, 1, name=f"lateral{i}")(stage))
-            for i, stage in enumerate(stages, start=1)
-        ]
-        while len(laterals) > 1:
-            coarse = laterals.pop()
-            laterals[-1] += _doubled(coarse)
-        return relu(laterals[0]), x
+        return summed(stages, count, norm, conv), x
+
+
+def summed(
+    stages: Sequence[Array], count: int, norm: Callable[[str], Any], conv: Any
+) -> Float[Array, "b i j d"]:
+    """Features of all stages, each half the size of the one before, added at the first.
+
+    1x1 convolutions, ``conv``, bring them to ``count`` channels; each has its ``norm``.
+    """
+    laterals = [
+        norm(f"bn_lateral{i}")(conv(count, 1, name=f"lateral{i}")(stage))
+        for i, stage in enumerate(stages, start=1)
+    ]
+    while len(laterals) > 1:
+        coarse = laterals.pop()
+        laterals[-1] += _doubled(coarse)
+    return relu(laterals[0])
 
 
 def _blocks(x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:

@@ -140,7 +140,7 @@ def turned(record: StudentRecord, params: PyTree) -> tuple[StudentRecord, PyTree
     """
 
     def reverse(x: Any) -> Any:
-        if record.net["network"] == "pyramid":
+        if record.net["network"] != "resnet":
             maps = x.reshape(-1, 2, record.skeleton.num_joints)
             sign = np.array([1, -1], x.dtype).reshape(1, 2, 1)
             return (maps * sign).reshape(x.shape)

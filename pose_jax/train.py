@@ -431,7 +431,9 @@ def first_state(config: Any, net: nn.Module, checkpoints: Checkpoints) -> TrainS
     restored = checkpoints.restore_latest(state)
     if restored is not None:
         return restored[1]
-    return with_pretrained(state, student.pretrained) if student.pretrained else state
+    if student.pretrained or student.network == "efficientnet":
+        return with_pretrained(state, student.pretrained)
+    return state
 
 
 def pictures(

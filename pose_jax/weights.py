@@ -166,6 +166,8 @@ NETWORK_TEXTS = {
     "resnet": """ResNet-{resnet_layers} (width {width:g},
 stem `{stem}`) and an integral head of
 {heatmap_size} x {heatmap_size} x {depth_bins} cells""",
+    "efficientnet": """EfficientNet-Lite0,
+heat of a quarter of the picture's size with maps of depth, {yaw_classes} yaws""",
     "pyramid": """three stages of a pyramid (width {width:g}),
 heat of a quarter of the picture's size with maps of depth, {yaw_classes} yaws""",
 }

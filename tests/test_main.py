@@ -13,7 +13,7 @@ import pytest
 from absl.testing import flagsaver
 
 import main
-from configs import default, quickstart
+from configs import default, mocap_images, quickstart
 from runtime.workdir import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +79,15 @@ def test_the_papers_config_has_a_switch_for_the_guide(parse):
     assert guided.em.guide_fraction > 0
     assert unguided.em.guide_fraction == 0
     assert unguided.dictionary_sizes == guided.dictionary_sizes == (*SIZES, 16, 8)
+
+
+def test_pictures_of_ones_own_may_start_from_weights(parse):
+    config = "--config=configs/mocap_images.py"
+    own = parse(f"{config}:pretrained", "--workdir=w", "--config.student.pretrained=a")
+    assert (own.student.network, own.student.pretrained) == ("efficientnet", "a")
+    assert parse(config, "--workdir=w").student.network == "pyramid"
+    with pytest.raises(ValueError, match="is not 'random' or 'pretrained'"):
+        mocap_images.get_config("imagenet")
 
 
 @pytest.mark.parametrize(

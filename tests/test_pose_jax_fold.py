@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pose_jax import efficientnet
 from pose_jax.fold import fold_batch_norms
 from pose_jax.model import PoseNet
 from pose_jax.resnet import STAGE_SIZES
@@ -39,13 +40,15 @@ def trained(net, images):
     return jax.tree.map_with_path(value, shapes)
 
 
-@pytest.mark.parametrize("layers", [10, 50, 0])
-def test_predictions_are_the_same_without_norms(layers, monkeypatch):
+@pytest.mark.parametrize("kind", [10, 50, "pyramid", "efficientnet"])
+def test_predictions_are_the_same_without_norms(kind, monkeypatch):
     # One block of each stage has all that there is to fold.
+    layers = kind if isinstance(kind, int) else 10
     monkeypatch.setitem(STAGE_SIZES, layers, (1, 1, 1, 1))
+    monkeypatch.setattr(efficientnet, "STAGES", efficientnet.STAGES[:2])
     net = PoseNet(3, resnet_layers=layers, **SMALL, axis_name="data")
-    if not layers:
-        net = net.clone(network="pyramid", yaw_classes=4)
+    if kind != layers:
+        net = net.clone(network=kind, yaw_classes=4)
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8))
     variables = trained(net, images)

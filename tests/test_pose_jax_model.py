@@ -79,6 +79,7 @@ def test_output_shape(size, layers, stem, num_deconv, heatmap):
         (32, {"resnet_layers": 12}, "is not one of"),
         (32, {"network": "unet"}, "is not one of"),
         (40, {"network": "pyramid"}, "multiple of 16"),
+        (48, {"network": "efficientnet"}, "multiple of 32"),
         (32, {"yaw_classes": 8}, "need network='pyramid'"),
         (32, {"num_depths": 2}, "need network='pyramid'"),
     ],
