@@ -40,7 +40,10 @@ def make_optimizer(name: str) -> optax.GradientTransformation:
             f"config.student.optimizer = {name!r} is not one of {OPTIMIZERS}"
         )
     adam = optax.scale_by_adam()
-    parts = {"adam": adam, "tuned": optax.chain(adam, optax.scale(PRETRAINED_RATE))}
+    parts: dict[Any, Any] = {
+        "adam": adam,
+        "tuned": optax.chain(adam, optax.scale(PRETRAINED_RATE)),
+    }
     if name == "muon":
         parts["muon"] = optax.chain(
             scale_by_muon(ns_steps=ITERATIONS, weight_dimension_numbers=_as_matrices),
