@@ -20,6 +20,7 @@ from input_pipeline.sources.rendering import render_jpeg
 
 def _config(data, batch_size=4):
     batches = {part: {"batch_size": batch_size} for part in ("teacher", "student")}
+    batches["student"]["modes"] = ("distill",)
     return ConfigDict({"data": data, **batches})
 
 
