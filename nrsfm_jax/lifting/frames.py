@@ -12,12 +12,14 @@ from jaxtyping import Bool, Float
 from nrsfm_jax.lifting import cameras, hidden
 from nrsfm_jax.lifting.batches import groups_of
 from nrsfm_jax.lifting.patches import Near, Patches, far_joints, patches_of
-from nrsfm_jax.lifting.posterior import PoseGiven, poses_given
+from nrsfm_jax.lifting.posterior import KEPT, PoseGiven, poses_given
 from nrsfm_jax.lifting.prior import EXACT, Prior
 from nrsfm_jax.lifting.records import Landmarks, Setting, take
 
 # Posterior share of the views in any rotation from which on views in between count.
 _FREE = 0.5
+# Pairs that guess what is missing, before outliers are looked for.
+_GUESSED = 8
 
 
 class Frames(NamedTuple):
@@ -142,7 +144,7 @@ def filled(
     rows = np.flatnonzero(~patches.labelled.all(1))
     if len(rows):
         some = take(patches, rows)
-        image = given_by(prior, some, doubt[rows], level, again=False).image
+        image = given_by(prior, some, doubt[rows], level, guess=True).image
         W[rows] = np.where(some.labelled[..., None], some.W, image)
     return W - W.mean(1, keepdims=True)
 
@@ -153,10 +155,11 @@ def given_by(
     doubt: Float[np.ndarray, "n p"],
     level: float,
     *,
-    again: bool = True,
+    guess: bool = False,
 ) -> PoseGiven:
-    """The posterior of any frames; what lies or hangs is looked at ``again``."""
+    """The posterior of any frames; a ``guess`` is of fewer pairs and not of others."""
     variance, turned = prior.variance(doubt, level), False
+    kept = _GUESSED if guess else KEPT
     terms = prior.terms(max(level, prior.least))
     n, P, _ = patches.W.shape
     shapes = (n, P, 3), (n, P, 2), (n, 3 * P, 3 * P), (n,), (n,), (n,)
@@ -168,10 +171,12 @@ def given_by(
             rows = every[part]
             own = (patches.W, patches.labelled, variance, patches.near)
             own = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), own)
-            found = poses_given(prior.pairs, terms, *own, gaps=gaps, turned=turned)
+            found = poses_given(
+                prior.pairs, terms, *own, gaps=gaps, turned=turned, kept=kept
+            )
             for array, values in zip(out, jax.device_get(found), strict=True):
                 array[rows] = values
-        # Once more, from views in between.
-        every = np.flatnonzero(out.free > _FREE) if again else every[:0]
-        turned, again = True, False
+        # What lies or hangs once more, from views in between.
+        every = every[:0] if guess or turned else np.flatnonzero(out.free > _FREE)
+        turned = True
     return out

@@ -27,6 +27,7 @@ from nrsfm_jax.em.gaussians import (
     PairTerms,
     einsum,
     features_of,
+    packed_index,
     sweep,
 )
 from nrsfm_jax.em.missing import condition
@@ -185,13 +186,15 @@ def pose_given(
     labelled: Bool[Array, " p"],
     variance: Float[Array, " p"],
     slope: Float[Array, "p 2"] | None = None,
+    *,
+    kept: int = KEPT,
 ) -> PoseGiven:
-    """The posterior of one sample.
+    """The posterior of one sample, over the ``kept`` likeliest pairs.
 
     ``ranked``, log p(w, c) of all pairs at about the right noise, has to find the
     likeliest, and says how much the others have.
     """
-    top, chosen = jax.lax.top_k(ranked, min(KEPT, len(ranked)))
+    top, chosen = jax.lax.top_k(ranked, min(kept, len(ranked)))
     shapes = shapes_of(pairs, chosen)
     log_prior = pairs.log_prior[chosen]
     given = given_pairs(*shapes, log_prior, w, labelled, variance, slope)
@@ -237,22 +240,21 @@ def rank(
     Exact where nothing is missing. Else only the likeliest views are looked at, and one
     width stands for the others of the same component and view.
     """
-    w = W.reshape(len(W), -1)
+    w, e = W.reshape(len(W), -1), 2 * W.shape[1]
     if gaps == 0:
         product = jnp.matmul(features_of(w), terms.packed.T, precision=HIGHEST)
         return product + terms.offset[None]
-    K = pairs.at.shape[1]
+    K, entry = pairs.at.shape[1], jnp.asarray(e + packed_index(e))
+    factor = -1 - jnp.eye(e, dtype=w.dtype)
 
     def one(own):
         # All pairs would take long: one broad Gaussian knows from where it is seen.
         near = condition(terms.broad, *own, gaps=gaps).log_joint
         near = jax.lax.top_k(near, min(_SEEN_FROM, len(near)))[1]
         at = pairs.at[near].reshape(-1)
-        some = PairTerms(
-            terms.mean[at],
-            jnp.moveaxis(terms.precision[..., at], -1, 0),
-            terms.constant[at],
-        )
+        # From whole rows: those of a precision lie apart in memory.
+        precision = terms.packed[at][:, entry] * factor[None]
+        some = PairTerms(terms.mean[at], precision, terms.constant[at])
         seen = condition(some, *own, gaps=gaps).log_joint - pairs.log_prior[at]
         known = jnp.full(pairs.at.shape, -jnp.inf, w.dtype)
         known = known.at[near].set(seen.reshape(-1, K))
@@ -261,7 +263,7 @@ def rank(
     return jax.lax.map(one, (w, labelled))
 
 
-@functools.partial(jax.jit, static_argnames=("gaps", "turned"))
+@functools.partial(jax.jit, static_argnames=("gaps", "turned", "kept"))
 def poses_given(
     pairs: Looser,
     terms: Terms,
@@ -272,6 +274,7 @@ def poses_given(
     *,
     gaps: int,
     turned: bool = False,
+    kept: int = KEPT,
 ) -> PoseGiven:
     """:func:`pose_given` of samples with at most ``gaps`` missing joints.
 
@@ -281,7 +284,7 @@ def poses_given(
     ranked = rank(pairs, terms, W, labelled, gaps=gaps)
     # One after the other: the matrices of 32 pairs fit the cache, those of a batch
     # would not.
-    one = turned_given if turned else pose_given
+    one = turned_given if turned else functools.partial(pose_given, kept=kept)
     w, slope = (W, None) if near is None else near
     own = ranked, w, labelled, variance, slope
     return jax.lax.map(lambda own: one(pairs, *own), own)
