@@ -22,7 +22,7 @@ OPTIMIZERS = ("adam", "muon")
 # Layers whose outputs are logits, depths or deviations: their scale has a meaning.
 OUTPUT_LAYERS = ("final", "facing", "yaw", "error_bar")
 # Of the learning rate, for what EfficientNet brings along.
-PRETRAINED_RATE = 0.1
+PRETRAINED_RATE = 0.04
 # Root mean square of an update, about Adam's, so that one learning rate fits both.
 UPDATE_SIZE = 0.2
 # Of Newton and Schulz; the singular values end in about .7 to 1.2.

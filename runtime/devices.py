@@ -213,7 +213,9 @@ def keep_freed_memory() -> bool:
     glibc maps such blocks and unmaps them when they are freed, and the kernel clears
     all their pages in every step. Here they stay with the process: one arena, no mapped
     blocks, no trimming, so that memory stays at its peak until the process ends. Call
-    it before JAX starts its devices, whose threads otherwise have arenas of their own.
+    it before there is a second thread, such as those of TensorFlow and of JAX's
+    devices: one that has an arena of its own shares it with later ones, and what it
+    cannot hold is mapped.
     Without effect on the results, and on systems without glibc.
 
     Returns:

@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,22 @@ def test_a_mistake_is_one_line(parse, arguments, message):
         parse(*arguments)
     assert message in str(error.value.code)
     assert "\n" not in str(error.value.code)
+
+
+def test_memory_is_kept_before_there_is_a_thread(parse, monkeypatch):
+    """One with an arena of its own made every step map its memory anew."""
+    parse(*QUICKSTART, "--config.keep_freed_memory=True")
+    threads = []
+
+    def seen(count, *, keep_memory):
+        threads.append((keep_memory, threading.active_count()))
+        raise ValueError
+
+    before = threading.active_count()
+    monkeypatch.setattr(main.devices, "use_cpu_devices", seen)
+    with pytest.raises(SystemExit):
+        main.main([])
+    assert threads == [(True, before)]
 
 
 def test_refused_data_claim_no_workdir(tmp_path):
