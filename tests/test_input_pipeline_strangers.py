@@ -289,7 +289,8 @@ def test_pairs_and_joints_without_one_are_always_listed(tmp_path, record):
     assert skeleton_lines(train.skeleton, train.pixel_centre) == [
         "left / right: left_hand / right_hand, left_foot / right_foot",
         "without a partner: root, head",
-        "root: root; 5 bones",
+        "root: root; 5 bones: root-head, root-left_hand, root-right_hand, "
+        "root-left_foot, root-right_foot",
         "pixels: the first one has its centre at 0.5, 0.5 in the labels",
     ]
     record["categories"][0]["keypoints"] = [*JOINTS[:-1], "ear_r"]
