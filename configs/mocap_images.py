@@ -6,8 +6,8 @@ python main.py --config=configs/mocap_images.py --workdir=runs/mocap_images \
     --config.data.images=images_train --config.data.images_val=images_val
 
 ``--config=configs/mocap_images.py:pretrained --config.student.pretrained=FILE`` starts
-from EfficientNet-Lite0's weights (docs/own_data.md), which is slower and far better on
-few pictures.
+from EfficientNet-Lite0's weights (docs/own_data.md): slower, and better on unseen
+subjects.
 
 ``data.ground_truth`` and ``data.ground_truth_val`` name files with 3D, if there are
 any; only the evaluation reads them. About 7 minutes of processor time for 4,000
