@@ -41,8 +41,7 @@ def main(_: list[str]) -> None:
         jax.config.update("jax_logging_level", "CRITICAL")  # XLA: "Very slow compile?"
     config, workdir, stage = CONFIG.value, Path(str(WORKDIR.value)), STAGE.value
     try:
-        # Before there is a thread, which would have memory of its own.
-        kept = {"keep_memory": config.keep_freed_memory}
+        kept = {"keep_memory": config.keep_freed_memory}  # before there is a thread
         devices.use_cpu_devices(config.cpu_devices, **kept)
         with stopping.on_signals(), processes.joined(PROCESSES.value):
             if stage == "check":
