@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 (Tan and Le 2019; the Lite form by Google): learned from ImageNet.
 
-A few hundred pictures do not teach a network what a limb looks like. This one brings
-that along, and is small enough for a CPU. Its batch norms are folded into the
-convolutions when the weights are read (`pose_jax.pretrained`), since a student sees too
-few pictures a step to renew their statistics.
+It brings features of photographs along, and is small enough for a CPU. What that gives
+is in configs/README.md, table 2. Its batch norms are folded into the convolutions when
+the weights are read (`pose_jax.pretrained`): a student sees too few pictures a step to
+renew their statistics.
 """
 
 from __future__ import annotations
