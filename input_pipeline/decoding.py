@@ -62,17 +62,18 @@ def load_opencv() -> Any:
 
 
 class Memory:
-    """Bytes of memory that may be taken."""
+    """Bytes of memory that may be taken, by threads as well."""
 
     def __init__(self, free: int) -> None:
-        self._free = free
+        self._free, self._lock = free, threading.Lock()
 
     def take(self, size: int) -> bool:
         """Whether there was room for so many."""
-        if size > self._free:
-            return False
-        self._free -= size
-        return True
+        with self._lock:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
 
 
 class Encoded:

@@ -80,6 +80,8 @@ def lift(config: Any, workdir: str | Path, data: Dataset | None = None) -> Path:
     score = np.where(believed, tracks.score, 0)
     camera = _camera(options, tracks)
     check_camera(xy, *camera)  # before the work
+    if options.principal and options.focal != np.inf:
+        warn_far_off(options.principal, xy, tracks.sizes)
     if not options.tracks:
         lifter = dataclasses.replace(lifter, adapted=True)  # in the training
     elif 0 < options.adapt <= len(tracks):
@@ -200,6 +202,30 @@ def _camera(
     sizes = set(tracks.sizes)
     size = sizes.pop() if len(sizes) == 1 else None
     return focal, size and (size[0] / 2, size[1] / 2)
+
+
+def warn_far_off(
+    principal: Sequence[float], xy: np.ndarray, sizes: Sequence[tuple[int, int] | None]
+) -> None:
+    """Says that no camera is likely to have its optical axis there."""
+    known = [size for size in sizes if size]
+    if known:
+        low, high = np.zeros(2), np.max(known, axis=0)
+        what = "outside the pictures of {} x {}".format(*high)
+    else:
+        points = xy[np.isfinite(xy).all(-1)].reshape(-1, 2)
+        low, high = points.min(0, initial=np.inf), points.max(0, initial=-np.inf)
+        away = np.max(high - low)
+        low, high = low - away, high + away
+        what = f"more than {away:.0f} pixels, the extent of all landmarks, off them"
+    if ((principal < low) | (principal > high)).any():
+        x, y = principal
+        print(
+            f"lift: warning: the principal point ({x:g}, {y:g}) lies {what}; depth is "
+            "wrong unless the picture was cut: leave --config.lift.principal out for "
+            "the middle of the picture",
+            file=sys.stderr,
+        )
 
 
 # --- what is said of it ---------------------------------------------------------------

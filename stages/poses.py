@@ -305,7 +305,7 @@ def _viewer_sample(view: View, person: int, poses: Poses, i: int) -> ViewerSampl
     caption = view.name + ("" if frame is None else f", frame {frame}")
     return ViewerSample(
         image=None if look is None else jpeg_uri(look),
-        caption=caption + f" · person {person + 1} of {many}" * (many > 1),
+        caption=caption + f" · individual {person + 1} of {many}" * (many > 1),
         poses={"student": poses.pose[i]},
         spread=poses.spread[i],
         points=(poses.pose[i, :, :2] + 1) / 2,

@@ -4,7 +4,9 @@ import itertools
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,18 @@ def test_training_decodes_each_picture_once_while_there_is_memory(drawn, monkeyp
     assert times[2**20] <= 5 < times[10_000] < times[0]
     for limit in (10_000, 2**20):
         np.testing.assert_array_equal(images[limit], images[0])
+
+
+def test_threads_take_no_more_memory_than_there_is():
+    class Slow(int):
+        def __gt__(self, other):
+            time.sleep(0.01)  # the others look as well
+            return int(self) > other
+
+    memory = decoding.Memory(3)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(memory.take, [Slow(1)] * 8))
+    assert sum(taken) == 3
 
 
 def test_damaged_store_is_one_clear_error(tmp_path):

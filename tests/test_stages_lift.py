@@ -14,7 +14,7 @@ import pytest
 from configs import tracks as config_of_tracks
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.tracks.read import read_tracks
-from stages.lift import lift
+from stages.lift import lift, warn_far_off
 
 JOINTS = ["nose", "left_ear", "right_ear", "tail_base", "left_paw", "right_paw"]
 FRAMES, SIZE = 160, 64
@@ -269,6 +269,22 @@ def test_what_is_wrong_is_told_before_the_work(
     config.lift[field] = value
     with pytest.raises(ValueError, match=match):
         lift(config, run[0])
+
+
+@pytest.mark.parametrize(
+    ("principal", "size", "warning"),
+    [
+        ((32.0, 300.0), (64, 64), "(32, 300) lies outside the pictures of 64 x 64"),
+        ((63.0, 63.0), (64, 64), None),
+        ((45.0, 32.0), None, None),
+        ((-90.0, 32.0), None, "pixels, the extent of all landmarks, off them"),
+    ],
+)
+def test_a_principal_point_far_off_is_warned_of(capsys, principal, size, warning):
+    xy = np.where(np.arange(6)[:, None] == 3, np.nan, walk()[0])
+    warn_far_off(principal, xy, (None, size))
+    said = capsys.readouterr().err
+    assert (warning in said) if warning else not said
 
 
 def test_one_frame_is_a_pose(run, config, tmp_path):

@@ -24,7 +24,9 @@ class Lifted:
             middle of the body, same unit: 95 of 100 lie within 1.96 of it.
         keypoints: (N, P, 2) pixels: the landmarks as given, and as expected where they
             are missing or outliers, or where the landmarks are noisy.
-        depth_flip_probability: (N,) that the whole pose is mirrored in depth.
+        depth_flip_probability: (N,) that the whole pose is mirrored in depth, as the
+            shapes say of each frame alone; 0.5 where the network was followed against
+            them, and of fewer than two landmarks.
         log_evidence: (N,) log density of the landmarks, nats a joint.
         evidence_quantile: (N,) share of the training samples that are less likely:
             near 0 the teacher has not seen such a pose.

@@ -117,7 +117,7 @@ def _tracks(
     names = [body.who for body in found]
     if None in names:
         who = linked(frame, points[..., :2], points[..., 2])
-        individuals = [f"person {i + 1}" for i in range(int(who.max()) + 1)]
+        individuals = [f"individual {i + 1}" for i in range(int(who.max()) + 1)]
     else:
         known = list(dict.fromkeys(map(str, names)))
         place = {name: i for i, name in enumerate(known)}
