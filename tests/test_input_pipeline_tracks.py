@@ -11,10 +11,12 @@ import tiny_tracks
 from tiny_tracks import FRAMES, JOINTS, SIZE, two_animals
 
 from configs import tracks as tracks_config
+from input_pipeline.checks.tracked import survey_tracks
 from input_pipeline.checks.validate import validate
 from input_pipeline.dataset import open_dataset
 from input_pipeline.formats.tracks.linking import linked, segments, strays
 from input_pipeline.formats.tracks.read import find_files, read_tracks
+from input_pipeline.formats.tracks.skeletons import BY_COUNT, named
 from input_pipeline.skeleton import Skeleton
 from input_pipeline.sources.tracks import nearest_joints
 from stages import check as check_stage
@@ -50,7 +52,7 @@ def test_every_format_gives_the_same_tracks(tmp_path, write):
 
 @pytest.mark.parametrize("write", tiny_tracks.UNNAMED, ids=lambda w: w.__name__)
 def test_bodies_without_a_name_are_followed(tmp_path, write):
-    tracks = read(write(tmp_path), skeleton=PLAIN)
+    tracks = read(write(tmp_path), skeleton=PLAIN, picture_size=SIZE)
     check(tracks)
     assert len(tracks.individuals) == 2
 
@@ -118,6 +120,8 @@ def test_joints_are_matched_by_name(tmp_path):
         ("a.json", "[", "no JSON"),
         ("a.json", "[]", "nobody was detected"),
         ("a.json", '[{"image_id": 1}]', r"a program that is known \(no 'keypoints'\)"),
+        ("a.json", '[{"keypoints": [[1, 2, 3]]}]', "3 numbers a joint, not x and y"),
+        ("a.npy", "\x93NUMPY\0", r"neither text nor one of .*np\.savez"),
         ("a.json", '{"a": 1}', r"that is known \(no 'instance_info'\); give COCO"),
         ("clip.mp4", "a video", "a video has no tracks; give the file that a tracker"),
         ("a.h5", "no HDF5 at all", "no joint has columns"),
@@ -130,6 +134,50 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, match):
     with pytest.raises(ValueError, match=match) as error:
         read(tmp_path / name)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ({"clip_1": "0 .5 .5 .1 .1"}, r"clip_1\.txt: .*5 numbers in a line, no keypoi"),
+        ({"clip_1": "nobody"}, r"clip_1\.txt: .*could not convert.* save_txt|save_txt"),
+        ({"notes": "0 .5"}, r"notes\.txt: .*does not end in the number of a frame"),
+        ({f"clip_{10**30}": "0 .5 .5 .1 .1 1 1 1"}, "is no number from 0 on"),
+        ({"clip_1": ""}, "0 bodies of 1 videos"),
+        ({"a_1": "0 1 1 1 1 2 2 1", "b_1": ""}, r"1 bodies of 2 videos \(a, b\)"),
+    ],
+)
+def test_text_files_that_are_no_predictions(tmp_path, files, match):
+    for name, text in files.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    with pytest.raises(ValueError, match=match):
+        read(tmp_path)
+
+
+def test_tables_as_people_write_them(tmp_path):
+    """Capitals, commas for points, empty cells of R, and MediaPipe's metres beside."""
+    head = "FRAME;NOSE_X;NOSE_Y;NOSE_V;EAR_X;EAR_Y;EAR_V;nose_world_x;nose_world_y"
+    (tmp_path / "a.csv").write_text(f"{head}\n3;10,5;20;0,9;NA;NA;0,1;0;0\n")
+    tracks = read(tmp_path / "a.csv")
+    assert tracks.skeleton.joints == ("NOSE", "EAR")
+    np.testing.assert_allclose(tracks.xy, [[[10.5, 20], [np.nan, np.nan]]])
+    np.testing.assert_allclose(tracks.score, [[0.9, 0]], 1e-6)
+    assert tracks.frame.tolist() == [3]
+
+
+@pytest.mark.parametrize("known", BY_COUNT.values(), ids=lambda known: known.name)
+def test_joints_named_as_those_of_a_known_skeleton_have_its_bones(known):
+    """In any order and spelling, and their root."""
+    order = np.random.default_rng(0).permutation(known.num_joints)
+    joints = [known.joints[i] for i in order]
+    found = named([joint.upper() if "_" in joint else joint for joint in joints])
+    there = [{known.joints[a], known.joints[b]} for a, b in known.edges]
+    here = [{known.joints[order[a]], known.joints[order[b]]} for a, b in found.edges]
+    assert here == there
+    assert order[found.root] == known.root
+    if known.name == "halpe_26":  # what detectors call the joint of a number
+        assert named(list("abcdefghijklmnopqrstuvwxyz")).edges == ()
+        assert named([str(i) for i in range(26)]) is known
 
 
 def test_missing_files_and_unknown_layouts(tmp_path):
@@ -385,11 +433,16 @@ def test_joints_that_are_numbers_are_those_of_a_known_skeleton(tmp_path, first):
     head = [f"{axis}{j}" for j in range(first, first + 25) for axis in "xyc"]
     rows = [",".join(head), ",".join(str(9 + i) for i in range(75))]
     (tmp_path / "a.csv").write_text("\n".join(rows))
-    assert read(tmp_path / "a.csv").skeleton.joints[1] == "Neck"  # OpenPose's
+    tracks = read(tmp_path / "a.csv")
+    assert tracks.skeleton.joints[1] == "Neck"  # OpenPose's
+    said = "\n".join(survey_tracks(tracks, 0.6).lines())
+    assert "joints: those of openpose_25; where the file only numbers them" in said
     given = Skeleton.from_names(
         {"name": "fly", "joints": [f"leg {i}" for i in range(25)]}
     )
-    assert read(tmp_path / "a.csv", skeleton=given).skeleton == given
+    tracks = read(tmp_path / "a.csv", skeleton=given)
+    assert tracks.skeleton == given
+    assert "joints: those" not in "\n".join(survey_tracks(tracks, 0.6).lines())
 
 
 def test_bones_of_a_category_may_be_counted_from_0_or_not_be_named(tmp_path):

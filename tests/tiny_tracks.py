@@ -43,6 +43,16 @@ def dlc_csv(folder: Path) -> Path:
     return path
 
 
+def lightning_pose(folder: Path) -> Path:
+    """With variances of an ensemble, and a column that is no number."""
+    path, table = folder / "eks.csv", _table(["mus", "rat"])
+    for i, name in enumerate(("mus", "rat")):
+        table.insert(4 + i, ("net", name, "nose", "x_ens_var"), 0.5)
+    table[("set", "", "", "")] = "train"
+    table.to_csv(path)
+    return path
+
+
 def dlc_fixed(folder: Path) -> Path:
     path = folder / "fixed.h5"
     _table(["mus", "rat"]).to_hdf(path, key="df_with_missing", mode="w")
@@ -148,7 +158,7 @@ def mmpose(folder: Path) -> Path:
     names = {str(i): name for i, name in enumerate(JOINTS)}
     frames = [
         {
-            "frame_id": f,
+            "frame_id": f + 1,  # as its scripts count
             "instances": [
                 {
                     "keypoints": np.nan_to_num(xy[i, f]).tolist(),
@@ -176,6 +186,66 @@ def openpose(folder: Path) -> Path:
         ]
         path = target / f"clip_{f:012d}_keypoints.json"
         path.write_text(json.dumps({"version": 1.3, "people": people}))
+    return target
+
+
+def movenet(folder: Path) -> Path:
+    """As MoveNet's and MediaPipe's users write them: the bodies of each frame."""
+    xy, score = two_animals()
+    xy = np.nan_to_num(xy)
+    frames = [[{"keypoints": []} for _ in range(2)] for _ in range(FRAMES)]
+    for i, f, j in np.ndindex(score.shape):
+        x, y = xy[i, f, j].tolist()
+        mark = {"x": x, "y": y, "score": score[i, f, j], "name": JOINTS[j].upper()}
+        frames[f][i]["keypoints"].append(mark)
+    path = folder / "poses.json"
+    path.write_text(json.dumps(frames))
+    return path
+
+
+def mediapipe_json(folder: Path) -> Path:
+    """x, y, z, visibility in parts of the picture; a frame without a body."""
+    xy, score = two_animals()
+    parts, z = np.nan_to_num(xy / SIZE), np.ones((FRAMES, len(JOINTS)))
+    marks = [np.dstack([parts[i], z, score[i]]).tolist() for i in range(2)]
+    frames = [
+        {"frame": f, "pose_landmarks": marks[i][f]}
+        for f in range(FRAMES)
+        for i in range(2)
+    ]
+    path = folder / "marks.json"
+    empty = {"frame": FRAMES, "pose_landmarks": []}
+    path.write_text(json.dumps({"frames": [*frames, empty]}))
+    return path
+
+
+def ultralytics(folder: Path) -> Path:
+    xy, score = two_animals()
+    frames = []
+    for f in range(FRAMES):
+        x, y = np.nan_to_num(xy[:, f]).transpose(2, 0, 1).tolist()
+        bodies = []
+        for i in range(2):
+            marks = {"x": x[i], "y": y[i], "visible": score[i, f].tolist()}
+            bodies.append({"keypoints": marks, "track_id": i + 7})
+        frames.append(bodies)
+    path = folder / "yolo.json"
+    path.write_text(json.dumps(frames))
+    return path
+
+
+def yolo_labels(folder: Path) -> Path:
+    """``save_txt`` and ``save_conf`` of tracks; frames count from 1."""
+    xy, score = two_animals()
+    target = folder / "labels"
+    target.mkdir()
+    for f in range(FRAMES):
+        lines = []
+        for i in range(2):
+            points = np.nan_to_num(np.column_stack([xy[i, f] / SIZE, score[i, f]]))
+            numbers = [0, 0.5, 0.5, 0.1, 0.1, *points.ravel(), 0.9, i + 1]
+            lines.append(" ".join(f"{n:.9g}" for n in numbers))
+        (target / f"clip_{f + 1}.txt").write_text("\n".join(lines) + "\n")
     return target
 
 
@@ -228,6 +298,8 @@ def _write(path: Path, rows: list) -> Path:
     return path
 
 
-NAMED = (dlc_csv, dlc_fixed, dlc_table, sleap_analysis, sleap_slp)
+NAMED = (dlc_csv, lightning_pose, dlc_fixed, dlc_table, sleap_analysis, sleap_slp)
 NAMED += (sleap_with_preview, long_csv, wide_csv, npz)
-UNNAMED = (coco_results, mmpose, openpose)  # who is who, or which joint, is not said
+# Who is who, or which joint, is not said.
+UNNAMED = (coco_results, mmpose, openpose, movenet, mediapipe_json, ultralytics)
+UNNAMED += (yolo_labels,)

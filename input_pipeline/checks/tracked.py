@@ -10,6 +10,7 @@ import numpy as np
 
 from input_pipeline.checks.survey import Survey, counted, three
 from input_pipeline.formats.tracks.record import Tracks
+from input_pipeline.formats.tracks.skeletons import BY_COUNT
 from input_pipeline.landmarks import Landmarks
 from input_pipeline.skeleton import Skeleton
 
@@ -61,6 +62,12 @@ class Tracked:
             f"{self.min_score:g}; pictures {sizes}; frames a second "
             f"{rates or 'not told'}"
         )
+        if self.skeleton.name in {known.name for known in BY_COUNT.values()}:
+            yield (
+                f"  joints: those of {self.skeleton.name}; where the file only numbers "
+                "them and means others, as of an animal, name them by "
+                "--config.data.skeleton"
+            )
         if self.strays:
             yield f"  places that stray for a moment and do not train: {self.strays}"
 

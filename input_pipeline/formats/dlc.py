@@ -230,7 +230,7 @@ def _read_rows(source: Source, rows: Iterator[list[str]]) -> Table | None:
     coords, width = head["coords"], len(head["coords"])
     first = next((i for i, cell in enumerate(coords) if i and cell.strip()), 1)
     columns = _columns(head, first, width)
-    if columns is None or len(set(columns)) < len(columns):
+    if not columns or len(set(columns.values())) < len(columns):
         remedy = "give every joint of every individual one x and one y"
         source.problem("not a DeepLabCut file", "header", "columns differ", remedy)
         return None
@@ -238,19 +238,21 @@ def _read_rows(source: Source, rows: Iterator[list[str]]) -> Table | None:
     above = len([key for key in head if key in HEADER])
     for i, row in enumerate(itertools.chain(start[above:], rows)):
         try:
-            numbers = [float(cell) if cell.strip() else np.nan for cell in row[first:]]
-        except ValueError:
+            cells = [row[place].strip() for place in columns]
+            numbers = [float(cell) if cell else np.nan for cell in cells]
+        except (ValueError, IndexError):
             numbers = []
         if len(row) != width or not numbers:
-            cells = f"{len(row)} cells under a header of {width}"
-            what = "a cell that is no number" if len(row) == width else cells
+            what = f"{len(row)} cells under a header of {width}"
+            what = "a cell that is no number" if len(row) == width else what
             remedy = "every row has a cell for each of the header, a number or empty"
             source.problem("bad row", f"row {i}", f"{what}: {','.join(row)}", remedy)
             return None
         names.append("/".join(cell.strip() for cell in row[:first] if cell.strip()))
         values.extend(numbers)
     shape = len(names), len(columns)
-    return Table(columns, names, np.frombuffer(values).reshape(shape))
+    table = np.frombuffer(values).reshape(shape)
+    return Table(tuple(columns.values()), names, table)
 
 
 def _pandas_header(top: list[list[str]]) -> str:
@@ -264,15 +266,17 @@ def _pandas_header(top: list[list[str]]) -> str:
 
 def _columns(
     head: dict[str, list[str]], first: int, width: int
-) -> tuple[tuple[str, str, str], ...] | None:
+) -> dict[int, tuple[str, str, str]]:
+    """Where x, y and likelihood stand; Lightning Pose has columns besides."""
     rows = [head.get("individuals", [""] * width), head["bodyparts"], head["coords"]]
     if any(len(row) != width for row in rows):
-        return None
-    triples = zip(*(row[first:] for row in rows), strict=True)
-    columns = tuple((a.strip(), b.strip(), c.strip().lower()) for a, b, c in triples)
+        return {}
+    triples = zip(*rows, strict=True)
+    columns = [(a.strip(), b.strip(), c.strip().lower()) for a, b, c in triples]
     axes = {"x", "y", "likelihood"}
-    good = columns and all(part and axis in axes for _, part, axis in columns)
-    return columns if good else None
+    found = {i: c for i, c in enumerate(columns) if i >= first and c[2] in axes}
+    x, y = ({c[:2] for c in found.values() if c[2] == axis} for axis in "xy")
+    return found if x == y and all(part for _, part, _ in found.values()) else {}
 
 
 def _read_hdf(source: Source) -> Table | None:

@@ -2,8 +2,10 @@
 
 The files do not name their joints, apart from COCO's with ``categories`` and mmpose's
 with ``meta_info``: their order is that of a given skeleton, or is told by their number
-(17: COCO, 18 and 25: OpenPose, 33: MediaPipe). OpenPose, and mmpose for pictures, write
-one file a picture: their folder is read as a whole.
+(17: COCO, 18 and 25: OpenPose, 26: Halpe, 33: MediaPipe). OpenPose, and mmpose for
+pictures, write one file a picture: their folder is read as a whole. What people write
+of MediaPipe, MoveNet and Ultralytics is a list of frames: bodies, ``landmarks`` or
+``keypoints`` of ``{"x": ..., "y": ..., "score": ..., "name": ...}``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ Record = Mapping[str, Any]
 # What a record raises that is not made as it should be.
 NOT_THERE = (LookupError, ArithmeticError, AttributeError, TypeError, ValueError)
 _DIGITS = re.compile(r"\d+")
+_FRAME = ("frame_id", "frame", "frame_number", "frame_index")
 
 
 class Detection(NamedTuple):
@@ -36,6 +39,7 @@ class Detection(NamedTuple):
     picture: str | None
     who: str | None
     points: np.ndarray
+    joints: tuple[str, ...] = ()
 
 
 def read(path: Path, unnamed: Skeleton | None) -> Tracks:
@@ -58,33 +62,32 @@ def read(path: Path, unnamed: Skeleton | None) -> Tracks:
         try:
             skeleton = skeleton or _named(record)
             for body in _bodies(record):
+                if skeleton is None and body.joints:
+                    skeleton = named_joints(body.joints)
                 if body.frame is None and body.picture is None:
                     digits = _DIGITS.findall(file.stem)
-                    body = body._replace(frame=_frame(digits[-1]) if digits else i)
+                    body = body._replace(frame=frame_number(digits[-1]) if digits else i)
                 found.append(body)
         except NOT_THERE as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
             raise ValueError(
                 f"{file}: no detections of a program that is known ({what}); give COCO "
-                "results, mmpose's predictions or OpenPose's folder"
+                "results, mmpose's predictions, OpenPose's folder or a list of frames "
+                'with {"frame": 0, "keypoints": [{"x": ..., "y": ..., "name": ...}]}'
             ) from error
     if not found:
         raise ValueError(f"{path}: nobody was detected in any of {len(files)} files")
-    return _tracks(path, found, skeleton, unnamed)
+    return tracks_of(path, found, skeleton, unnamed)
 
 
 def about_a_video(file: Path) -> bool:
     """Whether one file has all frames of a video, and not only one picture."""
     record = _load(file)
     if isinstance(record, dict):
-        entries = record.get("instance_info", record.get("annotations"))
-        return "people" not in record and _numbered(entries)
-    return _numbered(record)
-
-
-def _numbered(entries: Any) -> bool:
-    first = entries[0] if isinstance(entries, list) and entries else {}
-    return isinstance(first, dict) and ("frame_id" in first or "image_id" in first)
+        known = ("instance_info", "annotations", "frames")
+        record = next((record[name] for name in known if name in record), None)
+    first = record[0] if isinstance(record, list) and record else {}
+    return isinstance(first, list) or not {*_FRAME, "image_id"}.isdisjoint(first)
 
 
 def _load(file: Path) -> Any:
@@ -94,12 +97,13 @@ def _load(file: Path) -> Any:
         raise ValueError(f"{file}: no JSON ({error}); write it again") from error
 
 
-def _tracks(
+def tracks_of(
     path: Path,
     found: Sequence[Detection],
     skeleton: Skeleton | None,
     unnamed: Skeleton | None,
 ) -> Tracks:
+    """Bodies as tracks; ``skeleton``: of the file, ``unnamed`` as for :func:`read`."""
     counts = {len(body.points) for body in found}
     if len(counts) > 1:
         raise ValueError(f"{path}: bodies of {sorted(counts)} joints in one file")
@@ -166,17 +170,23 @@ def _bodies(record: Any) -> Iterator[Detection]:
     elif isinstance(record, dict) and "annotations" in record:
         yield from _coco(record)
     elif isinstance(record, dict):
-        yield from _bodies(record["instance_info"])
+        yield from _bodies(record["frames" if "frames" in record else "instance_info"])
     else:
-        for entry in record:
-            if "instances" in entry:
-                frame = _frame(entry["frame_id"])
-                some = (_mmpose(each, frame) for each in entry["instances"])
-                yield from some
+        # Scripts of mmpose count frames from 1, and also those without a body.
+        first = int(all("instances" in e and e["frame_id"] for e in record))
+        for i, entry in enumerate(record):
+            if isinstance(entry, list):  # all bodies of a frame
+                for each in entry:
+                    yield from _body(each, i)
+            elif "instances" in entry:
+                for each in entry["instances"]:
+                    yield from _body(each, frame_number(entry["frame_id"]) - first)
             elif "image_id" in entry:
                 yield _result(entry)
             else:
-                yield _mmpose(entry, None)
+                numbers = [entry[name] for name in _FRAME if name in entry]
+                number = i if not numbers and "keypoints" not in entry else None
+                yield from _body(entry, frame_number(numbers[0]) if numbers else number)
 
 
 def _coco(record: Record) -> Iterator[Detection]:
@@ -195,19 +205,36 @@ def _result(entry: Record) -> Detection:
     image, points = entry["image_id"], _points(entry["keypoints"])
     who = _text(entry.get("track_id", entry.get("idx")))
     if "frame" in entry:
-        return Detection(_frame(entry["frame"]), None, who, points)
+        return Detection(frame_number(entry["frame"]), None, who, points)
     name = entry.get("file_name", image if isinstance(image, str) else None)
-    return Detection(None if name else _frame(image), name, who, points)
+    return Detection(None if name else frame_number(image), name, who, points)
 
 
-def _mmpose(entry: Record, frame: int | None) -> Detection:
-    xy = np.array(entry["keypoints"], np.float64).reshape(-1, 2)
-    score = np.array(entry.get("keypoint_scores", np.ones(len(xy))), np.float64)
-    points = np.concatenate([xy, score[:, None]], axis=1)
-    return Detection(frame, None, _text(entry.get("track_id")), points)
+def _body(entry: Record, frame: int | None) -> Iterator[Detection]:
+    """One of mmpose's, MediaPipe's, MoveNet's or Ultralytics', if it was detected."""
+    own = ("landmarks", "pose_landmarks")
+    marks = entry[next((name for name in own if name in entry), "keypoints")]
+    joints, score = (), entry.get("keypoint_scores")
+    if not marks:
+        return
+    if isinstance(marks, dict):
+        x, y, score = marks["x"], marks["y"], marks.get("visible")
+    elif isinstance(marks[0], dict):
+        x, y = ([mark[axis] for mark in marks] for axis in "xy")
+        score = [mark.get("score", mark.get("visibility", 1)) for mark in marks]
+        joints = tuple(str(mark["name"]) for mark in marks if "name" in mark)
+    else:
+        x, y, *more = np.array(marks, np.float64).reshape(len(marks), -1).T
+        if len(more) not in (0, 2):
+            raise ValueError(f"{2 + len(more)} numbers a joint, not x and y")
+        score = more[1] if more else score
+    points = np.stack([x, y, np.ones(len(x)) if score is None else score], axis=1)
+    points = points.astype(np.float64)
+    yield Detection(frame, None, _text(entry.get("track_id")), points, joints)
 
 
-def _frame(value: Any) -> int:
+def frame_number(value: Any) -> int:
+    """A whole number from 0 on, else a ValueError."""
     number = int(value)
     if not 0 <= number < MOST_FRAMES:
         raise ValueError(f"frame {value!r} is no number from 0 on")

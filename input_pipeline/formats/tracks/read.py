@@ -10,7 +10,13 @@ import h5py
 import numpy as np
 
 from input_pipeline.formats.hdf5 import check_hdf5
-from input_pipeline.formats.tracks import deeplabcut, json_files, sleap_files, tables
+from input_pipeline.formats.tracks import (
+    deeplabcut,
+    json_files,
+    sleap_files,
+    tables,
+    yolo_labels,
+)
 from input_pipeline.formats.tracks.record import Tracks, join
 from input_pipeline.pictures import is_video, video_facts, video_size
 from input_pipeline.skeleton import Skeleton
@@ -93,6 +99,8 @@ def _in_folder(folder: Path) -> list[Path]:
     json_only = bool(files) and all(p.suffix.lower() == ".json" for p in files)
     if json_only and not json_files.about_a_video(files[0]):
         return [folder]
+    if not files and any(folder.glob("*.txt")):
+        return [folder]
     best: dict[str, Path] = {}
     # Later ones win: .csv, then .h5, then filtered ones.
     for path in sorted(files, key=lambda p: (_FILTERED in p.stem, p.suffix == ".h5")):
@@ -107,7 +115,8 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
         ValueError: a format that is not known, or a damaged file.
     """
     if path.is_dir():
-        return json_files.read(path, unnamed)
+        one_a_picture = yolo_labels if any(path.glob("*.txt")) else json_files
+        return one_a_picture.read(path, unnamed)
     if is_video(path):
         raise ValueError(
             f"{path}: a video has no tracks; give the file that a tracker, such as "
@@ -122,6 +131,11 @@ def read_file(path: Path, unnamed: Skeleton | None = None) -> Tracks:
             return _read_hdf5(path)
         if start.startswith(b"PK\x03\x04"):
             return tables.read_npz(path, read_npz(path), unnamed)
+        if b"\0" in start:
+            raise ValueError(
+                f"{path}: neither text nor one of {', '.join(SUFFIXES)}; export it as "
+                "one of these: an array by np.savez('tracks.npz', xy=xy, joints=names)"
+            )
         text = start.decode("utf-8-sig", errors="ignore").lstrip()
         if text.startswith(("[", "{")):
             return json_files.read(path, unnamed)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from input_pipeline.skeleton import COCO_17, Skeleton
+from input_pipeline.sides import key_of
+from input_pipeline.skeleton import COCO_17, Skeleton, match_joints
 
 _MEDIAPIPE = (
     "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye "
@@ -59,12 +61,34 @@ OPENPOSE_25 = _named(
 OPENPOSE_18 = _named(
     "openpose_18", _BODY.format(""), _BODY_EDGES + "Neck-RHip Neck-LHip", "Neck"
 )
-BY_COUNT = {17: COCO_17, 18: OPENPOSE_18, 25: OPENPOSE_25, 33: MEDIAPIPE_33}
+HALPE_26 = Skeleton.from_names(
+    {
+        "name": "halpe_26",
+        "joints": (
+            *COCO_17.joints,
+            *("head", "neck", "hip", "left_big_toe", "right_big_toe"),
+            *("left_small_toe", "right_small_toe", "left_heel", "right_heel"),
+        ),
+        "edges": [
+            *((0, 1), (0, 2), (1, 3), (2, 4), (0, 17), (0, 18), (18, 19)),
+            *((18, 5), (18, 6), (5, 7), (6, 8), (7, 9), (8, 10), (19, 11), (19, 12)),
+            *((11, 13), (12, 14), (13, 15), (14, 16), (15, 20), (15, 22), (15, 24)),
+            *((16, 21), (16, 23), (16, 25)),
+        ],
+        "root": 19,
+    }
+)
+BY_COUNT = {
+    skeleton.num_joints: skeleton
+    for skeleton in (COCO_17, OPENPOSE_18, OPENPOSE_25, HALPE_26, MEDIAPIPE_33)
+}
 _NUMBER = re.compile(r"(?:[A-Za-z]+[\s._\-]?)?0*(\d+)")
 
 
 def named(joints: Sequence[str], unnamed: Skeleton | None = None) -> Skeleton:
-    """These joints without bones; those of a known skeleton where they are numbers.
+    """These joints; those of a known skeleton where they are numbers.
+
+    Joints of the same names as those of a known skeleton have its bones, others none.
 
     Args:
         joints: their names; numbers in a row are none.
@@ -73,8 +97,8 @@ def named(joints: Sequence[str], unnamed: Skeleton | None = None) -> Skeleton:
     Examples:
         >>> named([f"landmark_{i:02d}" for i in range(33)]).joints[11]
         'left_shoulder'
-        >>> named(["nose", "tail"]).joints
-        ('nose', 'tail')
+        >>> named(["nose", "tail"]).edges
+        ()
     """
     found = [_NUMBER.fullmatch(joint) for joint in joints]
     numbers = [int(match[1]) for match in found if match]
@@ -84,4 +108,10 @@ def named(joints: Sequence[str], unnamed: Skeleton | None = None) -> Skeleton:
         known = unnamed
     if known is not None and numbers == list(range(first, first + count)):
         return known
-    return Skeleton.from_names({"name": "tracks", "joints": list(joints)})
+    plain: dict[str, Any] = {"name": "tracks", "joints": list(joints)}
+    known = BY_COUNT.get(count)
+    if known is not None and {*map(key_of, joints)} == {*map(key_of, known.joints)}:
+        place = match_joints(joints, known).tolist()
+        edges = [(place[a], place[b]) for a, b in known.edges]
+        plain |= {"name": known.name, "edges": edges, "root": place[known.root]}
+    return Skeleton.from_names(plain)

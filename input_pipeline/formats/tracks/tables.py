@@ -36,8 +36,9 @@ _SCORE = ("score", "likelihood", "visibility", "confidence", "conf", "presence",
 _SCORE += ("probability", "v", "c", "p")
 _AXES = {"x": 0, "y": 1} | dict.fromkeys(_SCORE, 2)
 _PART = "|".join(sorted(_AXES, key=len, reverse=True))
-_AFTER = re.compile(rf"(.+?)([\s._\-]?)({_PART})")
-_BEFORE = re.compile(rf"({_PART})([\s._\-]?)(.+)")
+_AFTER = re.compile(rf"(.+?)([\s._\-]?)({_PART})", re.IGNORECASE)
+_BEFORE = re.compile(rf"({_PART})([\s._\-]?)(.+)", re.IGNORECASE)
+_NONE = ("", "na", "none", "null")  # cells without a number
 
 
 def read(path: Path, unnamed: Skeleton | None = None) -> Tracks:
@@ -117,6 +118,8 @@ def _read_wide(
 def _joint_columns(head: Sequence[str]) -> dict[str, list[int]]:
     """Joint -> its columns of x, y and score; those with x and y only.
 
+    Not MediaPipe's world landmarks, which are metres.
+
     Examples:
         >>> _joint_columns(["frame", "nose.x", "nose.y", "nose.score", "index"])
         {'nose': [1, 2, 3]}
@@ -129,7 +132,11 @@ def _joint_columns(head: Sequence[str]) -> dict[str, list[int]]:
             if match := pattern.fullmatch(cell.strip()):
                 axes = found.setdefault(match[joint], [-1, -1, -1])
                 axes[_AXES[match[axis].lower()]] = i
-        whole = {n: a for n, a in found.items() if -1 not in a[:2]}
+        whole = {
+            name: axes
+            for name, axes in found.items()
+            if -1 not in axes[:2] and "world" not in name.lower()
+        }
         if whole:
             return whole
     return {}
@@ -277,7 +284,8 @@ def _whole_rows(
 def _number(cell: str, at: str) -> float:
     text = cell.strip()
     try:
-        return float(text) if text else np.nan
+        # Some languages write a comma.
+        return np.nan if text.lower() in _NONE else float(text.replace(",", "."))
     except ValueError as error:
         raise ValueError(
             f"{at}: {text!r} is no number; leave the cell empty"
