@@ -66,7 +66,8 @@ def read(path: Path, unnamed: Skeleton | None) -> Tracks:
                     skeleton = named_joints(body.joints)
                 if body.frame is None and body.picture is None:
                     digits = _DIGITS.findall(file.stem)
-                    body = body._replace(frame=frame_number(digits[-1]) if digits else i)
+                    frame = frame_number(digits[-1]) if digits else i
+                    body = body._replace(frame=frame)
                 found.append(body)
         except NOT_THERE as error:
             what = f"no {error}" if isinstance(error, KeyError) else error

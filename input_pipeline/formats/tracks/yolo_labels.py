@@ -38,9 +38,9 @@ def read(folder: Path, unnamed: Skeleton | None) -> Tracks:
             name = _NAME.fullmatch(file.stem)
             if name is None:
                 raise ValueError("its name does not end in the number of a frame")
-            videos[name[1]] = file
+            videos[name[1]], frame = file, frame_number(name[2])
             for line in read_bytes(file).decode().splitlines():
-                found.append(_body(frame_number(name[2]), [float(x) for x in line.split()]))
+                found.append(_body(frame, [float(x) for x in line.split()]))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{file}: not what a pose model of Ultralytics writes with save_txt "
