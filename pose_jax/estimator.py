@@ -380,7 +380,10 @@ def find_student(path: str | Path, mode: str = "") -> Path:
     found = {p.parent.name: p.parent for p in sorted(path.glob("*/student.json"))}
     modes = [name.removeprefix("student_") for name in found]
     if not found and (path / "config.json").is_file():
-        raise ValueError(f"{path} has no trained student; run --stage=student first")
+        raise ValueError(
+            f"{path} has no trained student; run --stage=student first, or lift "
+            "landmarks by --stage=lift"
+        )
     if not found:
         raise ValueError(
             f"{path} is not the workdir of a run (no student_<mode> in it)"

@@ -18,7 +18,7 @@ from runtime.workdir import flatten
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _FIELD = re.compile(r"^ +(\w+)((?:\.\w+)+) = (?:.*?)(?:  # (.*))?$")
 _POWER = re.compile(r"(--config\.[\w.]+=)(\d+(?:\.\d+)?[eE]\+?\d+)")
-_ERRORS = (flags.Error, OSError, ValueError, KeyError, AttributeError)
+_ERRORS = (flags.Error, OSError, ValueError, KeyError, AttributeError, TypeError)
 
 
 def parse(arguments: list[str], *, config: Any, default: Any) -> list[str]:
@@ -45,6 +45,8 @@ def parse(arguments: list[str], *, config: Any, default: Any) -> list[str]:
         text = " ".join(_words(error).split())
         if "other than None" in text:
             text = "--config=NAME and --workdir=FOLDER are needed; --help lists all"
+        if text.startswith("'"):
+            text = f"there is no field {text}; --help lists all"
         sys.exit(f"error: in the flags: {text}")
 
 
@@ -57,12 +59,12 @@ def _words(error: BaseException) -> str:
 
 
 def completed(arguments: Sequence[str]) -> list[str]:
-    """The same with the path of a config for its name, and 10000 for 1e4.
+    """The same, the config first, with its path for its name, and 10000 for 1e4.
 
     Raises:
         ValueError: a config that is neither a file nor one of the names.
     """
-    arguments = list(arguments)
+    arguments = sorted(arguments, key=lambda a: not a.startswith("--config="))
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):

@@ -549,6 +549,8 @@ def test_a_file_of_another_format_is_recognised(tmp_path, record):
     coco = write_coco(tmp_path, record)["annotations"]
     (tmp_path / "mpii.json").write_text('[{"image": "a.png", "joints": [], "x": 1}]')
     (tmp_path / "studio.json").write_text('[{"data": {}, "annotations": []}]')
+    (tmp_path / "video.json").write_text('[{"frame_id": 0, "instances": []}]')
+    (tmp_path / "script.json").write_text('{"meta_info": {}, "instance_info": []}')
     (tmp_path / "x.slp").write_bytes(b"x")
     (tmp_path / "x.csv").write_text("track,frame_idx,instance.score,a.x\n")
     yolo = _write_yolo(tmp_path / "yolo", coco_record(1))["annotations"]
@@ -556,6 +558,8 @@ def test_a_file_of_another_format_is_recognised(tmp_path, record):
         ("mpii", coco, "coco"),
         ("coco", "mpii.json", "mpii"),
         ("coco", "studio.json", "label_studio"),
+        ("coco", "video.json", "tracks"),
+        ("coco", "script.json", "tracks"),
         ("coco", "x.slp", "sleap"),
         ("dlc", "x.csv", "tracks"),
         ("coco", yolo, "yolo"),

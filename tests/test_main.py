@@ -106,6 +106,11 @@ def test_a_config_is_found_by_its_name_from_any_folder(
     )
 
 
+def test_the_config_may_stand_behind_its_fields(parse):
+    config = parse("--config.teacher.steps=1e4", "--config=tracks", "--workdir=w")
+    assert (config.data.name, config.teacher.steps) == ("tracks", 10_000)
+
+
 def test_help_lists_every_field_with_its_value_and_its_comment(parse, capsys):
     with pytest.raises(SystemExit) as error:
         parse("--help")
@@ -123,7 +128,9 @@ def test_help_lists_every_field_with_its_value_and_its_comment(parse, capsys):
     ("arguments", "message"),
     [
         ([*QUICKSTART, "--config.studnet.steps=5"], 'Did you mean "student"'),
-        ([*QUICKSTART, "--config.student.stpes=5"], "flags: 'stpes' Did you mean"),
+        ([*QUICKSTART, "--config.student.stpes=5"], "no field 'stpes' Did you mean"),
+        ([*QUICKSTART, "--config.lift.foo=5"], "no field 'foo'; --help lists all"),
+        ([*QUICKSTART, "--config.data.joint_names.a=b"], "in the flags: string"),
         ([*QUICKSTART, "--config.student.steps=many"], "--config.student.steps=many"),
         ([*QUICKSTART, "--stage=trian"], "trian"),
         ([*QUICKSTART, "steps=5"], "unexpected argument steps=5"),

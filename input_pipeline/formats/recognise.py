@@ -22,6 +22,7 @@ _BY_FIELDS = {
     "mpii": {"image", "joints"},
     "coco": {"keypoints"},
     "label_studio": {"annotations", "data"},
+    "tracks": {"frame_id"},
 }
 # In a folder.
 _BY_MEMBER = {
@@ -63,7 +64,8 @@ def _of_json(path: Path) -> str:
     except (OSError, ValueError, RecursionError):
         return ""
     if isinstance(record, Mapping):
-        return "coco" if "annotations" in record else ""
+        found = {"annotations": "coco", "instance_info": "tracks", "people": "tracks"}
+        return next((found[name] for name in found if name in record), "")
     first = record[0] if isinstance(record, list) and record else None
     fields = set(first) if isinstance(first, Mapping) else set()
     return next((n for n, wanted in _BY_FIELDS.items() if wanted <= fields), "")
