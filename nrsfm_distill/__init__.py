@@ -37,4 +37,6 @@ def _with_extras(module: str, name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
         text = f"{error}; it comes with: pip install 'nrsfm-distill[train]'"
+        if error.name == f"{__name__}.{module}":
+            text = f"{error}: not installed; in the repository: import {module}"
         raise ImportError(text, name=error.name) from error

@@ -250,11 +250,19 @@ def _facts(
         "not_lifted": len(tracks) - len(shown),
         "odd_poses": int(odd.sum()),
         "outliers": float(lifted.outlier[shown].mean()),
+        "joints_not_detected": [
+            tracks.skeleton.joints[j] for j in np.flatnonzero(~tracks.score.any(0))
+        ],
         "noise": lifted.noise,
         "inflation": lifted.inflation,
         "focal": lifted.focal,
         "breaks": [tracks.name(row) for row in broken],
     }
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _said(facts: dict[str, Any]) -> Iterator[str]:
@@ -265,16 +273,20 @@ def _said(facts: dict[str, Any]) -> Iterator[str]:
         f"{facts['noise']:.1%} of their box, {facts['outliers']:.1%} outliers, "
         f"standard deviations times {facts['inflation']:.2f}"
     )
+    if none := facts["joints_not_detected"]:
+        yield (
+            f"joints that no frame shows are guessed: {_few(none)}; if the file calls "
+            "them otherwise, name them by --config.data.joint_names"
+        )
     if odd := facts["odd_poses"]:
         yield (
             f"{odd} poses ({odd / lifted:.0%}) are unlike those of the training "
             f"(evidence_quantile below {ODD}): trust them less"
         )
     if breaks := facts["breaks"]:
-        more = f" and {len(breaks) - NAMED} more" if len(breaks) > NAMED else ""
         yield (
             f"{len(breaks)} times a body jumps or two seem exchanged, and its track is "
-            f"parted: {', '.join(breaks[:NAMED])}{more}"
+            f"parted: {_few(breaks)}"
         )
     if facts["verdict"] is not None:
         yield facts["verdict"]["text"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import nrsfm_distill
 from benchmarks import house
 from setup import FOLDERS, namespaced
 
@@ -66,6 +67,11 @@ def test_only_one_name_is_at_the_top_and_no_import_leaves_it(wheel):
     for path in (wheel / "nrsfm_distill").rglob("*.py"):
         names = house.names(ast.parse(path.read_text("utf-8"))).values()
         assert not {name.partition(".")[0] for name in names} & set(FOLDERS), path
+
+
+def test_in_the_repository_the_package_says_what_to_import():
+    with pytest.raises(ImportError, match="in the repository: import nrsfm_jax"):
+        _ = nrsfm_distill.PoseLifter
 
 
 @pytest.mark.slow

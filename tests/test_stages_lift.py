@@ -287,8 +287,14 @@ def test_a_principal_point_far_off_is_warned_of(capsys, principal, size, warning
     assert (warning in said) if warning else not said
 
 
-def test_one_frame_is_a_pose(run, config, tmp_path):
-    file = write_dlc(tmp_path / "one.csv", walk()[:, 1:2])
+def test_one_frame_is_a_pose_and_joints_of_other_names_are_told(
+    run, config, tmp_path, capsys
+):
+    joints = [*JOINTS[:4], "paw_1", "paw_2"]
+    file = write_dlc(tmp_path / "one.csv", walk()[:, 1:2], joints=joints)
     config.lift.tracks, config.lift.out = str(file), str(tmp_path / "out")
     folder = lift(config, run[0])
     assert len(json.loads((folder / "predictions.json").read_text())) == 1
+    about = json.loads((folder / "about.json").read_text())
+    assert about["joints_not_detected"] == ["left_paw", "right_paw"]
+    assert "no frame shows are guessed: left_paw, right_paw;" in capsys.readouterr().err
