@@ -6,6 +6,8 @@ are cast to the dtype of the input, so that a bfloat16 network keeps float32 wei
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -213,61 +215,85 @@ def depthwise(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1],
         )
-    if stride == 1:
-        return _shifted_sum(x, taps)
+    return _windows(x, taps, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _windows(x: Array, taps: Array, stride: int) -> Array:
+    # XLA:CPU has no fast convolution by groups: 20 to 40 times slower than these sums.
     # Every second row and column is a picture with stride 1 and every second tap.
-    (kh, kw), (h, w) = taps.shape[:2], x.shape[1:3]
-    rows, columns = (h - kh) // 2 + 1, (w - kw) // 2 + 1
+    (height, width), (kh, kw) = x.shape[1:3], taps.shape[:2]
+    h, w = (height - kh) // stride + 1, (width - kw) // stride + 1
     total: Any = 0.0
-    for i in range(2):
-        for j in range(2):
-            part = taps[i::2, j::2]
-            bottom, right = rows + part.shape[0] - 1, columns + part.shape[1] - 1
-            total += _shifted_sum(x[:, i::2, j::2][:, :bottom, :right], part)
+    for i, j in itertools.product(range(stride), repeat=2):
+        part = taps[i::stride, j::stride]
+        total += _shifted_sum(x[:, i::stride, j::stride], part, h, w)
     return total
 
 
-@jax.custom_vjp
-def _shifted_sum(x: Array, taps: Array) -> Array:
-    # XLA:CPU has no fast convolution by groups: 20 to 40 times slower than this.
+def _shifted_sum(x: Array, taps: Array, h: int, w: int) -> Array:
     kh, kw, _ = taps.shape
-    h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
     total: Any = 0.0
-    for i in range(kh):
-        for j in range(kw):
-            total += x[:, i : i + h, j : j + w] * taps[i, j].reshape(1, 1, 1, -1)
+    for i, j in itertools.product(range(kh), range(kw)):
+        total += x[:, i : i + h, j : j + w] * taps[i, j].reshape(1, 1, 1, -1)
     return total
 
 
-def _shifted_forward(x: Array, taps: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _shifted_sum(x, taps), (x, taps)
+def _windows_forward(
+    x: Array, taps: Array, stride: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _windows(x, taps, stride), (x, taps)
 
 
-def _shifted_backward(
-    saved: tuple[Array, Array], gradient: Array
+def _windows_backward(
+    stride: int, saved: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, taps = saved
-    kh, kw, c = taps.shape
-    h, w = gradient.shape[1:3]
-    pads = ((0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1), (0, 0))
-    x_gradient = _shifted_sum(jnp.pad(gradient, pads), taps[::-1, ::-1])
-
-    # A picture at a time, which stays in the cache for all taps.
-    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-        one, slope = pair
-        parts = [
-            (one[i : i + h, j : j + w] * slope).reshape(-1, c).sum(0)
-            for i in range(kh)
-            for j in range(kw)
+    total: Any = 0.0
+    for i, j in itertools.product(range(stride), repeat=2):
+        part = taps[i::stride, j::stride][::-1, ::-1]
+        rows, columns = part.shape[0] - 1, part.shape[1] - 1
+        around = jnp.pad(gradient, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+        h, w = gradient.shape[1] + rows, gradient.shape[2] + columns
+        # To every row i, i + stride, ... of x.
+        pads = [
+            (k, n - k - stride * (m - 1) - 1, stride - 1)
+            for k, n, m in ((i, x.shape[1], h), (j, x.shape[2], w))
         ]
-        return total + jnp.stack(parts), None
+        spread = _shifted_sum(around, part, h, w)
+        zero = jnp.zeros((), spread.dtype)
+        total += lax.pad(spread, zero, [(0, 0, 0), *pads, (0, 0, 0)])
+    return total, _taps_gradient(x, gradient, taps.shape[:2], stride)
 
-    start = jnp.zeros((kh * kw, c), taps.dtype)
-    taps_gradient, _ = lax.scan(add, start, (x, gradient))
-    return x_gradient, taps_gradient.reshape(taps.shape)
+
+def _taps_gradient(
+    x: Array, gradient: Array, size: tuple[int, int], stride: int
+) -> Array:
+    # A row of a picture at a time, with all taps: products and their sums stay in the
+    # cache, 3 to 6 times faster than a sum for each tap.
+    (h, w, c), (kh, kw) = gradient.shape[1:], size
+    if stride == 1:  # a row is one long vector, fast for few channels too
+        x, gradient = (a.reshape(*a.shape[:2], 1, -1) for a in (x, gradient))
+    slopes = gradient.reshape(-1, *gradient.shape[2:])
+
+    def add(total: tuple[Array, ...], place: Array) -> tuple[tuple[Array, ...], None]:
+        start = (place // h, stride * (place % h), 0, 0)
+        rows = lax.dynamic_slice(x, start, (1, kh, *x.shape[2:]))[0]
+        slope, moved = slopes[place][None], []
+        for j in range(kw):
+            if stride == 1:
+                seen = rows[..., j * c : (j + w) * c]
+            else:
+                seen = rows[:, j : j + stride * (w - 1) + 1 : stride]
+            moved.append(seen * slope)
+        return tuple(map(jnp.add, total, moved)), None
+
+    zeros = (jnp.zeros((kh, *slopes.shape[1:]), gradient.dtype),) * kw
+    total, _ = lax.scan(add, zeros, jnp.arange(len(slopes)))
+    return jnp.stack([part.reshape(kh, w, c).sum(1) for part in total], 1)
 
 
-_shifted_sum.defvjp(_shifted_forward, _shifted_backward)
+_windows.defvjp(_windows_forward, _windows_backward)
 
 
 class Depthwise(nn.Module):
