@@ -41,6 +41,7 @@ from benchmarks.common import DATA, Job, make_parser, markdown, run_jobs, set_mh
 from configs import mocap_images, paper
 from input_pipeline.dataset import open_dataset
 from runtime import teacher_file
+from runtime.devices import keep_freed_memory
 from runtime.files import write_json
 
 # Name of a row -> label. The name is the student's mode, and what differs after it.
@@ -191,6 +192,8 @@ def work(args: argparse.Namespace) -> None:
     logging.set_verbosity(logging.WARNING)
     folder = folder_of(args)
     config = config_of(args, args.worker, args.seed)
+    if config.keep_freed_memory:
+        keep_freed_memory()  # before there is a thread
     if args.worker == "teacher":
         data = open_dataset(config.data)
         nrsfm_jax.train.train_and_evaluate(config, folder, data)

@@ -38,7 +38,7 @@ def get_config(start: str = "random") -> ConfigDict:
         config.keep_freed_memory = True
         config.student.network = "efficientnet"
         config.student.image_size = 96
-        config.student.steps = 5400
+        config.student.steps = 6600
         config.student.eval_every = 500
         config.student.checkpoint_every = 500
     return config
