@@ -263,15 +263,15 @@ def _windows_backward(
         spread = _shifted_sum(around, part, h, w)
         zero = jnp.zeros((), spread.dtype)
         total += lax.pad(spread, zero, [(0, 0, 0), *pads, (0, 0, 0)])
-    return total, _taps_gradient(x, gradient, taps.shape[:2], stride)
+    return total, _taps_gradient(x, gradient, taps.shape, stride)
 
 
 def _taps_gradient(
-    x: Array, gradient: Array, size: tuple[int, int], stride: int
+    x: Array, gradient: Array, size: tuple[int, ...], stride: int
 ) -> Array:
     # A row of a picture at a time, with all taps: products and their sums stay in the
     # cache, 3 to 6 times faster than a sum for each tap.
-    (h, w, c), (kh, kw) = gradient.shape[1:], size
+    (h, w, c), (kh, kw, _) = gradient.shape[1:], size
     if stride == 1:  # a row is one long vector, fast for few channels too
         x, gradient = (a.reshape(*a.shape[:2], 1, -1) for a in (x, gradient))
     slopes = gradient.reshape(-1, *gradient.shape[2:])
