@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from configs import default
+from input_pipeline.skeleton import Skeleton, read_skeleton
 from pose_jax.loss import MODES
 from runtime import command_line
 
@@ -163,6 +166,19 @@ def test_the_table_of_modes_has_all_of_them():
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(
         MODES, key=lambda mode: (mode == "supervised", [*MODES].index(mode))
     )
+
+
+def test_skeletons_of_the_pages_are_read():
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    found = [code for kind, code in FENCE.findall(text) if kind == "json"]
+    skeletons = [read_skeleton(code) for code in found if '"joints"' in code]
+    pairs = [len(s.left_right) for s in skeletons if isinstance(s, Skeleton)]
+    assert sorted(pairs) == [1, 7]
+    for skeleton in skeletons:
+        assert isinstance(skeleton, Skeleton)
+        tree = np.zeros((skeleton.num_joints,) * 2)
+        tree[tuple(np.transpose(skeleton.edges))] = 1
+        assert connected_components(tree)[0] == 1  # no joint was forgotten
 
 
 def test_code_is_followed_by_an_empty_line():
