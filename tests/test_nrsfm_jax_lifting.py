@@ -220,13 +220,52 @@ def test_a_joint_left_out_is_as_if_it_were_missing(mixture, fitted, drawn):
         np.testing.assert_allclose(found.without[p], expected, rtol=1e-3, atol=0.01)
 
 
-def test_outliers_are_found_and_others_kept(fitted, drawn):
+def test_some_joints_have_the_density_of_their_marginal(mixture, fitted, drawn):
+    W = drawn[0][:4]
+    for i, part in zip(looser.parts_of(bodies.P), fitted[1].parts, strict=True):
+        labelled = np.tile(np.isin(np.arange(bodies.P), i // 2), (4, 1))
+        expected = bodies.log_joint(mixture, W, labelled)
+        found = looser.quadratic(part, jnp.asarray(W.reshape(4, -1)[:, i]))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.02)
+
+
+def test_each_pair_hides_what_pays_most_as_if_it_were_missing(mixture, fitted, drawn):
+    w, P, cost = drawn[0][0].copy(), bodies.P, 3.0
+    w[[1, 4]] += 0.5
+    found = hidden.hiding(
+        fitted[0],
+        jnp.arange(6),
+        jnp.asarray(w),
+        jnp.ones(P, bool),
+        jnp.full(P, np.float32(NOISE**2)),
+        jnp.full(P, np.float32(cost)),
+    )
+    steps = int(np.isclose(found.log_joint[:, 0], hidden._NEVER).argmax())
+    assert 2 <= steps <= 1 + P // 2  # half of the joints remain
+    for h in range(steps):
+        left = np.asarray(found.left[h].T)
+        assert np.all((~left).sum(1) == h)
+        expected = bodies.log_joint(mixture, np.tile(w, (6, 1, 1)), left)
+        own = expected[np.arange(6), np.arange(6)] - h * cost
+        np.testing.assert_allclose(found.log_joint[h], own, rtol=1e-3, atol=0.05)
+        for pair in range(6 if h + 1 < steps else 0):
+            # No other joint would have paid more.
+            tried = np.tile(left[pair], (P, 1)) & ~np.eye(P, dtype=bool)
+            tried = tried[left[pair]]
+            each = bodies.log_joint(mixture, np.tile(w, (len(tried), 1, 1)), tried)
+            best = each[:, pair].max() - (h + 1) * cost
+            assert float(found.log_joint[h + 1, pair]) == pytest.approx(best, abs=0.1)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_outliers_are_found_and_others_kept(fitted, drawn, most):
     pairs, terms = fitted
     rng = np.random.default_rng(0)
     W = drawn[0][:64].copy()
     wrong = np.zeros(W.shape[:2], bool)
-    wrong[np.arange(48), rng.integers(bodies.P, size=48)] = True
-    W[wrong] += np.sign(rng.normal(size=(48, 2))) * 0.7
+    for row in wrong[:48]:
+        row[rng.permutation(bodies.P)[:most]] = True
+    W[wrong] += np.sign(rng.normal(size=(48 * most, 2))) * 0.7
     every = np.ones(W.shape[:2], bool)
     given = patches.Patches(W, every, np.zeros((64, 2)), np.ones(64))
     noise = np.full(W.shape[:2], NOISE**2, np.float32)
@@ -246,8 +285,7 @@ def test_hidden_joints_tell_that_error_bars_are_too_short(mixture, drawn):
         narrow = mixture._replace(Sigma=mixture.Sigma * factor**2)
         pairs = looser.as_fitted(narrow)
         terms = looser.terms_of(pairs, jnp.float32(NOISE))
-        cost = jnp.full(W.shape[:2], np.float32(np.inf))
-        chosen = hidden.likeliest_but_one(terms, W, cost)
+        chosen = hidden.likeliest_by_parts(terms, W)
         noise = jnp.full(W.shape[:2], np.float32(NOISE**2))
         best[name] = hidden.likeliest_inflation(pairs, chosen, W, every, noise)
     assert best["true"] <= 1.1

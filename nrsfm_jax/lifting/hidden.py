@@ -11,7 +11,6 @@ what they expect of it, are 2 x 2 blocks away:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,10 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nrsfm_jax.em.gaussians import HIGHEST, SHIFT_VARIANCE, GaussianMixture, sweep
+from nrsfm_jax.em.gaussians import SHIFT_VARIANCE, GaussianMixture, sweep
 from nrsfm_jax.em.posterior import expected_pose
 from nrsfm_jax.lifting.batches import repeated
-from nrsfm_jax.lifting.looser import Looser, Terms, as_fitted, terms_of
+from nrsfm_jax.lifting.looser import (
+    Looser,
+    Terms,
+    as_fitted,
+    parts_of,
+    quadratic,
+    terms_of,
+)
 from nrsfm_jax.lifting.patches import Patches
 from nrsfm_jax.lifting.posterior import shapes_of
 
@@ -31,8 +37,15 @@ from nrsfm_jax.lifting.posterior import shapes_of
 OUTLIERS, ANYWHERE = 0.05, 0.25
 # Pairs of each sample that are looked at again; landmarks hidden at most.
 _KEPT, _MOST = 48, 6
+# Hidden is what is as sure as this: a good landmark that is hidden costs more than an
+# outlier that is hard to tell from it.
+_SURE = 0.95
+# Parts of the joints are too sure of a pair: their log densities are divided by this.
+_TEMPERATURE = 4.0
+# In place of minus infinity; and nats below the best from which on nothing counts.
+_NEVER, _SHORT = -1e9, 7.0
 # Samples at once: a precision of every pair meets all of them.
-_TOGETHER = 16
+_TOGETHER = 64
 # The least noise of landmarks that the shapes were fitted to, patch units.
 _FITTED = 0.02
 
@@ -62,7 +75,11 @@ def blocks_of(Q: Float[Array, "e e c"]) -> Blocks:
     """Q_pp^-1 and log det Q_pp of every joint."""
     e, _, C = Q.shape
     joints = np.arange(e // 2)
-    block = Q.reshape(e // 2, 2, e // 2, 2, C)[joints, :, joints]
+    return inverse_of(Q.reshape(e // 2, 2, e // 2, 2, C)[joints, :, joints])
+
+
+def inverse_of(block: Float[Array, "p 2 2 c"]) -> Blocks:
+    """Of every joint's own block."""
     (q00, q01), (_, q11) = ((block[:, i, 0], block[:, i, 1]) for i in range(2))
     det = q00 * q11 - q01**2
     spread = jnp.stack([q11, -q01, -q01, q00], axis=1) / det[:, None]
@@ -84,67 +101,70 @@ def others(
 
 
 @functools.partial(jax.jit, static_argnames="kept")
-def likeliest_but_one(
-    terms: Terms,
-    W: Float[Array, "n p 2"],
-    cost: Float[Array, "n p"],
-    *,
-    kept: int = _KEPT,
+def likeliest_by_parts(
+    terms: Terms, W: Float[Array, "n p 2"], *, kept: int = _KEPT
 ) -> Int[Array, "n k"]:
-    """The pairs that explain each complete sample best if one joint may be wrong.
+    """The pairs that explain some joints of each complete sample best.
 
-    Chosen by the log density of all joints alone the right pair would be lost.
+    Chosen by the log density of all joints the right pair would be lost where one is
+    wrong, and by that of all joints but one where two are.
     """
 
-    def best(found: Others, cost: Float[Array, " p"]) -> Int[Array, " k"]:
-        but_one = jnp.max(found.without - cost[:, None], axis=0)
-        every = jnp.maximum(found.log_joint, but_one)
-        return jax.lax.top_k(every, min(kept, len(every)))[1]
+    # About T log(exp(a / T) + exp(b / T)), where a and b are alike or far apart.
+    def either(a, b):
+        alike = np.float32(np.log(2) * _TEMPERATURE) - 0.25 * jnp.abs(a - b)
+        return jnp.maximum(a, b) + jnp.maximum(alike, 0)
 
-    return _of_others(best, terms, W, cost)
-
-
-@jax.jit
-def evidence_but_one(
-    terms: Terms, W: Float[Array, "n p 2"], cost: Float[Array, "n p"]
-) -> Float[Array, " n"]:
-    """log p(w) of complete samples if at most one joint is an outlier."""
-
-    def evidence(found: Others, cost: Float[Array, " p"]) -> Float[Array, ""]:
-        but_one = jax.nn.logsumexp(found.without, axis=1) - cost
-        return jax.nn.logsumexp(jnp.append(but_one, jax.nn.logsumexp(found.log_joint)))
-
-    return _of_others(evidence, terms, W, cost)
-
-
-def _of_others(
-    function: Callable[[Others, Float[Array, " p"]], Array],
-    terms: Terms,
-    W: Float[Array, "n p 2"],
-    cost: Float[Array, "n p"],
-) -> Array:
-    """A function of :class:`Others` of all pairs, and of the cost, of each sample."""
-    (C, e), Q, mean = terms.mean.shape, terms.precision, terms.mean.T
-    blocks, pull = blocks_of(Q), terms.packed[:, :e].T
-
-    def one(own):
-        w, pulled, cost = own
-        pulled = pulled.reshape(e, C) - pull
-        square = jnp.sum(pulled * (w[:, None] - mean), axis=0)
-        return function(others(terms.constant - 0.5 * square, pulled, blocks), cost)
-
-    def together(own):
-        w, cost = own
-        # One product of two matrices: a precision is symmetric.
-        pulled = jnp.matmul(w, Q.reshape(e, e * C), precision=HIGHEST)
-        return jax.lax.map(one, (w, pulled, cost))
+    def together(w):
+        parts = zip(parts_of(w.shape[1] // 2), terms.parts, strict=True)
+        each = (quadratic(part, w[:, i]) for i, part in parts)
+        ranked = functools.reduce(either, each)
+        return jax.lax.top_k(ranked, min(kept, ranked.shape[1]))[1]
 
     n = len(W)
     rows = jnp.arange(-(-n // _TOGETHER) * _TOGETHER) % n
-    parts = W.reshape(n, -1)[rows], cost[rows]
-    parts = [x.reshape(-1, _TOGETHER, x.shape[-1]) for x in parts]
+    parts = W.reshape(n, -1)[rows].reshape(-1, _TOGETHER, 2 * W.shape[1])
     done = jax.lax.map(together, parts)
-    return done.reshape(-1, *done.shape[2:])[:n]
+    return done.reshape(-1, done.shape[-1])[:n]
+
+
+class Whole(NamedTuple):
+    """One sample and k pairs: log p(w, c), a, Q, and the squared error (w - m)^T a."""
+
+    log_joint: Float[Array, " k"]
+    pulled: Float[Array, "e k"]
+    Q: Float[Array, "e e k"]
+    square: Float[Array, " k"]
+
+
+def whole(
+    pairs: Looser,
+    chosen: Int[Array, " k"],
+    w: Float[Array, "p 2"],
+    labelled: Bool[Array, " p"],
+    variance: Float[Array, " p"],
+) -> Whole:
+    """Of the chosen pairs, with a noise per joint and landmarks that are missing."""
+    mean, S = shapes_of(pairs, chosen, axes=2)
+    k, P, _ = mean.shape
+    known = jnp.repeat(labelled.astype(w.dtype), 2)
+    noise = jnp.tile(jnp.eye(2, dtype=w.dtype), (P, P)) * SHIFT_VARIANCE
+    noise = noise + jnp.diag(jnp.repeat(variance, 2))
+    both = known[:, None] * known[None, :]
+    # In blocks: to the last axis in one pass.
+    S, noise, both, alone = (
+        x.reshape(*x.shape[:-2], P, 2, P, 2)
+        for x in (S, noise, both, jnp.diag(1 - known))
+    )
+    C = jnp.moveaxis(S, 0, -1) + noise[..., None]
+    C = (C * both[..., None] + alone[..., None]).reshape(2 * P, 2 * P, k)
+    error = (w[None] - mean).reshape(k, 2 * P) * known[None]
+    Q, log_det = sweep(C, pivots=2 * P)
+    pulled = jnp.sum(Q * error.T[None], axis=1)
+    freedom = (jnp.sum(known) * np.log(2 * np.pi)).astype(w.dtype)
+    square = jnp.sum(pulled * error.T, axis=0)
+    log_joint = pairs.log_prior[chosen] - 0.5 * (log_det + square + freedom)
+    return Whole(log_joint, pulled, Q, square)
 
 
 def others_exactly(
@@ -154,41 +174,118 @@ def others_exactly(
     labelled: Bool[Array, " p"],
     variance: Float[Array, " p"],
 ) -> Others:
-    """Of the chosen pairs, with a noise per joint and landmarks that are missing."""
-    mean, S = shapes_of(pairs, chosen, axes=2)
-    k, P, _ = mean.shape
-    known = jnp.repeat(labelled.astype(w.dtype), 2)
-    noise = jnp.tile(jnp.eye(2, dtype=w.dtype), (P, P)) * SHIFT_VARIANCE
-    C = S + (noise + jnp.diag(jnp.repeat(variance, 2)))[None]
-    C = C * (known[:, None] * known[None, :])[None] + jnp.diag(1 - known)[None]
-    error = (w[None] - mean).reshape(k, 2 * P) * known[None]
-    Q, log_det = sweep(jnp.moveaxis(C, 0, -1), pivots=2 * P)
-    pulled = jnp.sum(Q * error.T[None], axis=1)
-    freedom = (jnp.sum(known) * np.log(2 * np.pi)).astype(w.dtype)
-    square = jnp.sum(pulled * error.T, axis=0)
-    log_joint = pairs.log_prior[chosen] - 0.5 * (log_det + square + freedom)
-    return others(log_joint, pulled, blocks_of(Q))
+    """:func:`whole`, without each joint in turn."""
+    found = whole(pairs, chosen, w, labelled, variance)
+    return others(found.log_joint, found.pulled, blocks_of(found.Q))
+
+
+class Hiding(NamedTuple):
+    """What each of k pairs says after it has hidden 0, 1, ... joints of one sample."""
+
+    log_joint: Float[Array, "h k"]  # of the others and the pair, less the cost
+    left: Bool[Array, "h p k"]  # joints that are not hidden
+
+
+class _Left(NamedTuple):
+    """Of the joints that are left: a, Q_pp, and the sum of the squared errors.
+
+    Their Q is that of all joints less U^T U, which is never formed.
+    """
+
+    pulled: Float[Array, "e k"]
+    block: Float[Array, "p 2 2 k"]
+    square: Float[Array, " k"]
+    U: Float[Array, "u e k"]
+
+
+def _without(
+    left: _Left, column: Float[Array, "e k"], i: Float[Array, "e k"], number: Array
+) -> _Left:
+    """One coordinate less, which i picks, with its column of Q."""
+    pulled, block, square, U = left
+    column = column - jnp.sum(U * jnp.sum(U * i[None], axis=1)[:, None], axis=0)
+    u = column / jnp.sqrt(jnp.sum(column * i, axis=0))[None]
+    error = jnp.sum(pulled * i, axis=0) / jnp.sum(u * i, axis=0)
+    v = u.reshape(-1, 2, u.shape[-1])
+    return _Left(
+        pulled - u * error[None],
+        block - v[:, :, None] * v[:, None],
+        square - error**2,
+        U.at[number].set(u),
+    )
+
+
+def hiding(
+    pairs: Looser,
+    chosen: Int[Array, " k"],
+    w: Float[Array, "p 2"],
+    labelled: Bool[Array, " p"],
+    variance: Float[Array, " p"],
+    cost: Float[Array, " p"],
+) -> Hiding:
+    """Each pair hides the joint that it pays most to hide, again and again.
+
+    At most 6, and never more than leaves half of the joints. What is not likely to come
+    near to the best has log_joint -1e9.
+    """
+    found = whole(pairs, chosen, w, labelled, variance)
+    (e, k), P = found.pulled.shape, len(w)
+    number, own = jnp.arange(P), jnp.arange(k)
+    columns = found.Q.reshape(e, P, 2, k)
+
+    def hopeful(state):
+        n, (log_joint, _), left = state
+        hope = log_joint[n] + 0.5 * left.square
+        return (n < _MOST) & (jnp.max(hope) > jnp.max(log_joint) - _SHORT)
+
+    def hide(state):
+        n, done, left = state
+        log_joint, shown = done.log_joint[n], done.left[n]
+        every = others(log_joint, left.pulled, inverse_of(left.block))
+        gain = every.without - log_joint[None] - cost[:, None]
+        allowed = shown & (2 * jnp.sum(shown, axis=0) > P)[None]
+        gain = jnp.where(allowed, gain, _NEVER)
+        worst = jnp.argmax(gain, axis=0)
+        here = number[:, None] == worst[None]
+        column = jnp.moveaxis(columns[:, worst, :, own], 0, -1)
+        for axis in range(2):
+            i = jnp.arange(e)[:, None] == 2 * worst[None] + axis
+            left = _without(left, column[:, axis], i.astype(w.dtype), 2 * n + axis)
+        # What is hidden has no block any more.
+        unit = jnp.eye(2, dtype=w.dtype)[None, ..., None]
+        block = jnp.where(here[:, None, None], unit, left.block)
+        best = jnp.maximum(log_joint + jnp.max(gain, axis=0), _NEVER)
+        done = Hiding(
+            done.log_joint.at[n + 1].set(best), done.left.at[n + 1].set(shown & ~here)
+        )
+        return n + 1, done, left._replace(block=block)
+
+    first = Hiding(
+        jnp.full((_MOST + 1, k), _NEVER, w.dtype).at[0].set(found.log_joint),
+        jnp.tile(labelled[None, :, None], (_MOST + 1, 1, k)),
+    )
+    block = columns.reshape(P, 2, P, 2, k)[number, :, number]
+    U = jnp.zeros((2 * _MOST, e, k), w.dtype)
+    left = _Left(found.pulled, block, found.square, U)
+    return jax.lax.while_loop(hopeful, hide, (jnp.int32(0), first, left))[1]
 
 
 @jax.jit
-def gains(
+def doubts(
     pairs: Looser,
     chosen: Int[Array, "n k"],
     W: Float[Array, "n p 2"],
     labelled: Bool[Array, "n p"],
     variance: Float[Array, "n p"],
     cost: Float[Array, "n p"],
-) -> tuple[Float[Array, "n p"], Float[Array, "n p 2"]]:
-    """By how many nats it pays to hide each joint, and how far off it seems."""
+) -> tuple[Float[Array, "n p"], Float[Array, " n"]]:
+    """The probability that a joint is an outlier, and log p(w)."""
 
     def one(own):
-        chosen, w, labelled, variance, cost = own
-        found = others_exactly(pairs, chosen, w, labelled, variance)
-        r = jax.nn.softmax(found.without, axis=1)
-        shift = jnp.sum(r[:, None] * found.shift, axis=-1)
-        gain = jax.nn.logsumexp(found.without, axis=1)
-        gain = gain - jax.nn.logsumexp(found.log_joint) - cost
-        return jnp.where(labelled, gain, -jnp.inf), shift
+        found = hiding(pairs, *own)
+        log_p = jax.nn.logsumexp(found.log_joint)
+        r = jnp.exp(found.log_joint - log_p)
+        return 1 - jnp.sum(jnp.where(found.left, r[:, None], 0), axis=(0, 2)), log_p
 
     return jax.lax.map(one, (chosen, W, labelled, variance, cost))
 
@@ -216,24 +313,11 @@ def find_outliers(
     Returns:
         True where a landmark is an outlier.
     """
-    W, labelled = patches.W, patches.labelled
-    outlier, filled = np.zeros(labelled.shape, bool), np.array(filled)
-    active = np.flatnonzero(2 * labelled.sum(1) > labelled.shape[1])
-    for _ in range(_MOST):
-        if not len(active):
-            break
-        rows = active[repeated(len(active))]
-        left = labelled[rows] & ~outlier[rows]
-        x = filled[rows] - filled[rows].mean(1, keepdims=True)
-        chosen = likeliest_but_one(terms, jnp.asarray(x), jnp.asarray(cost[rows]))
-        own = (jnp.asarray(y) for y in (W[rows], left, variance[rows], cost[rows]))
-        found = jax.device_get(gains(pairs, chosen, *own))
-        gain, shift = (x[: len(active)] for x in found)
-        pays = (gain.max(1) > 0) & (2 * left[: len(active)].sum(1) > labelled.shape[1])
-        active, worst = active[pays], gain.argmax(1)[pays]
-        outlier[active, worst] = True
-        filled[active, worst] -= shift[pays, worst]
-    return outlier
+    rows = repeated(len(filled))
+    chosen = likeliest_by_parts(terms, jnp.asarray(filled[rows]))
+    own = patches.W, patches.labelled, variance, cost
+    found, _ = doubts(pairs, chosen, *(jnp.asarray(x[rows]) for x in own))
+    return patches.labelled & (np.asarray(found)[: len(filled)] > _SURE)
 
 
 def outliers_among_fitted(

@@ -14,6 +14,7 @@ what lies, hangs or turns upside down.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -22,9 +23,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from nrsfm_jax.em.gaussians import (
+    HIGHEST,
     SHIFT_VARIANCE,
     GaussianMixture,
     PairTerms,
+    features_of,
     image_of,
     one_gaussian,
     pair_terms,
@@ -127,25 +130,58 @@ def as_fitted(mixture: GaussianMixture) -> Looser:
     )
 
 
+class Quadratic(NamedTuple):
+    """log p(w, c) of some coordinates of w, of every pair."""
+
+    packed: Float[Array, "c f"]  # what `features_of` them is multiplied by
+    offset: Float[Array, " c"]  # and what is added
+
+
+def quadratic(terms: Quadratic, w: Float[Array, "n e"]) -> Float[Array, "n c"]:
+    """log p(w, c) of all samples and pairs by one matrix product."""
+    product = jnp.matmul(features_of(w), terms.packed.T, precision=HIGHEST)
+    return product + terms.offset[None]
+
+
 class Terms(NamedTuple):
     """log p(w, c) of all pairs at one noise level, quadratic in w.
 
     Attributes:
         mean: (C, 2P) A_g mu.
-        precision: (2P, 2P, C) C^-1; on the last axis the pairs, which is several times
-            as fast on a CPU.
         constant: (C,) log p(mean, c).
-        packed: (C, F) what :func:`features_of` of w is multiplied by.
-        offset: (C,) and what is added.
+        every: of all joints.
+        parts: of those in each of :func:`parts_of`.
         broad: of one Gaussian under every view.
     """
 
     mean: Float[Array, "c e"]
-    precision: Float[Array, "e e c"]
     constant: Float[Array, " c"]
-    packed: Float[Array, "c f"]
-    offset: Float[Array, " c"]
+    every: Quadratic
+    parts: list[Quadratic]
     broad: PairTerms
+
+
+def parts_of(joints: int) -> list[Int[np.ndarray, " e"]]:
+    """The coordinates of every two of five groups of neighbours."""
+    parts = np.array_split(np.arange(2 * joints).reshape(joints, 2), 5)
+    return [np.concatenate(some).ravel() for some in itertools.combinations(parts, 2)]
+
+
+def _quadratic(
+    mean: Float[Array, "e c"], C: Float[Array, "e e c"], log_prior: Float[Array, " c"]
+) -> tuple[Quadratic, Float[Array, " c"]]:
+    """And log p(mean, c)."""
+    e, dtype = len(mean), mean.dtype
+    a, b = np.triu_indices(e)
+    # Each pair a < b stands for two entries of the symmetric precision.
+    factor = jnp.asarray(np.where(a == b, -0.5, -1.0), dtype)
+    Q, log_det = sweep(C, pivots=e)
+    Q = 0.5 * (Q + jnp.swapaxes(Q, 0, 1))
+    linear = jnp.sum(Q * mean[None], axis=1)
+    constant = log_prior - 0.5 * (log_det + e * np.log(2 * np.pi)).astype(dtype)
+    offset = constant - 0.5 * jnp.sum(linear * mean, axis=0)
+    packed = jnp.concatenate([linear, Q[a, b] * factor[:, None]]).T
+    return Quadratic(packed, offset), constant
 
 
 @jax.jit
@@ -155,26 +191,21 @@ def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> Terms:
     e, dtype = 2 * P, pairs.mu.dtype
     noise = jnp.tile(jnp.eye(2, dtype=dtype), (P, P)) * SHIFT_VARIANCE
     noise = noise + jnp.square(sigma) * jnp.eye(e, dtype=dtype)
-    a, b = np.triu_indices(e)
-    # Each pair a < b stands for two entries of the symmetric precision.
-    factor = jnp.asarray(np.where(a == b, -0.5, -1.0), dtype)
 
     def chunk(own):
         k, g, variance, log_prior = own
         mean, C = jax.vmap(image_of)(pairs.mu[k], pairs.Sigma[k], pairs.views[g])
         C = jnp.moveaxis(variance[:, None, None] * C + noise[None], 0, -1)
-        Q, log_det = sweep(C, pivots=e)
-        Q = 0.5 * (Q + jnp.swapaxes(Q, 0, 1))
-        linear = jnp.sum(Q * mean.T[None], axis=1)
-        constant = log_prior - 0.5 * (log_det + e * np.log(2 * np.pi)).astype(dtype)
-        offset = constant - 0.5 * jnp.sum(linear * mean.T, axis=0)
-        packed = jnp.concatenate([linear, Q[a, b] * factor[:, None]]).T
-        return mean, jnp.moveaxis(Q, -1, 0), constant, packed, offset
+        every, constant = _quadratic(mean.T, C, log_prior)
+        parts = [
+            _quadratic(mean.T[i], C[i[:, None], i[None]], log_prior)[0]
+            for i in parts_of(P)
+        ]
+        return mean, constant, every, parts
 
     count = len(pairs.component)
     rows = jnp.arange(-(-count // _TOGETHER) * _TOGETHER) % count
     chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:7]]
     done = jax.lax.map(chunk, chunks)
-    mean, Q, *rest = (x.reshape(-1, *x.shape[2:])[:count] for x in done)
-    broad = pair_terms(pairs.broad._replace(sigma=sigma))
-    return Terms(mean, jnp.moveaxis(Q, 0, -1), *rest, broad=broad)
+    done = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], done)
+    return Terms(*done, pair_terms(pairs.broad._replace(sigma=sigma)))

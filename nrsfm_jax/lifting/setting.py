@@ -124,10 +124,16 @@ def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
     near = labelled & ~far_joints(xy, labelled, prior.reach)
     patches = patches_of(xy, near, padding=prior.padding)
     W = jnp.asarray(filled(prior, patches, doubt, EXACT)[repeated(len(xy))])
+    every = jnp.ones(W.shape[:2], bool)
     cost = jnp.asarray(hidden.price(np.full(W.shape[:2], hidden.OUTLIERS)))
     best, most = LEVELS[0], -np.inf
     for level in LEVELS:
-        log_p = hidden.evidence_but_one(prior.terms(level), W, cost)
+        terms, variance = (
+            prior.terms(level),
+            jnp.full(W.shape[:2], np.float32(level**2)),
+        )
+        chosen = hidden.likeliest_by_parts(terms, W)
+        log_p = hidden.doubts(prior.pairs, chosen, W, every, variance, cost)[1]
         nats = float(np.median(np.asarray(log_p)[: len(xy)]))
         if nats < most:  # one maximum: the rest is less likely still
             break
