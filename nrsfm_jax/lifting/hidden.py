@@ -230,44 +230,51 @@ def hiding(
     """
     found = whole(pairs, chosen, w, labelled, variance)
     (e, k), P = found.pulled.shape, len(w)
-    number, own = jnp.arange(P), jnp.arange(k)
-    columns = found.Q.reshape(e, P, 2, k)
 
     def hopeful(state):
-        n, (log_joint, _), left = state
-        hope = log_joint[n] + 0.5 * left.square
-        return (n < _MOST) & (jnp.max(hope) > jnp.max(log_joint) - _SHORT)
+        n, done, left = state
+        hope = done.log_joint[n] + 0.5 * left.square
+        return (n < _MOST) & (jnp.max(hope) > jnp.max(done.log_joint) - _SHORT)
 
     def hide(state):
-        n, done, left = state
-        log_joint, shown = done.log_joint[n], done.left[n]
-        every = others(log_joint, left.pulled, inverse_of(left.block))
-        gain = every.without - log_joint[None] - cost[:, None]
-        allowed = shown & (2 * jnp.sum(shown, axis=0) > P)[None]
-        gain = jnp.where(allowed, gain, _NEVER)
-        worst = jnp.argmax(gain, axis=0)
-        here = number[:, None] == worst[None]
-        column = jnp.moveaxis(columns[:, worst, :, own], 0, -1)
-        for axis in range(2):
-            i = jnp.arange(e)[:, None] == 2 * worst[None] + axis
-            left = _without(left, column[:, axis], i.astype(w.dtype), 2 * n + axis)
-        # What is hidden has no block any more.
-        unit = jnp.eye(2, dtype=w.dtype)[None, ..., None]
-        block = jnp.where(here[:, None, None], unit, left.block)
-        best = jnp.maximum(log_joint + jnp.max(gain, axis=0), _NEVER)
-        done = Hiding(
-            done.log_joint.at[n + 1].set(best), done.left.at[n + 1].set(shown & ~here)
-        )
-        return n + 1, done, left._replace(block=block)
+        n, (log_joint, shown), left = state
+        gain, fewer, left = _next(found.Q, shown[n], left, cost, n)
+        best = jnp.maximum(log_joint[n] + gain, _NEVER)
+        done = Hiding(log_joint.at[n + 1].set(best), shown.at[n + 1].set(fewer))
+        return n + 1, done, left
 
     first = Hiding(
         jnp.full((_MOST + 1, k), _NEVER, w.dtype).at[0].set(found.log_joint),
         jnp.tile(labelled[None, :, None], (_MOST + 1, 1, k)),
     )
-    block = columns.reshape(P, 2, P, 2, k)[number, :, number]
+    block = found.Q.reshape(P, 2, P, 2, k)[np.arange(P), :, np.arange(P)]
     U = jnp.zeros((2 * _MOST, e, k), w.dtype)
     left = _Left(found.pulled, block, found.square, U)
     return jax.lax.while_loop(hopeful, hide, (jnp.int32(0), first, left))[1]
+
+
+def _next(
+    Q: Float[Array, "e e k"],
+    shown: Bool[Array, "p k"],
+    left: _Left,
+    cost: Float[Array, " p"],
+    n: Int[Array, ""],
+) -> tuple[Float[Array, " k"], Bool[Array, "p k"], _Left]:
+    """What the next joint of each pair pays, and the joints that are left then."""
+    (e, _, k), P = Q.shape, len(cost)
+    every = others(jnp.zeros(k, Q.dtype), left.pulled, inverse_of(left.block))
+    allowed = shown & (2 * jnp.sum(shown, axis=0) > P)[None]
+    gain = jnp.where(allowed, every.without - cost[:, None], _NEVER)
+    worst = jnp.argmax(gain, axis=0)
+    here = jnp.arange(P)[:, None] == worst[None]
+    column = jnp.moveaxis(Q.reshape(e, P, 2, k)[:, worst, :, jnp.arange(k)], 0, -1)
+    for axis in range(2):
+        i = jnp.arange(e)[:, None] == 2 * worst[None] + axis
+        left = _without(left, column[:, axis], i.astype(Q.dtype), 2 * n + axis)
+    # What is hidden has no block any more.
+    unit = jnp.eye(2, dtype=Q.dtype)[None, ..., None]
+    block = jnp.where(here[:, None, None], unit, left.block)
+    return jnp.max(gain, axis=0), shown & ~here, left._replace(block=block)
 
 
 @jax.jit
@@ -298,9 +305,7 @@ def find_outliers(
     variance: Float[np.ndarray, "n p"],
     cost: Float[np.ndarray, "n p"],
 ) -> Bool[np.ndarray, "n p"]:
-    """Hides the joint that it pays most to hide, again and again.
-
-    At most 6 of a sample, and never more than leaves half of the joints.
+    """What is an outlier with a probability of 95 %, see :func:`hiding`.
 
     Args:
         pairs: the shapes.
