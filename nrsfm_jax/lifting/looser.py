@@ -208,4 +208,4 @@ def terms_of(pairs: Looser, sigma: Float[Array, ""]) -> Terms:
     chunks = [x[rows].reshape(-1, _TOGETHER) for x in pairs[3:7]]
     done = jax.lax.map(chunk, chunks)
     done = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], done)
-    return Terms(*done, pair_terms(pairs.broad._replace(sigma=sigma)))
+    return Terms(*done, broad=pair_terms(pairs.broad._replace(sigma=sigma)))
