@@ -270,9 +270,8 @@ def test_outliers_are_found_and_others_kept(fitted, drawn, most):
     given = patches.Patches(W, every, np.zeros((64, 2)), np.ones(64))
     noise = np.full(W.shape[:2], NOISE**2, np.float32)
     cost = hidden.price(np.full(W.shape[:2], hidden.OUTLIERS))
-    found = hidden.find_outliers(
-        pairs, terms, given, W - W.mean(1, keepdims=True), noise, cost
-    )
+    own = pairs, terms, given, W - W.mean(1, keepdims=True), noise, cost
+    found = hidden.find_outliers(*own, sure=hidden.SURE)
     assert found[wrong].mean() > 0.9
     assert found[~wrong].mean() < 0.01
 

@@ -132,6 +132,7 @@ def outliers_of(
         filled(prior, patches, doubt, level),
         prior.variance(doubt, level),
         hidden.price(np.clip(hidden.OUTLIERS * doubt, 0.01, 0.5)),
+        sure=hidden.SURE,
     )
     return far | found
 

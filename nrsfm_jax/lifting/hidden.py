@@ -37,9 +37,9 @@ from nrsfm_jax.lifting.posterior import shapes_of
 OUTLIERS, ANYWHERE = 0.05, 0.25
 # Pairs of each sample that are looked at again; landmarks hidden at most.
 _KEPT, _MOST = 48, 6
-# Hidden is what is as sure as this: a good landmark that is hidden costs more than an
-# outlier that is hard to tell from it.
-_SURE = 0.95
+# Hidden is what is an outlier with this probability. To lift, a good landmark that is
+# hidden costs more than an outlier that is hard to tell from it; a fit has enough.
+SURE, _SURE_FITTED = 0.95, 0.5
 # Parts of the joints are too sure of a pair: their log densities are divided by this.
 _TEMPERATURE = 4.0
 # In place of minus infinity; and nats below the best from which on nothing counts.
@@ -304,8 +304,10 @@ def find_outliers(
     filled: Float[np.ndarray, "n p 2"],
     variance: Float[np.ndarray, "n p"],
     cost: Float[np.ndarray, "n p"],
+    *,
+    sure: float,
 ) -> Bool[np.ndarray, "n p"]:
-    """What is an outlier with a probability of 95 %, see :func:`hiding`.
+    """What is likely to be an outlier, see :func:`hiding`.
 
     Args:
         pairs: the shapes.
@@ -314,6 +316,7 @@ def find_outliers(
         filled: the same with a guess of the missing ones, centred over all joints.
         variance: of the noise.
         cost: see :func:`price`.
+        sure: how likely it has to be.
 
     Returns:
         True where a landmark is an outlier.
@@ -322,7 +325,7 @@ def find_outliers(
     chosen = likeliest_by_parts(terms, jnp.asarray(filled[rows]))
     own = patches.W, patches.labelled, variance, cost
     found, _ = doubts(pairs, chosen, *(jnp.asarray(x[rows]) for x in own))
-    return patches.labelled & (np.asarray(found)[: len(filled)] > _SURE)
+    return patches.labelled & (np.asarray(found)[: len(filled)] > sure)
 
 
 def outliers_among_fitted(
@@ -347,6 +350,7 @@ def outliers_among_fitted(
         filled - filled.mean(1, keepdims=True),
         np.full(labelled.shape, level**2, np.float32),
         price(np.full(labelled.shape, OUTLIERS)),
+        sure=_SURE_FITTED,
     )
 
 
