@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from runtime.devices import usable_cores
+
 Initializer = Callable[..., Array]
 EPSILON = 1e-5  # of the batch norms, torchvision's
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -49,6 +51,10 @@ def conv2d(
     if min(x.shape[1:3]) < min(kernel.shape[:2]):
         return _conv2d_as_product(x, kernel, stride, padding)
     # At all other sizes XLA's own convolution is near the peak of the machine.
+    return _convolve(x, kernel, stride, padding)
+
+
+def _conv2d_of_xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -56,6 +62,36 @@ def conv2d(
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+_convolve = jax.custom_vjp(_conv2d_of_xla, nondiff_argnums=(2, 3))
+
+
+def _convolve_forward(
+    x: Array, kernel: Array, stride: int, padding: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(
+    stride: int, padding: int, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    # XLA:CPU leaves most of these gradients to one thread, and looks for another only
+    # where many operations wait: in two halves of the batch they are spread, and a step
+    # on two cores takes .88 of the time. With few channels it has another, slower form,
+    # which takes all threads by itself.
+    idle = jax.default_backend() == "cpu" and usable_cores() > jax.local_device_count()
+    parts = 2 if idle and len(x) % 2 == 0 and min(kernel.shape[2:]) >= 32 else 1
+    found = [
+        jax.vjp(lambda x, k: _conv2d_of_xla(x, k, stride, padding), part, kernel)[1](g)
+        for part, g in zip(jnp.split(x, parts), jnp.split(gradient, parts), strict=True)
+    ]
+    x_parts, kernel_parts = zip(*found, strict=True)
+    return jnp.concatenate(x_parts), functools.reduce(jnp.add, kernel_parts)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 @jax.custom_vjp

@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as Spec
 from jax.test_util import check_grads
 
+from pose_jax import conv
 from pose_jax.conv import (
     BatchNorm,
     Conv,
@@ -111,6 +112,27 @@ def test_conv2d_equals_xla_with_gradients(size, kernel, stride, padding):
         normal(0, 2, size, size, 3),
         normal(1, kernel, kernel, 3, 5),
     )
+
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "halved"), [(4, 32, True), (3, 32, False), (4, 16, False)]
+)
+def test_gradients_by_halves_of_the_batch_are_the_same(
+    batch, channels, halved, monkeypatch
+):
+    """Taken where cores are idle, the batch is even and the channels are many."""
+    x, kernel = normal(0, batch, 6, 6, channels), normal(1, 3, 3, channels, 32)
+    counts = []
+    for idle in (0, 1):
+        cores = jax.local_device_count() + idle
+        monkeypatch.setattr(conv, "usable_cores", lambda cores=cores: cores)
+        made = partial(conv2d, stride=2, padding=1)  # traced anew
+        pull = jax.vjp(made, x, kernel)[1]
+        traced = str(jax.make_jaxpr(pull)(made(x, kernel)))
+        counts.append(traced.count("conv_general_dilated["))
+    assert counts[1] == counts[0] * (2 if halved else 1)
+    expected = partial(reference_conv, stride=2, padding=1)
+    assert_same_with_gradients(made, expected, x, kernel)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 5)])
