@@ -70,7 +70,7 @@ _convolve = jax.custom_vjp(_conv2d_of_xla, nondiff_argnums=(2, 3))
 def _convolve_forward(
     x: Array, kernel: Array, stride: int, padding: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel, stride, padding), (x, kernel)
+    return _conv2d_of_xla(x, kernel, stride, padding), (x, kernel)
 
 
 def _convolve_backward(
