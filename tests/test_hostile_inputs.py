@@ -118,7 +118,7 @@ def _labels(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _tracks(folder: Path) -> Iterator[Path]:
-    """A good file of each tracker; of OpenPose one of its folder."""
+    """A good file of each tracker; of a folder one."""
     writers = (*tiny_tracks.NAMED, *tiny_tracks.UNNAMED, tiny_tracks.mediapipe)
     for write in writers:
         place = folder / f"tracks_{write.__name__}"
@@ -182,7 +182,8 @@ class Cases:
     def tracks(self) -> None:
         """Every reader of tracks with every damage."""
         for path in _tracks(self.folder):
-            good, is_folder = path.read_bytes(), path.parent.name == "openpose"
+            good = path.read_bytes()
+            is_folder = path.parent.name in ("openpose", "labels")
             self.track("tracks", path.parent if is_folder else path, good=True)
             text = path.suffix in (".json", ".csv")
             damages = BYTES | (TEXTS if text else {})
@@ -190,7 +191,8 @@ class Cases:
                 damages = {n: BYTES[n] for n in ("its half", "bits flipped")}
             for number, (what, damage) in enumerate(damages.items()):
                 bad = self._beside(path, number) if is_folder else path
-                bad = bad.with_name(f"bad{number}{path.suffix}")
+                stem = "clip_9" if path.suffix == ".txt" else f"bad{number}"
+                bad = bad.with_name(stem + path.suffix)
                 bad.write_bytes(damage(good))
                 self.track(what, bad.parent if is_folder else bad, bad.name)
             for what, make in NO_FILES.items():
@@ -201,7 +203,7 @@ class Cases:
 
     def _beside(self, path: Path, name: Any) -> Path:
         """A folder of its own with a copy of a good file."""
-        folder = path.parents[1] / f"openpose_{name}"
+        folder = path.parents[1] / f"{path.parent.name}_{name}"
         folder.mkdir()
         return Path(shutil.copy(path, folder))
 
