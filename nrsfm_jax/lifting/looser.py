@@ -162,8 +162,13 @@ class Terms(NamedTuple):
 
 
 def parts_of(joints: int) -> list[Int[np.ndarray, " e"]]:
-    """The coordinates of every two of five groups of neighbours."""
-    parts = np.array_split(np.arange(2 * joints).reshape(joints, 2), 5)
+    """The coordinates of every two of five groups of neighbours; of all, if so few.
+
+    Examples:
+        >>> [part.tolist() for part in parts_of(3)]
+        [[0, 1, 2, 3], [0, 1, 4, 5], [2, 3, 4, 5]]
+    """
+    parts = np.array_split(np.arange(2 * joints).reshape(joints, 2), min(5, joints))
     return [np.concatenate(some).ravel() for some in itertools.combinations(parts, 2)]
 
 
