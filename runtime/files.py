@@ -265,7 +265,7 @@ def read_json(path: str | Path, *, remedy: str = "run the stage before it") -> A
     again = "delete it and run its stage again"
     try:
         record = json.loads(read_bytes(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{path} does not exist; {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is not valid JSON ({error}); {again}") from error

@@ -64,6 +64,8 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match=r"bad\.json is not valid JSON \(.*line 1"):
         files.read_json(tmp_path / "bad.json")
+    with pytest.raises(ValueError, match=r"bad\.json/x\.json does not exist"):
+        files.read_json(tmp_path / "bad.json" / "x.json")  # a file is no folder
     with pytest.raises(ValueError, match=r"none\.x does not exist; train first"):
         files.read_arrays(tmp_path / "none.x", remedy="train first")
     (tmp_path / "bad.x").write_bytes(b"no")
