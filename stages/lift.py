@@ -209,12 +209,14 @@ def warn_far_off(
 ) -> None:
     """Says that no camera is likely to have its optical axis there."""
     known = [size for size in sizes if size]
+    points = xy[np.isfinite(xy).all(-1)]
     if known:
         low, high = np.zeros(2), np.max(known, axis=0)
         what = "outside the pictures of {} x {}".format(*high)
+    elif not len(points):
+        return
     else:
-        points = xy[np.isfinite(xy).all(-1)].reshape(-1, 2)
-        low, high = points.min(0, initial=np.inf), points.max(0, initial=-np.inf)
+        low, high = points.min(0), points.max(0)
         away = np.max(high - low)
         low, high = low - away, high + away
         what = f"more than {away:.0f} pixels, the extent of all landmarks, off them"

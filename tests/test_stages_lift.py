@@ -285,6 +285,8 @@ def test_a_principal_point_far_off_is_warned_of(capsys, principal, size, warning
     warn_far_off(principal, xy, (None, size))
     said = capsys.readouterr().err
     assert (warning in said) if warning else not said
+    warn_far_off(principal, np.full_like(xy, np.nan), (None,))  # off from what?
+    assert not capsys.readouterr().err
 
 
 def test_one_frame_is_a_pose_and_joints_of_other_names_are_told(

@@ -128,10 +128,8 @@ def likeliest_noise(prior: Prior, landmarks: Landmarks) -> float:
     cost = jnp.asarray(hidden.price(np.full(W.shape[:2], hidden.OUTLIERS)))
     best, most = LEVELS[0], -np.inf
     for level in LEVELS:
-        terms, variance = (
-            prior.terms(level),
-            jnp.full(W.shape[:2], np.float32(level**2)),
-        )
+        terms = prior.terms(level)
+        variance = jnp.full(W.shape[:2], np.float32(level**2))
         chosen = hidden.likeliest_by_parts(terms, W)
         log_p = hidden.doubts(prior.pairs, chosen, W, every, variance, cost)[1]
         nats = float(np.median(np.asarray(log_p)[: len(xy)]))

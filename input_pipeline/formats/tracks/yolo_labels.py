@@ -32,13 +32,14 @@ def read(folder: Path, unnamed: Skeleton | None) -> Tracks:
         ValueError: a line that is no pose, or files of several videos.
     """
     found: list[Detection] = []
-    videos: dict[str, Path] = {}
+    videos: set[str] = set()
     for file in sorted(folder.glob("*.txt")):
         try:
             name = _NAME.fullmatch(file.stem)
             if name is None:
                 raise ValueError("its name does not end in the number of a frame")
-            videos[name[1]], frame = file, frame_number(name[2])
+            videos.add(name[1])
+            frame = frame_number(name[2])
             for line in read_bytes(file).decode().splitlines():
                 found.append(_body(frame, [float(x) for x in line.split()]))
         except (OSError, ValueError) as error:
@@ -52,9 +53,9 @@ def read(folder: Path, unnamed: Skeleton | None) -> Tracks:
             f"{folder}: {len(found)} bodies of {len(videos)} videos ({names}); give "
             "the folder 'labels' of one video that shows somebody"
         )
-    first = min(1, *(body.frame or 0 for body in found))  # Ultralytics counts from 1
+    first = min(1, min(body.frame or 0 for body in found))  # Ultralytics counts from 1
     found = [body._replace(frame=(body.frame or 0) - first) for body in found]
-    return tracks_of(folder / next(iter(videos)), found, None, unnamed)
+    return tracks_of(folder / videos.pop(), found, None, unnamed)
 
 
 def _body(frame: int, numbers: list[float]) -> Detection:
